@@ -1,0 +1,160 @@
+//! The core that a first attempt shares with the handle that may replay it.
+
+use std::{
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use http_body::{Body, SizeHint};
+
+use crate::error::BoxError;
+
+use super::{
+    error::NotReplayable,
+    source::{PolledFrame, Source},
+    tape::Tape,
+};
+
+/// Ties a first attempt and its handle to one source.
+pub(super) fn tee<B>(body: B, tape: Tape) -> (Reader<B>, Keeper<B>) {
+    let core = Arc::new(Core(Mutex::new(State {
+        source: Source::new(body),
+        ended: false,
+        kept: Ok(tape),
+        waker: None,
+    })));
+    (Reader(Arc::clone(&core)), Keeper(core))
+}
+
+/// The first attempt's end: reads the source and keeps what it reads.
+pub(super) struct Reader<B>(Arc<Core<B>>);
+
+/// The handle's end: takes everything over, or lets it go, at the latest when dropped.
+pub(super) struct Keeper<B>(Arc<Core<B>>);
+
+struct Core<B>(Mutex<State<B>>);
+
+struct State<B> {
+    source: Source<B>,
+    /// Whether the first attempt has all of the source, or was told so. Noted here because the
+    /// handle can be used where nothing is known of `B`.
+    ended: bool,
+    kept: Result<Tape, NotReplayable>,
+    /// Of a first attempt that waits, for as long as it can be superseded.
+    waker: Option<Waker>,
+}
+
+impl<B> Core<B> {
+    /// A panic under the lock is one of the source, and [`Source`] remembers it by itself.
+    ///
+    /// What leaves the state must be dropped after the guard: destructors are other people's code,
+    /// and a waker's may drop the very task that holds the handle.
+    fn lock(&self) -> MutexGuard<'_, State<B>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B> State<B> {
+    fn replayable(&self) -> Result<(), NotReplayable> {
+        match &self.kept {
+            Err(reason) => Err(*reason),
+            Ok(_) if self.source.is_broken() => Err(NotReplayable::SourceFailed),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Stops keeping, unless it has stopped for another reason already.
+    fn stop(&mut self, reason: NotReplayable) -> Option<Tape> {
+        self.kept.as_ref().ok()?;
+        mem::replace(&mut self.kept, Err(reason)).ok()
+    }
+}
+
+impl<B> Reader<B>
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> PolledFrame {
+        // Declared before the guard, so dropped after it.
+        let mut _freed = None;
+        let mut _stale = None;
+
+        let mut guard = self.0.lock();
+        let state = &mut *guard;
+        let polled = state.source.poll_frame(cx);
+        if let Ok(tape) = &mut state.kept {
+            let kept = match &polled {
+                Poll::Ready(Some(Ok(frame))) => tape.keep(frame),
+                Poll::Ready(Some(Err(_))) => Err(NotReplayable::SourceFailed),
+                Poll::Ready(None) => Ok(()),
+                Poll::Pending => {
+                    let known = state.waker.as_ref();
+                    if !known.is_some_and(|waker| waker.will_wake(cx.waker())) {
+                        _stale = state.waker.replace(cx.waker().clone());
+                    }
+                    Ok(())
+                }
+            };
+            if let Err(reason) = kept {
+                _freed = state.stop(reason);
+            }
+        }
+        // Last: should the source panic here, the frame is kept all the same.
+        state.ended = state.source.is_end_stream();
+        polled
+    }
+}
+
+impl<B: Body> Reader<B> {
+    pub(super) fn is_end_stream(&self) -> bool {
+        let mut state = self.0.lock();
+        // A source can learn of its end between two polls. Once told, it is the truth: a hand-over
+        // must not turn it into an error.
+        state.ended |= state.source.is_end_stream();
+        state.ended
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.0.lock().source.size_hint()
+    }
+}
+
+impl<B> Keeper<B> {
+    pub(super) fn replayable(&self) -> Result<(), NotReplayable> {
+        self.0.lock().replayable()
+    }
+
+    pub(super) fn is_sent(&self) -> bool {
+        self.0.lock().ended
+    }
+
+    pub(super) fn release(&self) {
+        let mut state = self.0.lock();
+        let freed = (state.stop(NotReplayable::Released), state.waker.take());
+        drop(state);
+        drop(freed);
+    }
+
+    /// Takes what was kept and the source out, and ends a first attempt that still streams.
+    pub(super) fn hand_over(self) -> Result<(Tape, Source<B>), NotReplayable> {
+        let mut state = self.0.lock();
+        state.replayable()?;
+        let tape = mem::replace(&mut state.kept, Err(NotReplayable::Released))?;
+        let left = if state.ended { Source::Over } else { Source::Superseded };
+        let source = mem::replace(&mut state.source, left);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Ok((tape, source))
+    }
+}
+
+impl<B> Drop for Keeper<B> {
+    fn drop(&mut self) {
+        self.release();
+    }
+}

@@ -1,0 +1,261 @@
+//! What can go wrong, in types that carry no secret.
+//!
+//! | type | who makes it | who reads it |
+//! |---|---|---|
+//! | [`RefreshError`] | a [`Refresher`](crate::Refresher) | this crate: is it final, or worth another try? |
+//! | [`StoreError`], [`SaveError`] | a [`TokenStore`](crate::TokenStore) | this crate |
+//! | [`RefreshFailure`] | this crate | you: from [`RefreshState`](crate::RefreshState), or in a response's extensions |
+//! | [`ConfigError`] | this crate's builders | you |
+
+use std::{error::Error, fmt, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+/// Any error, boxed.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Why a refresher could not redeem.
+///
+/// The difference between the two kinds matters more than anything else here: a
+/// *rejected* credential stays dead until somebody signs in again, while a
+/// *transient* failure is tried again. When in doubt, say transient.
+#[derive(Debug)]
+pub struct RefreshError {
+    pub(crate) rejected: bool,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) source: BoxError,
+}
+
+impl RefreshError {
+    /// The server refused the grant for good: `invalid_grant` and the like
+    /// (RFC 6749, section 5.2).
+    pub fn rejected(source: impl Into<BoxError>) -> Self {
+        Self { rejected: true, retry_after: None, source: source.into() }
+    }
+
+    /// Anything that may pass: the network, a 5xx, a 429, an answer that could
+    /// not be read.
+    pub fn transient(source: impl Into<BoxError>) -> Self {
+        Self { rejected: false, retry_after: None, source: source.into() }
+    }
+
+    /// The server's `Retry-After` (RFC 9110, section 10.2.3): no try before that.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// Whether the server refused the grant for good.
+    #[must_use]
+    pub fn is_rejected(&self) -> bool {
+        self.rejected
+    }
+}
+
+impl fmt::Display for RefreshError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.rejected {
+            "the refresh was rejected"
+        } else {
+            "the refresh failed and may be tried again"
+        })
+    }
+}
+
+impl Error for RefreshError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+/// A store could not do what it was asked.
+#[derive(Debug)]
+pub struct StoreError(BoxError);
+
+impl StoreError {
+    /// Wraps the store's own error, which stays reachable as the source.
+    pub fn new(source: impl Into<BoxError>) -> Self {
+        Self(source.into())
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the token store failed")
+    }
+}
+
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+/// Why a record was not saved.
+#[derive(Debug)]
+pub enum SaveError {
+    /// The store's generation is not the expected one: somebody else wrote.
+    Conflict,
+    /// The store could not write, or cannot tell whether it did. The same record
+    /// will be saved again.
+    Failed(StoreError),
+}
+
+impl fmt::Display for SaveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Conflict => f.write_str("the store holds another generation"),
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for SaveError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Conflict => None,
+            Self::Failed(error) => error.source(),
+        }
+    }
+}
+
+impl From<StoreError> for SaveError {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Why there is no fresh token. Cheap to clone, and put into the extensions of a
+/// response that could not be helped.
+///
+/// `Display` and `Debug` name the kind only: what the refresher's own error says
+/// could hold a secret, so it is left to [`source`](Error::source).
+#[derive(Clone)]
+pub struct RefreshFailure {
+    kind: FailureKind,
+    retry_at: Option<Instant>,
+    source: Option<Arc<BoxError>>,
+}
+
+/// The kinds of [`RefreshFailure`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// The server refused the refresh token. Stays so until new tokens are set.
+    Rejected,
+    /// The refresh failed and is tried again after the cool-down.
+    Transient,
+    /// The refresher panicked. Treated like [`Transient`](Self::Transient).
+    Panicked,
+    /// The store could not be locked or read; nothing was redeemed.
+    Store,
+    /// New tokens were minted, could not be saved yet, and are not served until
+    /// they are. Saving goes on in the background.
+    Unsaved,
+    /// Brand-new tokens were refused again and again: refreshing pauses.
+    Braked,
+    /// There is no token, and none can be had without signing in.
+    SignedOut,
+    /// The refresh took longer than this request may wait. It goes on.
+    Deadline,
+    /// The credential is being drained, or its runtime was shut down.
+    Shutdown,
+}
+
+impl RefreshFailure {
+    pub(crate) fn new(kind: FailureKind) -> Self {
+        Self { kind, retry_at: None, source: None }
+    }
+
+    pub(crate) fn signed_out() -> Self {
+        Self::new(FailureKind::SignedOut)
+    }
+
+    pub(crate) fn with_retry_at(mut self, at: Instant) -> Self {
+        self.retry_at = Some(at);
+        self
+    }
+
+    pub(crate) fn with_source(mut self, source: BoxError) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// What kind of failure this is.
+    #[must_use]
+    pub fn kind(&self) -> FailureKind {
+        self.kind
+    }
+
+    /// Before this moment no refresh is tried again. `None` where time alone
+    /// does not help, or nothing has to be waited for.
+    #[must_use]
+    pub fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+}
+
+impl FailureKind {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Rejected => "the refresh token was rejected",
+            Self::Transient => "the refresh failed and will be tried again",
+            Self::Panicked => "the refresher panicked",
+            Self::Store => "the token store failed",
+            Self::Unsaved => "the new tokens could not be saved yet",
+            Self::Braked => "new tokens are refused again and again; refreshing pauses",
+            Self::SignedOut => "signed out",
+            Self::Deadline => "the refresh took too long to wait for",
+            Self::Shutdown => "shutting down",
+        }
+    }
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for RefreshFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.fmt(f)
+    }
+}
+
+impl fmt::Debug for RefreshFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RefreshFailure")
+            .field("kind", &self.kind)
+            .field("retry_at", &self.retry_at)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Error for RefreshFailure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.source {
+            Some(source) => Some(&***source),
+            None => None,
+        }
+    }
+}
+
+/// A setting that cannot be used, named in the message.
+#[derive(Debug)]
+pub struct ConfigError(&'static str);
+
+impl ConfigError {
+    pub(crate) const fn new(message: &'static str) -> Self {
+        Self(message)
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl Error for ConfigError {}

@@ -1,0 +1,385 @@
+//! [`ResponseFuture`]: the order of things. Nothing else in this crate knows it.
+//!
+//! ```text
+//!  Gate -----> Ready -----> Sent -----> Refused -----> Drain
+//!  wait for    poll the     the         wait for       read the first
+//!  a token     service      attempt     the flight     response to its end
+//!                ^                                         |
+//!                +------------- once, the replay ----------+
+//! ```
+//!
+//! A request whose token is at hand begins at `Sent`, called synchronously. `Sent`
+//! is left for good by any response but a challenge, and by a challenge that cannot
+//! be helped.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Buf;
+use http::{Request, Response, request::Parts};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use crate::{
+    body::{NotReplayable, Replay, ReplayBody},
+    classify::Verdict,
+    drain::Drain,
+    error::{BoxError, RefreshFailure},
+    head::Head,
+    service::Own,
+    source::Source,
+    state::{Answer, RefreshState, Wait},
+    tokens::{Credential, Generation},
+};
+
+pin_project! {
+    /// The response of a [`Refresh`](crate::Refresh): to the first attempt, or to the
+    /// replay.
+    ///
+    /// Dropping it cancels the attempt under way; a refresh that it waits for goes on.
+    pub struct ResponseFuture<S, B, ResBody>
+    where
+        S: Service<Request<ReplayBody<B>>>,
+    {
+        #[pin]
+        state: State<S, S::Future, B, ResBody>,
+        // `None`: the request is none of ours.
+        exchange: Option<Exchange<S, B>>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<S, F, B, ResBody> {
+        Sent { #[pin] future: F },
+        Refused { wait: Wait, response: Option<Response<ResBody>> },
+        Slow { slow: Box<Slow<S, B, ResBody>> },
+    }
+}
+
+/// The states that few requests come to.
+enum Slow<S, B, ResBody> {
+    Gate {
+        wait: Wait,
+        request: Request<ReplayBody<B>>,
+    },
+    Drain {
+        drain: Drain<ResBody>,
+        request: Request<ReplayBody<B>>,
+    },
+    Ready {
+        service: S,
+        request: Request<ReplayBody<B>>,
+    },
+    /// Between two states.
+    Left,
+}
+
+/// What is kept of a request until its response is judged.
+pub(crate) struct Exchange<S, B> {
+    own: Arc<Own<S>>,
+    /// The request's own credential, where the layer has none for all.
+    state: Option<Arc<RefreshState>>,
+    /// What the last attempt was sent with.
+    generation: Generation,
+    number: u8,
+    head: Option<Head>,
+    replay: Replay<B>,
+    /// Why the token was not fresh when the request was sent.
+    refused: Option<Box<RefreshFailure>>,
+}
+
+/// What follows from a response.
+enum Next<S, B, ResBody> {
+    Return(Response<ResBody>),
+    Wait(Wait, Response<ResBody>),
+    Replay(Box<Slow<S, B, ResBody>>),
+}
+
+impl<S, B> Exchange<S, B> {
+    pub(crate) const FIRST: u8 = 1;
+    const REPLAY: u8 = 2;
+
+    pub(crate) fn new(own: Arc<Own<S>>, head: Option<Head>, replay: Replay<B>) -> Self {
+        let (generation, number) = (Generation::ZERO, Self::FIRST);
+        Self { own, state: None, generation, number, head, replay, refused: None }
+    }
+
+    pub(crate) fn sent(
+        self,
+        state: Option<Arc<RefreshState>>,
+        generation: Generation,
+        refused: Option<Box<RefreshFailure>>,
+    ) -> Self {
+        Self { state, generation, refused, ..self }
+    }
+
+    fn state(&self) -> &Arc<RefreshState> {
+        match (&self.state, &self.own.config.source) {
+            (Some(state), _) | (None, Source::One(state)) => state,
+            // The service has put the request's own state here.
+            (None, Source::PerRequest(_)) => gone(),
+        }
+    }
+}
+
+impl<S, B> Exchange<S, B>
+where
+    S: Clone,
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    /// Judges an attempt's response.
+    fn judge<ResBody: Body>(&mut self, response: Response<ResBody>) -> Next<S, B, ResBody> {
+        match self.own.config.judge(response.status(), response.headers()) {
+            Verdict::Accept => {
+                self.state().accepted(self.generation);
+                return self.give_up(response, None);
+            }
+            Verdict::Challenge if self.number == Self::FIRST => {}
+            Verdict::Challenge | Verdict::NotOurs => return self.give_up(response, None),
+        }
+        let answer = self.state().challenge(self.generation);
+        if let Answer::Refuse(failure) = &answer {
+            self.refused = Some(Box::new(failure.clone()));
+        }
+        // The flight has begun, if there had to be one; whether this request can
+        // profit from it is another question.
+        match (answer, self.replay.replayable()) {
+            (_, Err(reason)) => self.give_up(response, Some(reason)),
+            (Answer::Refuse(_), Ok(())) => self.give_up(response, None),
+            (Answer::Go, Ok(())) => self.again(&self.state().current(), response),
+            (Answer::Wait(ticket), Ok(())) => {
+                Next::Wait(Wait::new(Arc::clone(self.state()), ticket), response)
+            }
+        }
+    }
+
+    /// The flight that a refused request has waited for is over.
+    fn awaited<ResBody: Body>(
+        &mut self,
+        outcome: Result<Credential, RefreshFailure>,
+        response: Response<ResBody>,
+    ) -> Next<S, B, ResBody> {
+        match outcome {
+            Ok(credential) => self.again(&credential, response),
+            Err(failure) => {
+                self.refused = Some(Box::new(failure));
+                self.give_up(response, None)
+            }
+        }
+    }
+
+    /// The wait before the first attempt is over: it is sent with what there is.
+    fn admitted(
+        &mut self,
+        outcome: Result<Credential, RefreshFailure>,
+        request: Request<ReplayBody<B>>,
+    ) -> Request<ReplayBody<B>> {
+        let credential = outcome.unwrap_or_else(|failure| {
+            self.refused = Some(Box::new(failure));
+            self.state().current()
+        });
+        let (parts, body) = request.into_parts();
+        self.dress(parts, body, &credential)
+    }
+
+    /// Sends the request once more, unless its body is not to be had any more.
+    fn again<ResBody: Body>(
+        &mut self,
+        credential: &Credential,
+        response: Response<ResBody>,
+    ) -> Next<S, B, ResBody> {
+        // While the upload still runs its connection is lost anyway.
+        let reusable = self.replay.is_sent() && !response.body().is_end_stream();
+        let replay = std::mem::replace(&mut self.replay, Replay::never(NotReplayable::Released));
+        let (body, head) = match (replay.into_replay(), self.head.take()) {
+            (Ok(body), Some(head)) => (body, head),
+            (Ok(_), None) => return self.give_up(response, Some(NotReplayable::Released)),
+            (Err(reason), _) => return self.give_up(response, Some(reason)),
+        };
+        self.number = Self::REPLAY;
+        self.refused = None;
+        let request = self.dress(head.restore(), body, credential);
+        self.state().replayed();
+        tracing::debug!(generation = self.generation.get(), "replaying");
+        Next::Replay(Box::new(if reusable {
+            Slow::Drain { drain: Drain::new(response.into_body()), request }
+        } else {
+            Slow::Ready { service: self.own.service(), request }
+        }))
+    }
+
+    fn dress(
+        &mut self,
+        mut parts: Parts,
+        body: ReplayBody<B>,
+        credential: &Credential,
+    ) -> Request<ReplayBody<B>> {
+        let config = &self.own.config;
+        let value = config.attach.value(credential, false);
+        config.dress(&mut parts, credential, value.as_ref(), self.number);
+        self.generation = credential.generation();
+        Request::from_parts(parts, body)
+    }
+
+    /// The response is the caller's, with the reasons if there are any.
+    fn give_up<ResBody>(
+        &mut self,
+        mut response: Response<ResBody>,
+        reason: Option<NotReplayable>,
+    ) -> Next<S, B, ResBody> {
+        self.replay.release();
+        if let Some(failure) = self.refused.take() {
+            tracing::debug!(
+                generation = self.generation.get(),
+                reason = failure.kind().as_str(),
+                "not refreshed"
+            );
+            response.extensions_mut().insert(*failure);
+        }
+        if let Some(reason) = reason {
+            tracing::debug!(generation = self.generation.get(), %reason, "not replayed");
+            response.extensions_mut().insert(reason);
+        }
+        Next::Return(response)
+    }
+}
+
+impl<S, B, ResBody> ResponseFuture<S, B, ResBody>
+where
+    S: Service<Request<ReplayBody<B>>>,
+{
+    /// The request passes as it is.
+    pub(crate) fn untouched(future: S::Future) -> Self {
+        Self { state: State::Sent { future }, exchange: None }
+    }
+
+    pub(crate) fn sent(future: S::Future, exchange: Exchange<S, B>) -> Self {
+        Self { state: State::Sent { future }, exchange: Some(exchange) }
+    }
+
+    pub(crate) fn waiting(
+        wait: Wait,
+        request: Request<ReplayBody<B>>,
+        exchange: Exchange<S, B>,
+    ) -> Self {
+        tracing::debug!("waiting for a token");
+        Self { state: State::slow(Slow::Gate { wait, request }), exchange: Some(exchange) }
+    }
+}
+
+impl<S, F, B, ResBody> State<S, F, B, ResBody> {
+    fn slow(slow: Slow<S, B, ResBody>) -> Self {
+        Self::Slow { slow: Box::new(slow) }
+    }
+}
+
+impl<S, B, ResBody> Future for ResponseFuture<S, B, ResBody>
+where
+    S: Service<Request<ReplayBody<B>>, Response = Response<ResBody>> + Clone,
+    B: Body + Unpin,
+    B::Data: Buf,
+    B::Error: Into<BoxError>,
+    ResBody: Body,
+{
+    type Output = Result<S::Response, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let next = match (this.state.as_mut().project(), &mut *this.exchange) {
+                (StateProjection::Sent { future }, exchange) => {
+                    let response = ready!(future.poll(cx))?;
+                    match exchange {
+                        Some(exchange) => exchange.judge(response),
+                        None => Next::Return(response),
+                    }
+                }
+                (StateProjection::Refused { wait, response }, Some(exchange)) => {
+                    let outcome = ready!(Pin::new(wait).poll(cx));
+                    exchange.awaited(outcome, response.take().unwrap_or_else(|| gone()))
+                }
+                (StateProjection::Slow { slow }, Some(exchange)) => {
+                    let future = ready!(slow.poll(cx, exchange))?;
+                    this.state.set(State::Sent { future });
+                    continue;
+                }
+                (_, None) => gone(),
+            };
+            // Setting the state drops the first attempt's future: nothing of it is
+            // held while a flight is awaited.
+            match next {
+                Next::Return(response) => return Poll::Ready(Ok(response)),
+                Next::Wait(wait, response) => {
+                    this.state.set(State::Refused { wait, response: Some(response) });
+                }
+                Next::Replay(slow) => this.state.set(State::Slow { slow }),
+            }
+        }
+    }
+}
+
+impl<S, B, ResBody> Slow<S, B, ResBody>
+where
+    S: Service<Request<ReplayBody<B>>, Response = Response<ResBody>> + Clone,
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+    ResBody: Body,
+{
+    /// Goes on until the attempt is under way.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        exchange: &mut Exchange<S, B>,
+    ) -> Poll<Result<S::Future, S::Error>> {
+        loop {
+            match self {
+                Self::Gate { wait, .. } => {
+                    let outcome = ready!(Pin::new(wait).poll(cx));
+                    let Self::Gate { request, .. } = std::mem::replace(self, Self::Left) else {
+                        gone()
+                    };
+                    let request = exchange.admitted(outcome, request);
+                    *self = Self::Ready { service: exchange.own.service(), request };
+                }
+                Self::Drain { drain, .. } => {
+                    ready!(drain.poll(cx));
+                    let Self::Drain { request, .. } = std::mem::replace(self, Self::Left) else {
+                        gone()
+                    };
+                    *self = Self::Ready { service: exchange.own.service(), request };
+                }
+                Self::Ready { service, .. } => {
+                    ready!(service.poll_ready(cx))?;
+                    let Self::Ready { mut service, request } = std::mem::replace(self, Self::Left)
+                    else {
+                        gone()
+                    };
+                    return Poll::Ready(Ok(service.call(request)));
+                }
+                Self::Left => gone(),
+            }
+        }
+    }
+}
+
+/// Only a future that has ended, or has panicked, comes here.
+fn gone() -> ! {
+    panic!("ResponseFuture polled after its end")
+}
+
+impl<S, B, ResBody> fmt::Debug for ResponseFuture<S, B, ResBody>
+where
+    S: Service<Request<ReplayBody<B>>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

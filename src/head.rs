@@ -1,0 +1,149 @@
+//! A copy of a request's head, to send it again.
+//!
+//! `HeaderMap::clone` costs two allocations and one more for each value that is not
+//! shared yet, on every request, for the sake of the few that are replayed. Here
+//! names and values are written one after the other into one block, and a map is
+//! built from it only when it is needed.
+
+use http::{
+    Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
+    request::{Parts, Request},
+};
+
+/// A request's head, without its headers' map.
+pub(crate) struct Head {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    extensions: Extensions,
+    /// For each header: the name's length (2 bytes), the value's length and whether
+    /// it is sensitive (4 bytes), name, value.
+    headers: Vec<u8>,
+}
+
+/// The bit beside a value's length that marks it sensitive.
+const SENSITIVE: u32 = 1 << 31;
+
+const LENGTHS: usize = 2 + 4;
+
+impl Head {
+    /// `None` if a header is longer than anything that can be sent (64 KiB for a
+    /// name, 2 GiB for a value).
+    pub(crate) fn save(parts: &Parts) -> Option<Self> {
+        let size = |(name, value): (&HeaderName, &HeaderValue)| {
+            LENGTHS + name.as_str().len() + value.len()
+        };
+        let mut headers = Vec::with_capacity(parts.headers.iter().map(size).sum());
+        for (name, value) in &parts.headers {
+            let name = name.as_str().as_bytes();
+            let length =
+                u32::try_from(value.len()).ok().filter(|length| length & SENSITIVE == 0)?;
+            let mark = if value.is_sensitive() { SENSITIVE } else { 0 };
+            headers.extend_from_slice(&u16::try_from(name.len()).ok()?.to_ne_bytes());
+            headers.extend_from_slice(&(length | mark).to_ne_bytes());
+            headers.extend_from_slice(name);
+            headers.extend_from_slice(value.as_bytes());
+        }
+        Some(Self {
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+            version: parts.version,
+            extensions: parts.extensions.clone(),
+            headers,
+        })
+    }
+
+    pub(crate) fn restore(self) -> Parts {
+        let mut parts = Request::new(()).into_parts().0;
+        parts.headers = self.header_map();
+        parts.method = self.method;
+        parts.uri = self.uri;
+        parts.version = self.version;
+        parts.extensions = self.extensions;
+        parts
+    }
+
+    fn header_map(&self) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        let mut rest = self.headers.as_slice();
+        while let Some((name, value, left)) = next(rest) {
+            rest = left;
+            map.append(name, value);
+        }
+        debug_assert!(rest.is_empty());
+        map
+    }
+}
+
+/// The first header of the block. `None` at its end, and never before: what was
+/// written came from a valid map.
+fn next(block: &[u8]) -> Option<(HeaderName, HeaderValue, &[u8])> {
+    let (name_length, rest) = block.split_first_chunk::<2>()?;
+    let (value_length, rest) = rest.split_first_chunk::<4>()?;
+    let value_length = u32::from_ne_bytes(*value_length);
+    let (name, rest) = rest.split_at_checked(u16::from_ne_bytes(*name_length).into())?;
+    let (value, rest) = rest.split_at_checked((value_length & !SENSITIVE) as usize)?;
+    let mut value = HeaderValue::from_bytes(value).ok()?;
+    value.set_sensitive(value_length & SENSITIVE != 0);
+    Some((HeaderName::from_bytes(name).ok()?, value, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comes_back_whole() {
+        #[derive(Clone, Debug, PartialEq)]
+        struct Mark(u8);
+        let mut secret = HeaderValue::from_static("hush");
+        secret.set_sensitive(true);
+        let request = Request::builder()
+            .method("PROPFIND")
+            .uri("https://user@example.com:8443/a/b?c=d")
+            .version(Version::HTTP_2)
+            .header("accept", "text/html")
+            .header("x-many", "one")
+            .header("x-many", "two")
+            .header("cookie", secret)
+            .header("x-many", "three")
+            .header("x-empty", "")
+            .header("x-opaque", HeaderValue::from_bytes(b"\xff\xfe").unwrap())
+            .extension(Mark(7))
+            .body(())
+            .unwrap();
+        let (before, ()) = request.into_parts();
+        let after = Head::save(&before).unwrap().restore();
+
+        assert_eq!(before.method, after.method);
+        assert_eq!(before.uri, after.uri);
+        assert_eq!(before.version, after.version);
+        assert_eq!(after.extensions.get::<Mark>(), Some(&Mark(7)));
+        let list = |parts: &Parts| {
+            let one = |(name, value): (&HeaderName, &HeaderValue)| {
+                (name.clone(), value.clone(), value.is_sensitive())
+            };
+            parts.headers.iter().map(one).collect::<Vec<_>>()
+        };
+        assert_eq!(list(&before), list(&after));
+    }
+
+    #[test]
+    fn odd_uris_come_back() {
+        for (method, uri) in
+            [("OPTIONS", "*"), ("CONNECT", "example.com:443"), ("GET", "/"), ("GET", "/?q")]
+        {
+            let (before, ()) =
+                Request::builder().method(method).uri(uri).body(()).unwrap().into_parts();
+            assert_eq!(Head::save(&before).unwrap().restore().uri, before.uri);
+        }
+    }
+
+    #[test]
+    fn a_name_too_long_to_note_is_not_saved_wrong() {
+        let longest = "x".repeat(u16::MAX as usize);
+        let Ok(name) = HeaderName::try_from(longest) else { return };
+        let (parts, ()) = Request::builder().header(name, "v").body(()).unwrap().into_parts();
+        assert!(Head::save(&parts).is_none_or(|head| head.restore().headers == parts.headers));
+    }
+}

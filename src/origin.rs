@@ -1,0 +1,81 @@
+//! Where a token may be sent.
+
+use http::{Uri, uri::Scheme};
+
+use crate::error::ConfigError;
+
+/// A scheme, host and port (RFC 9110, section 4.3.1), compared as such.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    scheme: Scheme,
+    host: String,
+    port: Option<u16>,
+}
+
+impl Origin {
+    /// From a URI with nothing but an origin, such as `https://api.example.com`.
+    pub(crate) fn parse(text: &str) -> Result<Self, ConfigError> {
+        let uri: Uri =
+            text.parse().map_err(|_| ConfigError::new("an allowed origin is not a URI"))?;
+        if uri.path() != "/" && !uri.path().is_empty() || uri.query().is_some() {
+            return Err(ConfigError::new("an allowed origin has a path or a query"));
+        }
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err(ConfigError::new("an allowed origin has user information"));
+        }
+        Self::of(&uri).ok_or(ConfigError::new("an allowed origin lacks its scheme or host"))
+    }
+
+    /// The origin a request goes to; `None` if its URI does not say.
+    fn of(uri: &Uri) -> Option<Self> {
+        let scheme = uri.scheme()?.clone();
+        let port = uri.port_u16().or_else(|| default_port(&scheme));
+        Some(Self { host: uri.host()?.to_ascii_lowercase(), port, scheme })
+    }
+
+    pub(crate) fn covers(&self, uri: &Uri) -> bool {
+        uri.scheme() == Some(&self.scheme)
+            && uri.host().is_some_and(|host| host.eq_ignore_ascii_case(&self.host))
+            && uri.port_u16().or_else(|| default_port(&self.scheme)) == self.port
+    }
+}
+
+fn default_port(scheme: &Scheme) -> Option<u16> {
+    match scheme.as_str() {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Origin;
+
+    fn covers(origin: &str, uri: &str) -> bool {
+        Origin::parse(origin).unwrap().covers(&uri.parse().unwrap())
+    }
+
+    #[test]
+    fn scheme_host_and_port_all_count() {
+        assert!(covers("https://api.example.com", "https://API.example.com:443/v1?x=1"));
+        assert!(covers("https://api.example.com:443", "https://api.example.com/"));
+        assert!(covers("http://localhost:8080/", "http://localhost:8080/deep/path"));
+        assert!(covers("http://[::1]:8080", "http://[::1]:8080/"));
+        assert!(!covers("https://api.example.com", "http://api.example.com/"));
+        assert!(!covers("https://api.example.com", "https://api.example.com:8443/"));
+        assert!(!covers("https://api.example.com", "https://api.example.com.evil.net/"));
+        assert!(!covers("https://api.example.com", "https://evil.net/?https://api.example.com"));
+        assert!(!covers("https://api.example.com", "https://api.example.com@evil.net/"));
+        assert!(!covers("https://api.example.com", "/relative"));
+    }
+
+    #[test]
+    fn what_is_no_origin_is_refused() {
+        for text in
+            ["", "api.example.com", "/path", "https://a/path", "https://a/?q", "https://u@a"]
+        {
+            assert!(Origin::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Who redeems: the [`Refresher`] trait.
+
+use std::{fmt, future::Future, pin::Pin};
+
+use crate::{error::RefreshError, tokens::Tokens};
+
+/// A boxed future, for the calls that happen once a refresh.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Redeems: gets new tokens from the authorization server.
+///
+/// A closure from [`Tokens`] to a future is one. A refresher is called once a
+/// generation, in a task of its own, while the store's lease is held; no caller's
+/// cancellation reaches it. It must not send its request through the layer it
+/// serves (it would wait for itself), and should have a time limit of its own:
+/// the state never cuts it off, since the token may be spent already.
+///
+/// If it panics, waiters get [`FailureKind::Panicked`](crate::FailureKind::Panicked)
+/// and the state cools down as after a transient failure.
+///
+/// ```
+/// use tower_refresh::{RefreshError, RefreshState, Tokens};
+///
+/// async fn redeem(refresh_token: &str) -> Result<Tokens, std::io::Error> {
+///     Ok(Tokens::new("new-access").with_refresh_token("rotated"))
+/// }
+///
+/// let state = RefreshState::builder(async |spent: Tokens| {
+///     let token = spent.refresh_token().unwrap_or_default();
+///     redeem(token).await.map_err(RefreshError::transient)
+/// })
+/// .tokens(Tokens::new("old-access").with_refresh_token("original"))
+/// .build();
+/// # let _ = state;
+/// ```
+pub trait Refresher: Send + Sync + 'static {
+    /// Redeems `current`, the tokens that the store holds. It is `None` only if
+    /// the store has none and [`needs_tokens`](Self::needs_tokens) is false.
+    ///
+    /// # Errors
+    ///
+    /// [`RefreshError::rejected`] only where the server refused the grant itself;
+    /// everything else is [`RefreshError::transient`].
+    fn refresh(&self, current: Option<Tokens>) -> BoxFuture<'_, Result<Tokens, RefreshError>>;
+
+    /// Whether there must be tokens to redeem. `true` for the refresh-token grant;
+    /// `false` for a refresher that gets its first token by itself, such as client
+    /// credentials (RFC 6749, section 4.4): it is asked on first use.
+    fn needs_tokens(&self) -> bool {
+        true
+    }
+}
+
+impl<F, Fut> Refresher for F
+where
+    F: Fn(Tokens) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Tokens, RefreshError>> + Send + 'static,
+{
+    fn refresh(&self, current: Option<Tokens>) -> BoxFuture<'_, Result<Tokens, RefreshError>> {
+        match current {
+            Some(tokens) => Box::pin(self(tokens)),
+            None => {
+                Box::pin(async { Err(RefreshError::rejected("there are no tokens to redeem")) })
+            }
+        }
+    }
+}
+
+/// A refresher that needs no tokens to begin with, from a closure without
+/// arguments: the client-credentials grant, a metadata server, a signed JWT.
+///
+/// ```
+/// use tower_refresh::{RefreshState, Tokens, from_nothing};
+///
+/// let state = RefreshState::builder(from_nothing(async || Ok(Tokens::new("minted")))).build();
+/// # let _ = state;
+/// ```
+pub fn from_nothing<F, Fut>(mint: F) -> FromNothing<F>
+where
+    F: Fn() -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Tokens, RefreshError>> + Send + 'static,
+{
+    FromNothing(mint)
+}
+
+/// See [`from_nothing`].
+#[derive(Clone)]
+pub struct FromNothing<F>(F);
+
+impl<F, Fut> Refresher for FromNothing<F>
+where
+    F: Fn() -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Tokens, RefreshError>> + Send + 'static,
+{
+    fn refresh(&self, _current: Option<Tokens>) -> BoxFuture<'_, Result<Tokens, RefreshError>> {
+        Box::pin((self.0)())
+    }
+
+    fn needs_tokens(&self) -> bool {
+        false
+    }
+}
+
+impl<F> fmt::Debug for FromNothing<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FromNothing").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,229 @@
+//! [`Refresh`]: the tower service. Decides synchronously whether a request can go
+//! out now, and if so sends it; everything else is [`ResponseFuture`]'s.
+
+use std::{
+    fmt,
+    marker::PhantomData,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use bytes::Buf;
+use http::{HeaderValue, Request, Response};
+use http_body::Body;
+use tokio::time::Instant;
+use tower_service::Service;
+
+use crate::{
+    body::{KeepBody, NotReplayable, Replay, ReplayBody, Tee},
+    error::{BoxError, RefreshFailure},
+    future::{Exchange, ResponseFuture},
+    head::Head,
+    layer::Config,
+    source::Source,
+    state::{Answer, RefreshState, Wait},
+    tokens::{Credential, Generation},
+};
+
+/// A service whose requests carry a token that is kept alive. Made by
+/// [`RefreshLayer`](crate::RefreshLayer).
+///
+/// Clones share the credential and may be used from many tasks. A clone that is
+/// kept and used again shares no counter with others on the hot path.
+pub struct Refresh<S, K = Tee> {
+    inner: S,
+    own: Arc<Own<S>>,
+    pass: Option<Pass>,
+    /// How this clone stands to the one it came from.
+    kinship: Kinship,
+    keep: PhantomData<fn() -> K>,
+}
+
+/// What the futures of one service refer to.
+pub(crate) struct Own<S> {
+    pub(crate) config: Arc<Config>,
+    /// Never called, never made ready: replays clone it.
+    template: Mutex<S>,
+}
+
+/// A clone that is used once, as most are, should cost nothing; one that stays
+/// should not share reference counts with others. The second call tells.
+#[derive(Clone, Copy, PartialEq)]
+enum Kinship {
+    New,
+    UsedOnce,
+    Settled,
+}
+
+/// A token as it is put on requests, good while the state's signal stays the same
+/// and until `early`.
+#[derive(Clone)]
+struct Pass {
+    signal: u64,
+    early: Option<Instant>,
+    credential: Credential,
+    value: Option<HeaderValue>,
+}
+
+impl<S> Own<S> {
+    fn new(config: Arc<Config>, template: S) -> Arc<Self> {
+        Arc::new(Self { config, template: Mutex::new(template) })
+    }
+
+    /// A service of the caller's own, not ready yet.
+    pub(crate) fn service(&self) -> S
+    where
+        S: Clone,
+    {
+        self.template.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Pass {
+    /// The state's current token, in memory of its own if it is to be `kept`.
+    fn read(config: &Config, state: &RefreshState, kept: bool) -> Self {
+        // The signal first: what changes after it is noticed the next time.
+        let signal = state.signal();
+        let credential = state.current();
+        let value = config.attach.value(&credential, kept);
+        Self { signal, early: credential.early(), credential, value }
+    }
+
+    fn holds(&self, state: &RefreshState) -> bool {
+        self.signal == state.signal()
+            && self.signal & 1 == 0
+            && self.early.is_none_or(|early| Instant::now() < early)
+    }
+
+    /// The token to send a request with now, or a wait for it. A failure comes with
+    /// what there is.
+    fn get<'a>(
+        slot: &'a mut Option<Self>,
+        config: &Config,
+        state: &Arc<RefreshState>,
+        kept: bool,
+    ) -> Result<(&'a Self, Option<Box<RefreshFailure>>), Wait> {
+        let pass = slot.get_or_insert_with(|| Self::read(config, state, kept));
+        if pass.holds(state) {
+            return Ok((pass, None));
+        }
+        let refused = match state.admit() {
+            Answer::Go => None,
+            Answer::Refuse(failure) => Some(Box::new(failure)),
+            Answer::Wait(ticket) => return Err(Wait::new(Arc::clone(state), ticket)),
+        };
+        if pass.signal != state.signal() {
+            *pass = Self::read(config, state, kept);
+        }
+        Ok((pass, refused))
+    }
+}
+
+impl<S: Clone, K> Refresh<S, K> {
+    pub(crate) fn new(inner: S, config: Arc<Config>) -> Self {
+        let own = Own::new(config, inner.clone());
+        Self { inner, own, pass: None, kinship: Kinship::Settled, keep: PhantomData }
+    }
+
+    /// Stops sharing with the service that this one was cloned from.
+    fn settle(&mut self) {
+        match self.kinship {
+            Kinship::Settled => {}
+            Kinship::New => self.kinship = Kinship::UsedOnce,
+            Kinship::UsedOnce => {
+                self.kinship = Kinship::Settled;
+                self.pass = None;
+                self.own = Own::new(Arc::clone(&self.own.config), self.own.service());
+            }
+        }
+    }
+}
+
+impl<S, B, K, ResBody> Service<Request<B>> for Refresh<S, K>
+where
+    S: Service<Request<ReplayBody<B>>, Response = Response<ResBody>> + Clone,
+    B: Body + Unpin,
+    B::Data: Buf,
+    B::Error: Into<BoxError>,
+    ResBody: Body,
+    K: KeepBody<B>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, B, ResBody>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        self.settle();
+        let Self { inner, own, pass, kinship, .. } = self;
+        let config = &own.config;
+        let (mut parts, body) = request.into_parts();
+
+        // Whose token? Perhaps nobody's: then the request passes as it is.
+        let mut found = None;
+        let state = match &config.source {
+            _ if config.attach.is_taken(&parts.headers) || !config.allows(&parts.uri) => None,
+            Source::One(state) => Some(state),
+            Source::PerRequest(source) => {
+                found = source.credential(&parts);
+                found.as_ref()
+            }
+        };
+        let Some(state) = state else {
+            return ResponseFuture::untouched(
+                inner.call(Request::from_parts(parts, ReplayBody::plain(body))),
+            );
+        };
+        let mut once = None;
+        let (pass, kept) = match config.source {
+            Source::One(_) => (pass, *kinship == Kinship::Settled),
+            Source::PerRequest(_) => (&mut once, false),
+        };
+
+        let head = config.may_replay(&parts).then(|| Head::save(&parts)).flatten();
+        let (body, replay) = match &head {
+            Some(_) => K::keep(body, config.cap, &config.budget),
+            None => (ReplayBody::plain(body), Replay::never(NotReplayable::Forbidden)),
+        };
+        let exchange = Exchange::new(Arc::clone(own), head, replay);
+        match Pass::get(pass, config, state, kept) {
+            Ok((pass, refused)) => {
+                config.dress(
+                    &mut parts,
+                    &pass.credential,
+                    pass.value.as_ref(),
+                    Exchange::<S, B>::FIRST,
+                );
+                let exchange = exchange.sent(found.clone(), pass.credential.generation(), refused);
+                ResponseFuture::sent(inner.call(Request::from_parts(parts, body)), exchange)
+            }
+            Err(wait) => {
+                // Nobody waits for a token while holding a service that is ready.
+                *inner = own.service();
+                let exchange = exchange.sent(found.clone(), Generation::ZERO, None);
+                ResponseFuture::waiting(wait, Request::from_parts(parts, body), exchange)
+            }
+        }
+    }
+}
+
+impl<S: Clone, K> Clone for Refresh<S, K> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            own: Arc::clone(&self.own),
+            pass: self.pass.clone(),
+            kinship: Kinship::New,
+            keep: PhantomData,
+        }
+    }
+}
+
+impl<S: fmt::Debug, K> fmt::Debug for Refresh<S, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refresh").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}

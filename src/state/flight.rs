@@ -1,0 +1,470 @@
+//! The way of one flight: lease, read, redeem, save, publish. Pure like the rest of
+//! the machine: [`Machine::advance`] takes what came of the last step and says what
+//! the next one is. The shell ([`pilot`](super::pilot)) does the steps.
+//!
+//! ```text
+//! Lease --> Load --> Redeem --> Save --> published, landed
+//!             |         |         |
+//!             |         |         +-- conflict: read; ours after all? else discard
+//!             |         |         +-- failed: pause, the same save again
+//!             |         +-- rejected: read once more; adopt what is newer
+//!             +-- newer and not run out: adopt it, redeem nothing
+//! ```
+
+use std::time::Duration;
+
+use super::{
+    machine::{Machine, Standing},
+    policy::{WhileUnsaved, after},
+    status::Trigger,
+};
+use crate::{
+    error::{BoxError, FailureKind, RefreshError, RefreshFailure},
+    store::Record,
+    tokens::{Credential, Generation, Time, Tokens},
+};
+
+/// What the shell does next.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Lease,
+    Load,
+    /// Spend the refresh token in these tokens, if the lease is still held.
+    Redeem(Option<Tokens>),
+    Save {
+        expected: Generation,
+        record: Record,
+    },
+    Pause(Duration),
+    /// Hand tokens that nobody will use to the user's hook.
+    Discard(Tokens),
+    /// Give the lease back; the flight is over.
+    Land,
+}
+
+/// What came of a step.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Leased,
+    Loaded(Record),
+    Redeemed(Tokens),
+    Refused(RefreshError),
+    /// The refresher panicked.
+    Panicked,
+    Saved,
+    Conflict,
+    /// The store failed, or the lease was lost before the redeem.
+    Failed(BoxError),
+    /// A pause or a discard is over.
+    Done,
+}
+
+impl Step {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Lease => "lease",
+            Self::Load => "load",
+            Self::Redeem(_) => "redeem",
+            Self::Save { .. } => "save",
+            Self::Pause(_) => "pause",
+            Self::Discard(_) => "discard",
+            Self::Land => "land",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Flight {
+    pub(super) trigger: Trigger,
+    /// The generation that this flight is to replace.
+    pub(super) base: Generation,
+    /// Requests wait for it. An early flight that nobody was refused for does not
+    /// make them wait.
+    pub(super) blocking: bool,
+    /// It was superseded, and somebody waits for a refresh of what is new.
+    pub(super) again: bool,
+    /// Adopt what is newer in the store, but redeem nothing.
+    look_only: bool,
+    stage: Stage,
+}
+
+#[derive(Clone, Debug)]
+enum Stage {
+    Leasing,
+    Loading,
+    Redeeming {
+        from: Generation,
+        spent: Option<Tokens>,
+        begun: Time,
+    },
+    /// The server rejected what stood in the store as `from`: read it once more.
+    Rechecking {
+        from: Generation,
+        failure: RefreshFailure,
+    },
+    Saving(Minted),
+    /// The save met a conflict: read what is there.
+    Verifying(Minted),
+    Discarding,
+}
+
+/// Tokens on their way into the store.
+#[derive(Clone, Debug)]
+pub(super) struct Minted {
+    expected: Generation,
+    record: Record,
+    credential: Credential,
+    /// The user's initial tokens, not a refresh's.
+    seed: bool,
+    failed: u32,
+    /// Requests use it already ([`WhileUnsaved::Serve`]).
+    served: bool,
+    /// The flight that minted it is gone.
+    left_over: bool,
+}
+
+impl Flight {
+    pub(super) fn new(trigger: Trigger, base: Generation, look_only: bool) -> Self {
+        Self {
+            trigger,
+            base,
+            blocking: trigger != Trigger::Early,
+            again: false,
+            look_only,
+            stage: Stage::Leasing,
+        }
+    }
+
+    pub(crate) fn trigger(&self) -> Trigger {
+        self.trigger
+    }
+
+    /// Nobody waits for a save that keeps failing.
+    pub(super) fn is_stuck(&self) -> bool {
+        matches!(&self.stage, Stage::Saving(minted) | Stage::Verifying(minted) if minted.failed > 0)
+    }
+}
+
+impl Machine {
+    /// Goes on with the flight after a step. `jitter` is a random number from 0 to 1.
+    pub(crate) fn advance(&mut self, outcome: Outcome, time: Time, jitter: f64) -> Step {
+        let Some(flight) = &mut self.flight else {
+            return Step::Land;
+        };
+        let stage = std::mem::replace(&mut flight.stage, Stage::Loading);
+        match (stage, outcome) {
+            (Stage::Leasing, Outcome::Leased) => match self.unsaved.take() {
+                Some(minted) => self.save(minted),
+                None => Step::Load,
+            },
+            (Stage::Loading, Outcome::Loaded(record)) => self.loaded(record, time, jitter),
+            (Stage::Redeeming { from, spent, begun }, Outcome::Redeemed(tokens)) => {
+                self.redeemed(tokens, from, spent, begun, time, jitter)
+            }
+            (Stage::Redeeming { from, .. }, Outcome::Refused(error)) if error.rejected => {
+                let failure = RefreshFailure::new(FailureKind::Rejected).with_source(error.source);
+                self.dead = Some(from);
+                self.enter(Stage::Rechecking { from, failure }, Step::Load)
+            }
+            (Stage::Redeeming { .. }, Outcome::Refused(error)) => {
+                let failure = RefreshFailure::new(FailureKind::Transient).with_source(error.source);
+                self.fail(failure, error.retry_after, time, jitter)
+            }
+            (Stage::Redeeming { .. }, Outcome::Panicked) => {
+                self.fail(RefreshFailure::new(FailureKind::Panicked), None, time, jitter)
+            }
+            (Stage::Rechecking { from, failure }, Outcome::Loaded(record)) => {
+                if record.generation > from {
+                    self.loaded(record, time, jitter)
+                } else {
+                    self.reject(failure)
+                }
+            }
+            (Stage::Saving(minted), Outcome::Saved) => self.saved(minted, time, jitter),
+            (Stage::Saving(minted), Outcome::Done) => self.save(minted),
+            (Stage::Saving(minted), Outcome::Conflict) => {
+                self.enter(Stage::Verifying(minted), Step::Load)
+            }
+            (Stage::Verifying(minted), Outcome::Loaded(record)) => {
+                self.verified(minted, record, time, jitter)
+            }
+            (Stage::Saving(minted) | Stage::Verifying(minted), outcome) => {
+                self.save_failed(minted, outcome, jitter)
+            }
+            (Stage::Discarding, _) => self.land(),
+            (_, Outcome::Failed(error)) => {
+                let failure = RefreshFailure::new(FailureKind::Store).with_source(error);
+                self.fail(failure, None, time, jitter)
+            }
+            // No other pair is ever made by the shell; the flight ends rather than
+            // leaving anyone waiting.
+            _ => self.fail(RefreshFailure::new(FailureKind::Store), None, time, jitter),
+        }
+    }
+
+    /// The flight's task is gone with its runtime. Minted tokens are kept for the
+    /// next flight to save.
+    pub(crate) fn aborted(&mut self) {
+        let Some(flight) = self.flight.take() else {
+            return;
+        };
+        let superseded = self.superseded(&flight);
+        match flight.stage {
+            Stage::Saving(minted) | Stage::Verifying(minted) if !superseded => {
+                self.unsaved = Some(Minted { failed: 0, left_over: true, ..minted });
+            }
+            _ => {}
+        }
+        self.note(RefreshFailure::new(FailureKind::Shutdown));
+    }
+
+    fn enter(&mut self, stage: Stage, step: Step) -> Step {
+        if let Some(flight) = &mut self.flight {
+            flight.stage = stage;
+        }
+        step
+    }
+
+    fn is_superseded(&self) -> bool {
+        self.flight.as_ref().is_some_and(|flight| self.superseded(flight))
+    }
+
+    /// The store was read under the lease.
+    fn loaded(&mut self, record: Record, time: Time, jitter: f64) -> Step {
+        if self.is_superseded() {
+            return self.land();
+        }
+        let unread = self.standing == Standing::Unread;
+        if unread && record == Record::default() {
+            if let Some(seed) = self.seed.clone() {
+                return self.save_seed(seed, time, jitter);
+            }
+        } else if unread || record.generation > self.stored {
+            let usable = |tokens: &Tokens| tokens.deadline(time).is_none_or(|at| at > time.now);
+            if record.tokens.as_ref().is_none_or(usable) {
+                return self.adopt(&record, time, jitter);
+            }
+        }
+        if self.dead == Some(record.generation) {
+            return self.reject(RefreshFailure::new(FailureKind::Rejected));
+        }
+        if self.flight.as_ref().is_some_and(|flight| flight.look_only) {
+            self.note(RefreshFailure::signed_out());
+            return self.land();
+        }
+        if record.tokens.is_none() && self.policy.needs_tokens {
+            return self.bereft();
+        }
+        let spent = record.tokens;
+        let step = Step::Redeem(spent.clone());
+        self.enter(Stage::Redeeming { from: record.generation, spent, begun: time }, step)
+    }
+
+    /// Somebody else has written what is newer: a refresh, a sign-in, a sign-out.
+    fn adopt(&mut self, record: &Record, time: Time, jitter: f64) -> Step {
+        self.publish_record(record, time, jitter);
+        self.recovered();
+        if record.tokens.is_none() {
+            self.note(RefreshFailure::signed_out());
+        }
+        self.land()
+    }
+
+    /// The store is empty and the refresher needs tokens.
+    fn bereft(&mut self) -> Step {
+        match self.standing {
+            Standing::Held => self.publish_absent(self.credential.generation().next()),
+            _ => self.standing = Standing::SignedOut,
+        }
+        self.note(RefreshFailure::signed_out());
+        self.land()
+    }
+
+    fn save_seed(&mut self, seed: Tokens, time: Time, jitter: f64) -> Step {
+        let generation = self.credential.generation().next();
+        let expires = seed.deadline(time);
+        let early = expires.map(|at| self.policy.early(time.now, at, jitter));
+        let credential = Credential::new(generation, &seed, expires, early);
+        let record = Record { generation, tokens: Some(seed.absolute(time)) };
+        self.save(Minted {
+            expected: Generation::ZERO,
+            record,
+            credential,
+            seed: true,
+            failed: 0,
+            served: false,
+            left_over: false,
+        })
+    }
+
+    fn redeemed(
+        &mut self,
+        tokens: Tokens,
+        from: Generation,
+        spent: Option<Tokens>,
+        begun: Time,
+        time: Time,
+        jitter: f64,
+    ) -> Step {
+        let mut tokens = match &spent {
+            Some(spent) => tokens.or_keep(spent),
+            None => tokens,
+        };
+        // A token that has run out the moment it was made tells of clocks that
+        // disagree, not of its life: better to learn its end from a challenge.
+        let expires = tokens.deadline(begun).filter(|at| *at > time.now);
+        if expires.is_none() {
+            tokens.expiry = None;
+        }
+        let early = expires.map(|at| self.policy.early(begun.now, at, jitter));
+        let generation = self.credential.generation().max(self.stored).max(from).next();
+        let credential = Credential::new(generation, &tokens, expires, early);
+        let record = Record { generation, tokens: Some(tokens.absolute(begun)) };
+        self.save(Minted {
+            expected: from,
+            record,
+            credential,
+            seed: false,
+            failed: 0,
+            served: false,
+            left_over: false,
+        })
+    }
+
+    /// Saves, or saves again; what was superseded is not saved any more.
+    fn save(&mut self, minted: Minted) -> Step {
+        if self.is_superseded() {
+            return self.discard(minted);
+        }
+        let step = Step::Save { expected: minted.expected, record: minted.record.clone() };
+        self.enter(Stage::Saving(minted), step)
+    }
+
+    fn saved(&mut self, minted: Minted, time: Time, jitter: f64) -> Step {
+        self.stored = self.stored.max(minted.record.generation);
+        if self.is_superseded() {
+            return self.discard(minted);
+        }
+        self.seed = None;
+        let expired = minted.credential.expires().is_some_and(|at| at <= time.now);
+        if minted.seed && expired {
+            // Known to the store now, and of no use but to be redeemed.
+            return self.loaded(minted.record, time, jitter);
+        }
+        if minted.served && minted.left_over {
+            // Its token was in use already: whoever started this flight waits for
+            // the one after it.
+            return self.enter(Stage::Loading, Step::Load);
+        }
+        if !minted.served {
+            self.serve(&minted);
+        }
+        self.recovered();
+        self.land()
+    }
+
+    fn serve(&mut self, minted: &Minted) {
+        self.publish(minted.credential.clone());
+        self.fresh = !minted.seed;
+        if !minted.seed {
+            self.counts.refreshes += 1;
+        }
+    }
+
+    fn save_failed(&mut self, mut minted: Minted, outcome: Outcome, jitter: f64) -> Step {
+        if self.is_superseded() {
+            return self.discard(minted);
+        }
+        minted.failed = minted.failed.saturating_add(1);
+        if minted.failed == 1 {
+            let mut failure = RefreshFailure::new(FailureKind::Unsaved);
+            if let Outcome::Failed(error) = outcome {
+                failure = failure.with_source(error);
+            }
+            if self.policy.while_unsaved == WhileUnsaved::Serve {
+                self.serve(&minted);
+                minted.served = true;
+                if let Some(flight) = &mut self.flight {
+                    flight.base = self.credential.generation();
+                }
+            }
+            self.note(failure);
+        }
+        let pause = self.policy.backoff(minted.failed, jitter);
+        self.enter(Stage::Saving(minted), Step::Pause(pause))
+    }
+
+    /// The save met a conflict, and this is what the store holds.
+    fn verified(&mut self, mut minted: Minted, record: Record, time: Time, jitter: f64) -> Step {
+        if record == minted.record {
+            // An earlier try had worked, though it was reported as failed.
+            return self.saved(minted, time, jitter);
+        }
+        if record.generation <= minted.expected {
+            // The store went back (it lost data): ours is the newer.
+            minted.expected = record.generation;
+            return self.save_failed(minted, Outcome::Conflict, jitter);
+        }
+        if !self.is_superseded() {
+            self.publish_record(&record, time, jitter);
+            self.recovered();
+        }
+        self.discard(minted)
+    }
+
+    fn discard(&mut self, minted: Minted) -> Step {
+        match minted.record.tokens {
+            Some(tokens) if !minted.seed => self.enter(Stage::Discarding, Step::Discard(tokens)),
+            _ => self.land(),
+        }
+    }
+
+    fn reject(&mut self, failure: RefreshFailure) -> Step {
+        if !self.is_superseded() {
+            self.trouble = Some(failure.clone());
+            self.note(failure);
+        }
+        self.land()
+    }
+
+    /// Cools down: nobody tries again before the pause is over.
+    fn fail(
+        &mut self,
+        failure: RefreshFailure,
+        retry_after: Option<Duration>,
+        time: Time,
+        jitter: f64,
+    ) -> Step {
+        if !self.is_superseded() {
+            self.tries = self.tries.saturating_add(1);
+            let pause =
+                self.policy.backoff(self.tries, jitter).max(retry_after.unwrap_or_default());
+            let failure = failure.with_retry_at(after(time.now, pause));
+            self.trouble = Some(failure.clone());
+            self.note(failure);
+        }
+        self.land()
+    }
+
+    fn recovered(&mut self) {
+        self.trouble = None;
+        self.dead = None;
+        self.tries = 0;
+    }
+
+    /// The end, unless somebody waits for a refresh of what came between.
+    fn land(&mut self) -> Step {
+        let generation = self.credential.generation();
+        match &mut self.flight {
+            Some(flight) if flight.again && self.standing == Standing::Held => {
+                *flight = Flight::new(Trigger::Challenge, generation, false);
+                flight.stage = Stage::Loading;
+                Step::Load
+            }
+            _ => {
+                self.flight = None;
+                Step::Land
+            }
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! [`RefreshState`]: one credential, kept alive. Usable without HTTP.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `mod.rs` | the shell: a lock around the machine, the watch channel, the public API |
+//! | `builder.rs` | every knob, with unit and default |
+//! | `machine.rs`, `flight.rs`, `policy.rs` | the decisions, pure |
+//! | `pilot.rs` | does what a flight's steps say, in a task of its own |
+//! | `waiters.rs`, `wait.rs` | who waits, and the waiting |
+//! | `status.rs` | what an operator can read |
+
+mod builder;
+mod flight;
+mod machine;
+#[cfg(test)]
+mod model;
+mod pilot;
+mod policy;
+mod status;
+mod wait;
+mod waiters;
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, sync::watch, time::Instant};
+
+pub use self::{
+    builder::RefreshStateBuilder,
+    policy::WhileUnsaved,
+    status::{Counts, Status, Trigger},
+};
+pub(crate) use self::{machine::Answer, wait::Wait};
+use self::{machine::Machine, pilot::Pilot, waiters::Waiters};
+use crate::{
+    error::{RefreshFailure, SaveError, StoreError},
+    refresher::{BoxFuture, Refresher},
+    store::{Record, TokenStore},
+    tokens::{Credential, Generation, Time, Tokens},
+};
+
+/// One credential: its tokens, generation, flight and failure.
+///
+/// Shared as `Arc<RefreshState>` by everything that uses the credential. Changes
+/// are signalled on a watch channel ([`subscribe`](Self::subscribe)). However many
+/// callers ask at once, one refresh runs, in a task of its own: no caller's
+/// cancellation stops it, and each caller gets its outcome.
+///
+/// The methods that may start a refresh or write to the store must be called
+/// within a tokio runtime with its time driver enabled; without one they fail with
+/// [`FailureKind::Shutdown`](crate::FailureKind::Shutdown) rather than panic.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use tower_refresh::{RefreshState, Tokens};
+///
+/// let state = RefreshState::builder(async |_spent: Tokens| {
+///     Ok(Tokens::new("second").with_refresh_token("r2"))
+/// })
+/// .tokens(Tokens::new("first").with_refresh_token("r1"))
+/// .build();
+///
+/// assert_eq!(state.token().await?.access_token(), Some("first"));
+/// assert_eq!(state.refresh().await?.access_token(), Some("second"));
+/// assert_eq!(state.status().counts.refreshes, 1);
+/// # Ok::<_, tower_refresh::RefreshFailure>(()) }).unwrap();
+/// ```
+pub struct RefreshState {
+    /// The generation times two, plus one while requests have to ask the machine
+    /// first. The one thing that a request reads on its way.
+    signal: AtomicU64,
+    /// The newest generation that a server has accepted.
+    accepted: AtomicU64,
+    replays: AtomicU64,
+    inner: Mutex<Inner>,
+    current: watch::Sender<Credential>,
+    /// How many tasks of this state are under way: flights, sign-ins, sign-outs.
+    tasks: watch::Sender<usize>,
+    /// How long a caller waits at most.
+    deadline: Duration,
+    /// Sign-ins and sign-outs take effect in the order they were begun.
+    writes: tokio::sync::Mutex<()>,
+    refresher: Arc<dyn Refresher>,
+    store: Arc<dyn TokenStore>,
+    on_discard: Option<DiscardHook>,
+}
+
+type DiscardHook = Arc<dyn Fn(Tokens) -> BoxFuture<'static, ()> + Send + Sync>;
+
+struct Inner {
+    machine: Machine,
+    waiters: Waiters,
+}
+
+impl RefreshState {
+    /// Begins with who redeems. Everything else has a default.
+    pub fn builder(refresher: impl Refresher) -> RefreshStateBuilder {
+        RefreshStateBuilder::new(Arc::new(refresher))
+    }
+
+    /// The token to use now. Waits while there is none that works: on first use,
+    /// after its end, and while a refused one is being replaced. Starts a refresh
+    /// in the background when the token is about to run out.
+    ///
+    /// Cancel safe: a refresh that was started goes on.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no token; [`FailureKind::Deadline`](crate::FailureKind::Deadline)
+    /// after the builder's [`deadline`](RefreshStateBuilder::deadline).
+    pub async fn token(self: &Arc<Self>) -> Result<Credential, RefreshFailure> {
+        let answer = self.admit();
+        self.settle(answer).await
+    }
+
+    /// Refreshes now, whatever the token's age, or joins the refresh under way. A
+    /// credential that was rejected or signed out is not redeemed, but adopted from
+    /// the store if there is a newer one.
+    ///
+    /// Cancel safe: the refresh goes on.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no newer token. A cool-down or the brake is not overridden.
+    pub async fn refresh(self: &Arc<Self>) -> Result<Credential, RefreshFailure> {
+        let answer = self.with(|machine| machine.refresh(Instant::now()));
+        self.settle(answer).await
+    }
+
+    /// A server refused the token of this generation: waits for a newer one, which
+    /// may be there already. For protocols that no layer serves.
+    ///
+    /// Cancel safe: the refresh goes on.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no newer token.
+    pub async fn challenged(
+        self: &Arc<Self>,
+        generation: Generation,
+    ) -> Result<Credential, RefreshFailure> {
+        let answer = self.challenge(generation);
+        self.settle(answer).await
+    }
+
+    /// A server accepted the token of this generation. Tells the brake that new
+    /// tokens work. For protocols that no layer serves.
+    pub fn accepted(&self, generation: Generation) {
+        if self.accepted.load(Ordering::Relaxed) < generation.get() {
+            self.accepted.fetch_max(generation.get(), Ordering::Relaxed);
+        }
+    }
+
+    /// The current credential as it is, without waiting: perhaps run out, perhaps
+    /// without a token.
+    #[must_use]
+    pub fn current(&self) -> Credential {
+        self.current.borrow().clone()
+    }
+
+    /// The watch channel: holds the current credential and signals each change of
+    /// it. Holding on to the receiver's borrow blocks a refresh; clone out of it.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Credential> {
+        self.current.subscribe()
+    }
+
+    /// Signs in: stores these tokens and uses them from then on. Ends every
+    /// failure. A refresh under way is superseded: its result is discarded.
+    ///
+    /// Goes on when the caller is cancelled. Returns the new generation.
+    ///
+    /// # Errors
+    ///
+    /// The store could not write. The credential is as it was, unless the store
+    /// did write: then the next refresh finds it there.
+    pub async fn set(self: &Arc<Self>, tokens: Tokens) -> Result<Generation, StoreError> {
+        let state = Arc::clone(self);
+        self.finish(async move {
+            let _turn = state.writes.lock().await;
+            let time = Time::now();
+            for _ in 0..MAX_CONFLICTS {
+                let held = state.store.load().await?;
+                let generation = state.current().generation().max(held.generation).next();
+                let record = Record { generation, tokens: Some(tokens.clone().absolute(time)) };
+                match state.store.save(held.generation, record).await {
+                    Ok(()) => {
+                        let record = Record { generation, tokens: Some(tokens) };
+                        return Ok(state.with(|machine| {
+                            machine.signed_in(&record, time, fastrand::f64());
+                            machine.credential().generation()
+                        }));
+                    }
+                    Err(SaveError::Conflict) => {}
+                    Err(SaveError::Failed(error)) => return Err(error),
+                }
+            }
+            Err(StoreError::new("others kept writing"))
+        })
+        .await
+    }
+
+    /// Signs out: from now on no request gets a token, and the store forgets its
+    /// tokens. A refresh under way is superseded: its result is discarded.
+    ///
+    /// Takes effect in this process on the first poll; the deletion goes on when
+    /// the caller is cancelled.
+    ///
+    /// # Errors
+    ///
+    /// The store could not delete. This process is signed out all the same, others
+    /// are not: call again.
+    pub async fn clear(self: &Arc<Self>) -> Result<(), StoreError> {
+        self.with(Machine::sign_out);
+        let state = Arc::clone(self);
+        self.finish(async move {
+            let _turn = state.writes.lock().await;
+            let generation = state.store.delete().await?;
+            state.with(|machine| machine.deleted(generation));
+            Ok(())
+        })
+        .await
+    }
+
+    /// Graceful shutdown: starts no refresh from now on, and waits until the one
+    /// under way has saved its tokens. If saving keeps failing this takes as long
+    /// as that does; wrap it in a timeout. Cancel safe.
+    pub async fn drain(self: &Arc<Self>) {
+        self.with(Machine::drain);
+        // The sender is in `self`: this cannot end in an error.
+        let _ = self.tasks.subscribe().wait_for(|tasks| *tasks == 0).await;
+    }
+
+    /// What an operator may want to know.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let inner = self.lock();
+        let machine = &inner.machine;
+        let last_failure = machine.last_failure().cloned();
+        Status {
+            generation: machine.credential().generation(),
+            signed_in: machine.credential().is_present(),
+            expires_at: machine.credential().expires_at(),
+            in_flight: machine.flight().map(|flight| flight.trigger()),
+            retry_at: machine.retry_at(Instant::now()),
+            last_failure,
+            counts: machine.counts().with_replays(self.replays.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// The word that changes with everything a request has to know. Even while the
+    /// gate is open.
+    pub(crate) fn signal(&self) -> u64 {
+        self.signal.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn admit(self: &Arc<Self>) -> Answer {
+        self.with(|machine| machine.admit(Instant::now()))
+    }
+
+    pub(crate) fn challenge(self: &Arc<Self>, generation: Generation) -> Answer {
+        self.with(|machine| {
+            let accepted =
+                self.accepted.load(Ordering::Relaxed) >= machine.credential().generation().get();
+            machine.challenge(generation, accepted, Instant::now())
+        })
+    }
+
+    pub(crate) fn replayed(&self) {
+        self.replays.fetch_add(1, Ordering::Relaxed);
+    }
+
+    async fn settle(self: &Arc<Self>, answer: Answer) -> Result<Credential, RefreshFailure> {
+        let credential = match answer {
+            Answer::Go => self.current(),
+            Answer::Wait(ticket) => Wait::new(Arc::clone(self), ticket).await?,
+            Answer::Refuse(failure) => return Err(failure),
+        };
+        if credential.is_present() { Ok(credential) } else { Err(RefreshFailure::signed_out()) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No code of a user runs under this lock, and none of ours panics in it.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks or tells the machine, and does what follows from it: publishes, wakes,
+    /// starts the flight.
+    fn with<R>(self: &Arc<Self>, event: impl FnOnce(&mut Machine) -> R) -> R {
+        let mut inner = self.lock();
+        let generation = inner.machine.credential().generation();
+        let failures = inner.machine.failures();
+        let idle = inner.machine.flight().is_none();
+
+        let result = event(&mut inner.machine);
+
+        let machine = &inner.machine;
+        let changed = machine.credential().generation() != generation;
+        let signal = machine.credential().generation().get() << 1 | u64::from(machine.closed());
+        let news = changed || machine.failures() != failures;
+        let pilot =
+            (idle && machine.flight().is_some()).then(|| Pilot::new(Arc::clone(self), machine));
+        if changed {
+            self.current.send_replace(machine.credential().clone());
+        }
+        let woken = news.then(|| inner.waiters.take_all());
+        self.signal.store(signal, Ordering::Release);
+        drop(inner);
+
+        woken.into_iter().flatten().for_each(|waker| waker.wake());
+        if let Some(pilot) = pilot {
+            pilot.spawn();
+        }
+        result
+    }
+
+    /// Runs a store operation to its end, even if the caller goes away.
+    async fn finish<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let Ok(runtime) = Handle::try_current() else {
+            return work.await;
+        };
+        let task = Task::begin(self);
+        let done = runtime.spawn(async move {
+            let result = work.await;
+            drop(task);
+            result
+        });
+        done.await.unwrap_or_else(|_| Err(StoreError::new("the token store panicked")))
+    }
+}
+
+/// How often a sign-in starts over because somebody else was writing.
+const MAX_CONFLICTS: usize = 16;
+
+/// Counts as under way until it is dropped.
+struct Task(Arc<RefreshState>);
+
+impl Task {
+    fn begin(state: &Arc<RefreshState>) -> Self {
+        state.tasks.send_modify(|tasks| *tasks += 1);
+        Self(Arc::clone(state))
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.tasks.send_modify(|tasks| *tasks -= 1);
+    }
+}
+
+impl fmt::Debug for RefreshState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RefreshState").field("status", &self.status()).finish_non_exhaustive()
+    }
+}

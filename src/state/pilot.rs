@@ -1,0 +1,215 @@
+//! Flies one flight: does what the machine says, in a task of its own that no
+//! caller can cancel, and keeps the waiters' deadlines meanwhile.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Handle,
+    time::{Instant, Sleep, sleep_until},
+};
+use tracing::{Instrument, Span, field};
+
+use super::{
+    RefreshState, Task,
+    flight::{Outcome, Step},
+    machine::Machine,
+    policy::after,
+};
+use crate::{
+    error::{BoxError, SaveError},
+    store::Lease,
+    tokens::{Generation, Time},
+};
+
+/// Holds the flight: if it is dropped before the landing (its runtime is shut
+/// down, or there is none) everyone who waits is told.
+pub(super) struct Pilot {
+    state: Arc<RefreshState>,
+    base: Generation,
+    failures: u64,
+    span: Span,
+    landed: bool,
+    _task: Task,
+}
+
+/// The step's task was dropped: the runtime is shutting down.
+struct Cancelled;
+
+impl Pilot {
+    pub(super) fn new(state: Arc<RefreshState>, machine: &Machine) -> Self {
+        let base = machine.credential().generation();
+        let trigger = machine.flight().map_or("", |flight| flight.trigger().as_str());
+        let span = tracing::info_span!(
+            "refresh_flight",
+            trigger,
+            generation = base.get(),
+            outcome = field::Empty,
+            new_generation = field::Empty,
+            duration_ms = field::Empty,
+        );
+        let _task = Task::begin(&state);
+        Self { state, base, failures: machine.failures(), span, landed: false, _task }
+    }
+
+    pub(super) fn spawn(self) {
+        // Without a runtime the pilot is dropped here, which tells the waiters.
+        if let Ok(runtime) = Handle::try_current() {
+            let span = self.span.clone();
+            runtime.spawn(self.fly().instrument(span));
+        }
+    }
+
+    async fn fly(mut self) {
+        let begun = Instant::now();
+        let mut clock = pin!(sleep_until(self.next_deadline(begun)));
+        let mut lease = None;
+        let mut step = Step::Lease;
+        loop {
+            tracing::debug!(step = step.name(), "flight");
+            let work = self.work(step, &mut lease);
+            let mut work = pin!(work);
+            let outcome = poll_fn(|cx| {
+                self.keep_deadlines(clock.as_mut(), cx);
+                work.as_mut().poll(cx)
+            })
+            .await;
+            let Ok(outcome) = outcome else { return };
+            let time = Time::now();
+            step = self.state.with(|machine| machine.advance(outcome, time, fastrand::f64()));
+            if let Step::Land = step {
+                break;
+            }
+        }
+        self.landed = true;
+        self.report(begun);
+        if let Some(lease) = lease {
+            // What fails here is the lock's giving back, which its end does too.
+            let _ = run(lease.release()).await;
+        }
+    }
+
+    /// Does one step. Everything of the user's runs in a task of its own, so that
+    /// a panic is an outcome and a blocked thread does not stop the deadlines.
+    async fn work(
+        &self,
+        step: Step,
+        lease: &mut Option<Box<dyn Lease>>,
+    ) -> Result<Outcome, Cancelled> {
+        let store = Arc::clone(&self.state.store);
+        Ok(match step {
+            Step::Lease => match run(async move { store.lease().await }).await? {
+                Some(Ok(held)) => {
+                    *lease = Some(held);
+                    Outcome::Leased
+                }
+                Some(Err(error)) => Outcome::Failed(error.into()),
+                None => Outcome::Failed(panicked()),
+            },
+            Step::Load => match run(async move { store.load().await }).await? {
+                Some(Ok(record)) => Outcome::Loaded(record),
+                Some(Err(error)) => Outcome::Failed(error.into()),
+                None => Outcome::Failed(panicked()),
+            },
+            Step::Redeem(_) if !lease.as_ref().is_some_and(|lease| lease.is_held()) => {
+                Outcome::Failed("the lease was lost".into())
+            }
+            Step::Redeem(tokens) => {
+                let refresher = Arc::clone(&self.state.refresher);
+                match run(async move { refresher.refresh(tokens).await }).await? {
+                    Some(Ok(tokens)) => Outcome::Redeemed(tokens),
+                    Some(Err(error)) => Outcome::Refused(error),
+                    None => Outcome::Panicked,
+                }
+            }
+            Step::Save { expected, record } => {
+                match run(async move { store.save(expected, record).await }).await? {
+                    Some(Ok(())) => Outcome::Saved,
+                    Some(Err(SaveError::Conflict)) => Outcome::Conflict,
+                    Some(Err(SaveError::Failed(error))) => Outcome::Failed(error.into()),
+                    None => Outcome::Failed(panicked()),
+                }
+            }
+            Step::Pause(pause) => {
+                // A sign-in or sign-out ends the pause: there is nothing to save then.
+                let mut current = self.state.subscribe();
+                let mut changed = pin!(current.changed());
+                let mut over = pin!(sleep_until(after(Instant::now(), pause)));
+                poll_fn(|cx| match changed.as_mut().poll(cx) {
+                    Poll::Ready(_) => Poll::Ready(()),
+                    Poll::Pending => over.as_mut().poll(cx),
+                })
+                .await;
+                Outcome::Done
+            }
+            Step::Discard(tokens) => {
+                if let Some(hook) = self.state.on_discard.clone() {
+                    run(async move { hook(tokens).await }).await?;
+                }
+                Outcome::Done
+            }
+            Step::Land => Outcome::Done,
+        })
+    }
+
+    /// Wakes the waiters whose time is up. Those who come later have a later
+    /// deadline than any that is set here.
+    fn keep_deadlines(&self, mut clock: std::pin::Pin<&mut Sleep>, cx: &mut Context<'_>) {
+        while clock.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let due = self.state.lock().waiters.take_due(now);
+            due.into_iter().for_each(|waker| waker.wake());
+            clock.as_mut().reset(self.next_deadline(now));
+        }
+    }
+
+    fn next_deadline(&self, now: Instant) -> Instant {
+        // Never quite now, or a deadline of zero would spin.
+        let wait = self.state.deadline.max(Duration::from_millis(1));
+        self.state.lock().waiters.next_deadline().unwrap_or_else(|| after(now, wait))
+    }
+
+    fn report(&self, begun: Instant) {
+        let inner = self.state.lock();
+        let generation = inner.machine.credential().generation();
+        let outcome = match inner.machine.last_failure() {
+            Some(failure) if inner.machine.failures() > self.failures => failure.kind().as_str(),
+            _ if generation > self.base => "renewed",
+            _ => "nothing newer",
+        };
+        drop(inner);
+        let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.span.record("outcome", outcome);
+        self.span.record("new_generation", generation.get());
+        self.span.record("duration_ms", duration_ms);
+        tracing::info!(outcome, generation = generation.get(), duration_ms, "flight landed");
+    }
+}
+
+impl Drop for Pilot {
+    fn drop(&mut self) {
+        if !self.landed {
+            self.state.with(Machine::aborted);
+        }
+    }
+}
+
+/// Runs a user's future in a task of its own. `None`: it panicked.
+async fn run<T: Send + 'static>(
+    future: impl Future<Output = T> + Send + 'static,
+) -> Result<Option<T>, Cancelled> {
+    match tokio::spawn(future.in_current_span()).await {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_panic() => Ok(None),
+        Err(_) => Err(Cancelled),
+    }
+}
+
+fn panicked() -> BoxError {
+    "the token store panicked".into()
+}

@@ -1,0 +1,82 @@
+//! The numbers that decisions are made by. Plain data and arithmetic: no clock,
+//! no randomness of its own.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What requests get while new tokens are minted but could not be saved.
+///
+/// Either way the minted pair is kept, saving it is tried again until it works,
+/// and the spent refresh token is not redeemed a second time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WhileUnsaved {
+    /// They fail with [`FailureKind::Unsaved`](crate::FailureKind::Unsaved) as soon
+    /// as the old token does not do. If the process dies now, nobody has seen
+    /// tokens that no store knows.
+    #[default]
+    Refuse,
+    /// They get the new token at once. If the process dies before the save, the
+    /// session is lost.
+    Serve,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    pub(crate) needs_tokens: bool,
+    pub(crate) early: Duration,
+    pub(crate) early_share: u32,
+    pub(crate) cool_down: Duration,
+    pub(crate) cool_down_max: Duration,
+    pub(crate) brake_after: usize,
+    pub(crate) brake_window: Duration,
+    pub(crate) brake_pause: Duration,
+    pub(crate) deadline: Duration,
+    pub(crate) while_unsaved: WhileUnsaved,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            needs_tokens: true,
+            early: Duration::from_secs(60),
+            early_share: 5,
+            cool_down: Duration::from_secs(1),
+            cool_down_max: Duration::from_secs(60),
+            brake_after: 5,
+            brake_window: Duration::from_secs(30),
+            brake_pause: Duration::from_secs(60),
+            deadline: Duration::from_secs(30),
+            while_unsaved: WhileUnsaved::default(),
+        }
+    }
+}
+
+/// As far away as a wait may be: a hundred years, so that sums stay in range.
+const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// `now + wait`, whatever a server says.
+pub(crate) fn after(now: Instant, wait: Duration) -> Instant {
+    now.checked_add(wait.min(FAR)).unwrap_or(now)
+}
+
+impl Policy {
+    /// From when on a token that lives from `begun` to `expires` is renewed ahead
+    /// of its end. `jitter` (0 to 1) takes up to a quarter off the window, so that
+    /// replicas do not all renew in the same second.
+    pub(crate) fn early(&self, begun: Instant, expires: Instant, jitter: f64) -> Instant {
+        let life = expires.saturating_duration_since(begun);
+        let window = self.early.min(life / self.early_share);
+        let window = window.mul_f64(1.0 - jitter / 4.0);
+        expires.checked_sub(window).unwrap_or(expires)
+    }
+
+    /// How long to cool down after the given number of failures in a row: doubled
+    /// each time up to the limit, of which `jitter` (0 to 1) is the part waited.
+    pub(crate) fn backoff(&self, failures: u32, jitter: f64) -> Duration {
+        let doublings = failures.saturating_sub(1).min(31);
+        let full = self.cool_down.saturating_mul(1 << doublings);
+        full.min(self.cool_down_max).mul_f64(jitter)
+    }
+}

@@ -1,0 +1,86 @@
+//! Who waits: a first-in, first-out list of wakers with deadlines.
+//!
+//! All waiters of one state may wait equally long, so their deadlines are in the
+//! order they came, and one timer, the flight's, serves them all. Waking is all at
+//! once: nobody is handed a lock by the one before.
+
+use std::{collections::VecDeque, task::Waker};
+
+use tokio::time::Instant;
+
+#[derive(Debug, Default)]
+pub(super) struct Waiters {
+    list: VecDeque<Option<Waiter>>,
+    /// The number of the list's first place; grows for ever.
+    first: u64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    deadline: Instant,
+    waker: Waker,
+}
+
+/// A place in the list. Good for nothing once its waiter was woken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place(u64);
+
+impl Waiters {
+    /// Waits at `place` if that is still in the list, else at the list's end.
+    ///
+    /// A waker that is not needed any more is returned, here and below, and never
+    /// dropped under the lock: dropping one may run anybody's code.
+    pub(super) fn wait(
+        &mut self,
+        place: Option<Place>,
+        deadline: Instant,
+        waker: &Waker,
+    ) -> (Place, Option<Waker>) {
+        if let Some((place, Some(waiter))) = place.and_then(|place| Some((place, self.at(place)?)))
+        {
+            let changed = !waiter.waker.will_wake(waker);
+            return (place, changed.then(|| std::mem::replace(&mut waiter.waker, waker.clone())));
+        }
+        self.list.push_back(Some(Waiter { deadline, waker: waker.clone() }));
+        (Place(self.first + self.list.len() as u64 - 1), None)
+    }
+
+    pub(super) fn leave(&mut self, place: Place) -> Option<Waker> {
+        let gone = self.at(place).and_then(Option::take);
+        while let Some(None) = self.list.front() {
+            self.list.pop_front();
+            self.first += 1;
+        }
+        gone.map(|waiter| waiter.waker)
+    }
+
+    /// Everyone, to be woken outside the lock.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Waker> + use<> {
+        self.first += self.list.len() as u64;
+        std::mem::take(&mut self.list).into_iter().flatten().map(|waiter| waiter.waker)
+    }
+
+    /// Those whose deadline has come, to be woken outside the lock.
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<Waker> {
+        let mut due = Vec::new();
+        while let Some(front) = self.list.front_mut() {
+            if front.as_ref().is_some_and(|waiter| waiter.deadline > now) {
+                break;
+            }
+            due.extend(front.take().map(|waiter| waiter.waker));
+            self.list.pop_front();
+            self.first += 1;
+        }
+        due
+    }
+
+    /// When the next one has waited long enough.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.list.iter().flatten().next().map(|waiter| waiter.deadline)
+    }
+
+    fn at(&mut self, place: Place) -> Option<&mut Option<Waiter>> {
+        let index = usize::try_from(place.0.checked_sub(self.first)?).ok()?;
+        self.list.get_mut(index)
+    }
+}

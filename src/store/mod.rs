@@ -1,0 +1,67 @@
+//! Where tokens live: the [`TokenStore`] trait, and [`MemoryStore`], the default.
+//!
+//! One store value is one credential. The store's record is the truth for the
+//! refresh token: every flight takes the lease, reads the record, redeems what it
+//! finds there (or adopts it, if somebody else was faster) and saves the result
+//! before anyone is given it.
+
+mod memory;
+
+pub use memory::MemoryStore;
+
+use crate::{
+    error::{SaveError, StoreError},
+    refresher::BoxFuture,
+    tokens::{Generation, Tokens},
+};
+
+/// What a store holds for one credential: its generation, and its tokens unless
+/// it is signed out. The default is a store that was never written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Record {
+    /// The version. It grows with every write and survives a deletion.
+    pub generation: Generation,
+    /// `None`: signed out, or never signed in.
+    pub tokens: Option<Tokens>,
+}
+
+/// A place for one credential's tokens, with versions and a lock.
+///
+/// Every future may be dropped at any point (the runtime is shut down); a write
+/// must then have happened whole or not at all.
+pub trait TokenStore: Send + Sync + 'static {
+    /// Reads the record; [`Record::default`] if there is none.
+    fn load(&self) -> BoxFuture<'_, Result<Record, StoreError>>;
+
+    /// Compare-and-swap: writes `record` if the store's generation is `expected`.
+    ///
+    /// # Errors
+    ///
+    /// [`SaveError::Conflict`] if the generation is another one. Any other failure
+    /// is answered with the same call again, so a write whose outcome is unknown
+    /// is [`SaveError::Failed`].
+    fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>>;
+
+    /// Removes the tokens whatever the generation, and moves to the next one,
+    /// which it returns. The number must outlive the tokens, so that a save that
+    /// was under way meets a conflict.
+    fn delete(&self) -> BoxFuture<'_, Result<Generation, StoreError>>;
+
+    /// Waits for the credential's lock. It must not run out while it is held and
+    /// its holder is alive: a lease with a time limit renews itself.
+    fn lease(&self) -> BoxFuture<'_, Result<Box<dyn Lease>, StoreError>>;
+}
+
+/// The lock on one credential, held from before the record is read until after
+/// the new one is saved. Dropping it gives it back at some time; [`release`](Self::release)
+/// does so now.
+pub trait Lease: Send {
+    /// Whether the lock is still held. Asked right before the refresh token is
+    /// spent; if it is not, nothing is.
+    fn is_held(&self) -> bool {
+        true
+    }
+
+    /// Gives the lock back.
+    fn release(self: Box<Self>) -> BoxFuture<'static, ()>;
+}

@@ -1,0 +1,347 @@
+//! What a credential is made of: [`Tokens`], the numbered changes of it
+//! ([`Generation`]) and the snapshot that everyone may read ([`Credential`]).
+//!
+//! The refresh token is in [`Tokens`] only, and `Tokens` live in the store. A
+//! `Credential`, which is what the watch channel carries, has none: nothing but
+//! the store's record can go stale.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::HeaderValue;
+use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
+use tokio::time::Instant;
+
+/// The number of a credential's current tokens. It grows with every change
+/// (refresh, sign-in, sign-out) and never goes back.
+///
+/// [`Generation::ZERO`] is the credential that never had a token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(u64);
+
+impl Generation {
+    /// Before the first token.
+    pub const ZERO: Self = Self(0);
+
+    /// A generation from its number, as a store keeps it.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The generation after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// When an access token runs out, as the server said it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expiry {
+    /// Relative to the moment the answer came (`expires_in`, RFC 6749 section 5.1).
+    In(Duration),
+    /// By the wall clock.
+    At(SystemTime),
+}
+
+/// An access token and what came with it (RFC 6749, section 5.1).
+///
+/// `Debug` shows no secret, and the memory of every secret is wiped on drop.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_refresh::Tokens;
+///
+/// let tokens = Tokens::new("the-access-token")
+///     .with_refresh_token("the-refresh-token")
+///     .with_expires_in(Duration::from_secs(3600));
+///
+/// assert_eq!(tokens.access_token(), "the-access-token");
+/// assert!(!format!("{tokens:?}").contains("the-"));
+/// ```
+#[derive(Clone)]
+pub struct Tokens {
+    access_token: SecretString,
+    refresh_token: Option<SecretString>,
+    pub(crate) expiry: Option<Expiry>,
+    extra: BTreeMap<String, SecretString>,
+}
+
+impl Tokens {
+    /// Tokens with an access token only: no refresh token, no known expiry.
+    ///
+    /// An access token that cannot stand in a header is not refused here, since
+    /// the refresh token beside it must not get lost: it is stored like any
+    /// other, and requests are sent without it.
+    #[must_use]
+    pub fn new(access_token: impl Into<String>) -> Self {
+        Self {
+            access_token: access_token.into().into(),
+            refresh_token: None,
+            expiry: None,
+            extra: BTreeMap::new(),
+        }
+    }
+
+    /// Sets the refresh token. A refresh whose answer has none keeps the one
+    /// that was spent (RFC 6749, section 6).
+    #[must_use]
+    pub fn with_refresh_token(mut self, refresh_token: impl Into<String>) -> Self {
+        self.refresh_token = Some(refresh_token.into().into());
+        self
+    }
+
+    /// Sets the access token's life, counted from the moment the refresh that
+    /// brings it was begun (or from now, for tokens that the program brings).
+    #[must_use]
+    pub fn with_expires_in(mut self, life: Duration) -> Self {
+        self.expiry = Some(Expiry::In(life));
+        self
+    }
+
+    /// Sets the access token's end by the wall clock, such as a JWT's `exp`.
+    #[must_use]
+    pub fn with_expires_at(mut self, at: SystemTime) -> Self {
+        self.expiry = Some(Expiry::At(at));
+        self
+    }
+
+    /// Keeps another field that the server sent (`scope`, `id_token`), as text.
+    /// It is treated as a secret.
+    #[must_use]
+    pub fn with_extra(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.extra.insert(name.into(), value.into().into());
+        self
+    }
+
+    /// The access token.
+    #[must_use]
+    pub fn access_token(&self) -> &str {
+        self.access_token.expose_secret()
+    }
+
+    /// The refresh token.
+    #[must_use]
+    pub fn refresh_token(&self) -> Option<&str> {
+        self.refresh_token.as_ref().map(|t| t.expose_secret())
+    }
+
+    /// The wall-clock moment at which the access token runs out. `None` if it is
+    /// not known. For tokens read from a store it is always absolute.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        match self.expiry? {
+            Expiry::At(at) => Some(at),
+            Expiry::In(life) => SystemTime::now().checked_add(life),
+        }
+    }
+
+    /// Another field that the server sent.
+    #[must_use]
+    pub fn extra(&self, name: &str) -> Option<&str> {
+        self.extra.get(name).map(|value| value.expose_secret())
+    }
+
+    /// All other fields that the server sent, by name.
+    pub fn extras(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.extra.iter().map(|(name, value)| (name.as_str(), value.expose_secret()))
+    }
+
+    /// Fills what a refresh's answer may leave out from the tokens it replaces.
+    pub(crate) fn or_keep(mut self, spent: &Self) -> Self {
+        if self.refresh_token.is_none() {
+            self.refresh_token.clone_from(&spent.refresh_token);
+        }
+        for (name, value) in &spent.extra {
+            if !self.extra.contains_key(name) {
+                self.extra.insert(name.clone(), value.clone());
+            }
+        }
+        self
+    }
+
+    /// The same tokens with their end by the wall clock, as a store keeps them.
+    pub(crate) fn absolute(mut self, time: Time) -> Self {
+        if let Some(Expiry::In(life)) = self.expiry {
+            self.expiry = time.wall.checked_add(life).map(Expiry::At);
+        }
+        self
+    }
+
+    /// The end of the access token on the monotonic clock.
+    pub(crate) fn deadline(&self, time: Time) -> Option<Instant> {
+        match self.expiry? {
+            Expiry::In(life) => time.now.checked_add(life),
+            // The clock went past it already: it ran out just now.
+            Expiry::At(at) => match at.duration_since(time.wall) {
+                Ok(left) => time.now.checked_add(left),
+                Err(_) => Some(time.now),
+            },
+        }
+    }
+}
+
+impl PartialEq for Tokens {
+    fn eq(&self, other: &Self) -> bool {
+        self.access_token() == other.access_token()
+            && self.refresh_token() == other.refresh_token()
+            && self.expiry == other.expiry
+            && self.extras().eq(other.extras())
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens")
+            .field("access_token", &"[redacted]")
+            .field("refresh_token", &self.refresh_token.as_ref().map(|_| "[redacted]"))
+            .field("expiry", &self.expiry)
+            .field("extra", &self.extra.keys())
+            .finish()
+    }
+}
+
+/// One moment by both clocks, so that decisions need no clock of their own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Time {
+    pub(crate) now: Instant,
+    pub(crate) wall: SystemTime,
+}
+
+impl Time {
+    pub(crate) fn now() -> Self {
+        Self { now: Instant::now(), wall: SystemTime::now() }
+    }
+}
+
+/// One generation of a credential, as requests see it: the access token without
+/// the refresh token. Cheap to clone; `Debug` shows no secret.
+#[derive(Clone)]
+pub struct Credential(Arc<Snapshot>);
+
+struct Snapshot {
+    generation: Generation,
+    access: Option<Access>,
+}
+
+struct Access {
+    token: SecretString,
+    bearer: Option<HeaderValue>,
+    expires: Option<Instant>,
+    early: Option<Instant>,
+    expires_at: Option<SystemTime>,
+    extra: BTreeMap<String, SecretString>,
+}
+
+impl Credential {
+    /// A generation without a token: never signed in, or signed out.
+    pub(crate) fn absent(generation: Generation) -> Self {
+        Self(Arc::new(Snapshot { generation, access: None }))
+    }
+
+    pub(crate) fn new(
+        generation: Generation,
+        tokens: &Tokens,
+        expires: Option<Instant>,
+        early: Option<Instant>,
+    ) -> Self {
+        Self(Arc::new(Snapshot {
+            generation,
+            access: Some(Access {
+                bearer: header("Bearer ", tokens.access_token()),
+                token: tokens.access_token.clone(),
+                expires,
+                early,
+                expires_at: tokens.expires_at(),
+                extra: tokens.extra.clone(),
+            }),
+        }))
+    }
+
+    /// Which generation this is.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.0.generation
+    }
+
+    /// The access token; `None` when signed out or not signed in yet.
+    #[must_use]
+    pub fn access_token(&self) -> Option<&str> {
+        Some(self.0.access.as_ref()?.token.expose_secret())
+    }
+
+    /// `Bearer <token>` (RFC 6750, section 2.1), marked sensitive. `None` without
+    /// a token, or if the token cannot stand in a header.
+    #[must_use]
+    pub fn bearer(&self) -> Option<HeaderValue> {
+        self.0.access.as_ref()?.bearer.clone()
+    }
+
+    /// When the access token runs out by the wall clock, if that is known.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.0.access.as_ref()?.expires_at
+    }
+
+    /// Another field that the server sent with the token.
+    #[must_use]
+    pub fn extra(&self, name: &str) -> Option<&str> {
+        Some(self.0.access.as_ref()?.extra.get(name)?.expose_secret())
+    }
+
+    /// When the access token runs out.
+    pub(crate) fn expires(&self) -> Option<Instant> {
+        self.0.access.as_ref()?.expires
+    }
+
+    /// From when on it should be renewed ahead of its end.
+    pub(crate) fn early(&self) -> Option<Instant> {
+        self.0.access.as_ref()?.early
+    }
+
+    pub(crate) fn is_present(&self) -> bool {
+        self.0.access.is_some()
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential")
+            .field("generation", &self.generation())
+            .field("access_token", &self.access_token().map(|_| "[redacted]"))
+            .field("expires_at", &self.expires_at())
+            .finish()
+    }
+}
+
+/// A sensitive header value in memory of its own, which is wiped with its last
+/// clone. `None` if the text cannot stand in a header.
+pub(crate) fn header(prefix: &str, secret: &str) -> Option<HeaderValue> {
+    if secret.is_empty() {
+        return None;
+    }
+    let mut text = Zeroizing::new(Vec::with_capacity(prefix.len() + secret.len()));
+    text.extend_from_slice(prefix.as_bytes());
+    text.extend_from_slice(secret.as_bytes());
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
