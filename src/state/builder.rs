@@ -129,7 +129,7 @@ impl RefreshStateBuilder {
                 let mut machine = Machine::unread(self.policy, None);
                 let record =
                     Record { generation: Generation::ZERO.next(), tokens: Some(tokens.clone()) };
-                machine.signed_in(&record, Time::now(), fastrand::f64());
+                machine.signed_in(&record, machine.sign_outs(), Time::now(), fastrand::f64());
                 (Arc::new(MemoryStore::with_tokens(tokens)) as Arc<dyn TokenStore>, machine)
             }
         };

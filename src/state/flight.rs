@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// What the shell does next.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Step {
     Lease,
     Load,
@@ -35,7 +35,11 @@ pub(crate) enum Step {
         expected: Generation,
         record: Record,
     },
-    Pause(Duration),
+    /// Wait, but no longer than the credential stays at this generation.
+    Pause {
+        wait: Duration,
+        generation: Generation,
+    },
     /// Hand tokens that nobody will use to the user's hook.
     Discard(Tokens),
     /// Give the lease back; the flight is over.
@@ -66,7 +70,7 @@ impl Step {
             Self::Load => "load",
             Self::Redeem(_) => "redeem",
             Self::Save { .. } => "save",
-            Self::Pause(_) => "pause",
+            Self::Pause { .. } => "pause",
             Self::Discard(_) => "discard",
             Self::Land => "land",
         }
@@ -85,6 +89,8 @@ pub(crate) struct Flight {
     pub(super) again: bool,
     /// Adopt what is newer in the store, but redeem nothing.
     look_only: bool,
+    /// It has the lease.
+    leased: bool,
     stage: Stage,
 }
 
@@ -131,6 +137,7 @@ impl Flight {
             blocking: trigger != Trigger::Early,
             again: false,
             look_only,
+            leased: false,
             stage: Stage::Leasing,
         }
     }
@@ -153,10 +160,13 @@ impl Machine {
         };
         let stage = std::mem::replace(&mut flight.stage, Stage::Loading);
         match (stage, outcome) {
-            (Stage::Leasing, Outcome::Leased) => match self.unsaved.take() {
-                Some(minted) => self.save(minted),
-                None => Step::Load,
-            },
+            (Stage::Leasing, Outcome::Leased) => {
+                flight.leased = true;
+                match self.unsaved.take() {
+                    Some(minted) => self.save(minted),
+                    None => Step::Load,
+                }
+            }
             (Stage::Loading, Outcome::Loaded(record)) => self.loaded(record, time, jitter),
             (Stage::Redeeming { from, spent, begun }, Outcome::Redeemed(tokens)) => {
                 self.redeemed(tokens, from, spent, begun, time, jitter)
@@ -218,6 +228,17 @@ impl Machine {
         self.note(RefreshFailure::new(FailureKind::Shutdown));
     }
 
+    /// Minted tokens that are in this machine's hands only, for the model to count.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> Vec<&Tokens> {
+        let flying = self.flight.as_ref().and_then(|flight| match &flight.stage {
+            Stage::Saving(minted) | Stage::Verifying(minted) => Some(minted),
+            _ => None,
+        });
+        let minted = flying.into_iter().chain(&self.unsaved);
+        minted.filter_map(|minted| minted.record.tokens.as_ref()).collect()
+    }
+
     fn enter(&mut self, stage: Stage, step: Step) -> Step {
         if let Some(flight) = &mut self.flight {
             flight.stage = stage;
@@ -255,6 +276,9 @@ impl Machine {
         if record.tokens.is_none() && self.policy.needs_tokens {
             return self.bereft();
         }
+        // From here on this record counts as known: a sign-in that has written it and
+        // is about to say so does not supersede the redeem of its own token.
+        self.stored = self.stored.max(record.generation);
         let spent = record.tokens;
         let step = Step::Redeem(spent.clone());
         self.enter(Stage::Redeeming { from: record.generation, spent, begun: time }, step)
@@ -331,11 +355,10 @@ impl Machine {
         })
     }
 
-    /// Saves, or saves again; what was superseded is not saved any more.
+    /// Saves, or saves again; even what was superseded by now. The store's
+    /// compare-and-swap is the fence there, and the record must not be left with a
+    /// token that is spent.
     fn save(&mut self, minted: Minted) -> Step {
-        if self.is_superseded() {
-            return self.discard(minted);
-        }
         let step = Step::Save { expected: minted.expected, record: minted.record.clone() };
         self.enter(Stage::Saving(minted), step)
     }
@@ -372,16 +395,13 @@ impl Machine {
     }
 
     fn save_failed(&mut self, mut minted: Minted, outcome: Outcome, jitter: f64) -> Step {
-        if self.is_superseded() {
-            return self.discard(minted);
-        }
         minted.failed = minted.failed.saturating_add(1);
-        if minted.failed == 1 {
+        if minted.failed == 1 && !self.is_superseded() {
             let mut failure = RefreshFailure::new(FailureKind::Unsaved);
             if let Outcome::Failed(error) = outcome {
                 failure = failure.with_source(error);
             }
-            if self.policy.while_unsaved == WhileUnsaved::Serve {
+            if self.policy.while_unsaved == WhileUnsaved::Serve && !minted.served {
                 self.serve(&minted);
                 minted.served = true;
                 if let Some(flight) = &mut self.flight {
@@ -390,8 +410,9 @@ impl Machine {
             }
             self.note(failure);
         }
-        let pause = self.policy.backoff(minted.failed, jitter);
-        self.enter(Stage::Saving(minted), Step::Pause(pause))
+        let wait = self.policy.backoff(minted.failed, jitter);
+        let generation = self.credential.generation();
+        self.enter(Stage::Saving(minted), Step::Pause { wait, generation })
     }
 
     /// The save met a conflict, and this is what the store holds.
@@ -454,10 +475,15 @@ impl Machine {
 
     /// The end, unless somebody waits for a refresh of what came between.
     fn land(&mut self) -> Step {
-        let generation = self.credential.generation();
+        let (generation, dead) = (self.credential.generation(), self.is_dead());
         match &mut self.flight {
-            Some(flight) if flight.again && self.standing == Standing::Held => {
-                *flight = Flight::new(Trigger::Challenge, generation, false);
+            Some(flight) if flight.again => {
+                let leased = flight.leased;
+                *flight = Flight::new(Trigger::Challenge, generation, dead);
+                if !leased {
+                    return Step::Lease;
+                }
+                flight.leased = true;
                 flight.stage = Stage::Loading;
                 Step::Load
             }

@@ -80,6 +80,9 @@ pub(crate) struct Machine {
     pub(super) last_failure: Option<RefreshFailure>,
     pub(super) failures: u64,
     draining: bool,
+    /// Signed out here, while the store may still hold the tokens.
+    signing_out: bool,
+    sign_outs: u64,
     pub(super) counts: Counts,
 }
 
@@ -103,6 +106,8 @@ impl Machine {
             last_failure: None,
             failures: 0,
             draining: false,
+            signing_out: false,
+            sign_outs: 0,
             counts: Counts::default(),
         }
     }
@@ -150,9 +155,10 @@ impl Machine {
     /// Somebody asks for a refresh. A dead or signed-out credential is not
     /// redeemed, but the store may have a newer one.
     pub(crate) fn refresh(&mut self, now: Instant) -> Answer {
-        let dead = self.trouble.as_ref().is_some_and(|t| t.kind() == FailureKind::Rejected);
-        if self.flight.is_none() && !self.draining && (dead || self.standing == Standing::SignedOut)
-        {
+        if self.signing_out {
+            return Answer::Refuse(RefreshFailure::signed_out());
+        }
+        if self.flight.is_none() && !self.draining && self.is_dead() {
             self.launch(Trigger::Requested);
         }
         self.await_flight(Trigger::Requested, now)
@@ -174,12 +180,18 @@ impl Machine {
     }
 
     /// New tokens stand in the store as `record` (sign-in). They win over whatever
-    /// is under way, unless somebody else has written since.
-    pub(crate) fn signed_in(&mut self, record: &Record, time: Time, jitter: f64) {
-        if record.generation > self.stored {
+    /// is under way, unless somebody else has written since, or a sign-out came
+    /// after the first `sign_outs`: the store's deletion follows then.
+    pub(crate) fn signed_in(&mut self, record: &Record, sign_outs: u64, time: Time, jitter: f64) {
+        if sign_outs == self.sign_outs && record.generation > self.stored {
             self.publish_record(record, time, jitter);
             self.forget();
         }
+    }
+
+    /// How many sign-outs a sign-in that begins now comes after.
+    pub(crate) fn sign_outs(&self) -> u64 {
+        self.sign_outs
     }
 
     /// Sign-out, before the store has heard of it: no request gets a token from
@@ -187,10 +199,17 @@ impl Machine {
     pub(crate) fn sign_out(&mut self) {
         self.publish_absent(self.credential.generation().next());
         self.forget();
+        self.signing_out = true;
+        self.sign_outs += 1;
+        if let Some(flight) = &mut self.flight {
+            // Those who wanted it to go on have heard that there is no need.
+            flight.again = false;
+        }
     }
 
     /// The store has deleted its tokens and is at `generation` now.
     pub(crate) fn deleted(&mut self, generation: Generation) {
+        self.signing_out = false;
         if generation > self.stored {
             self.stored = generation;
             let current = self.credential.generation();
@@ -278,12 +297,13 @@ impl Machine {
     }
 
     fn launch(&mut self, trigger: Trigger) {
-        let look_only = self.standing == Standing::SignedOut || self.is_rejected();
-        self.flight = Some(Flight::new(trigger, self.credential.generation(), look_only));
+        self.flight = Some(Flight::new(trigger, self.credential.generation(), self.is_dead()));
     }
 
-    fn is_rejected(&self) -> bool {
-        self.trouble.as_ref().is_some_and(|t| t.kind() == FailureKind::Rejected)
+    /// There is nothing to redeem: only the store can help.
+    pub(super) fn is_dead(&self) -> bool {
+        let rejected = |trouble: &RefreshFailure| trouble.kind() == FailureKind::Rejected;
+        self.standing == Standing::SignedOut || self.trouble.as_ref().is_some_and(rejected)
     }
 
     /// Why no flight may start now.
@@ -338,6 +358,7 @@ impl Machine {
         self.dead = None;
         self.unsaved = None;
         self.seed = None;
+        self.signing_out = false;
         self.tries = 0;
         self.fresh = false;
         self.strikes.clear();

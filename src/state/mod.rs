@@ -183,6 +183,7 @@ impl RefreshState {
     /// did write: then the next refresh finds it there.
     pub async fn set(self: &Arc<Self>, tokens: Tokens) -> Result<Generation, StoreError> {
         let state = Arc::clone(self);
+        let sign_outs = self.lock().machine.sign_outs();
         self.finish(async move {
             let _turn = state.writes.lock().await;
             let time = Time::now();
@@ -194,7 +195,7 @@ impl RefreshState {
                     Ok(()) => {
                         let record = Record { generation, tokens: Some(tokens) };
                         return Ok(state.with(|machine| {
-                            machine.signed_in(&record, time, fastrand::f64());
+                            machine.signed_in(&record, sign_outs, time, fastrand::f64());
                             machine.credential().generation()
                         }));
                     }

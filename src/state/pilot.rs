@@ -135,11 +135,10 @@ impl Pilot {
                     None => Outcome::Failed(panicked()),
                 }
             }
-            Step::Pause(pause) => {
-                // A sign-in or sign-out ends the pause: there is nothing to save then.
+            Step::Pause { wait, generation } => {
                 let mut current = self.state.subscribe();
-                let mut changed = pin!(current.changed());
-                let mut over = pin!(sleep_until(after(Instant::now(), pause)));
+                let mut changed = pin!(current.wait_for(|now| now.generation() != generation));
+                let mut over = pin!(sleep_until(after(Instant::now(), wait)));
                 poll_fn(|cx| match changed.as_mut().poll(cx) {
                     Poll::Ready(_) => Poll::Ready(()),
                     Poll::Pending => over.as_mut().poll(cx),
