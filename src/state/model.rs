@@ -5,7 +5,7 @@
 //! that the shell can produce is a sequence of these events.
 
 use std::{
-    collections::HashSet,
+    collections::{HashSet, VecDeque},
     time::{Duration, SystemTime},
 };
 
@@ -67,9 +67,12 @@ struct Node {
     machine: Machine,
     step: Option<Step>,
     waiters: Vec<Ticket>,
-    write: Option<Write>,
-    /// Since when no token may be seen here.
+    /// Sign-ins and sign-outs under way, one after the other.
+    writes: VecDeque<Write>,
+    /// No token may be seen here.
     signed_out: bool,
+    /// The refresh token that the server has rejected last.
+    rejected: Option<u64>,
     generation: Generation,
 }
 
@@ -107,8 +110,9 @@ impl World {
             machine: Machine::unread(policy.clone(), None),
             step: None,
             waiters: Vec::new(),
-            write: None,
+            writes: VecDeque::new(),
             signed_out: false,
+            rejected: None,
             generation: Generation::ZERO,
         };
         let mut world = Self {
@@ -163,8 +167,11 @@ impl World {
             if node.step.is_some() && self.nodes.len() == 1 {
                 events.push(Event::Abort(n));
             }
-            match &node.write {
-                None => events.extend([Event::SignIn(n), Event::SignOut(n)]),
+            if node.writes.len() < 2 {
+                events.extend([Event::SignIn(n), Event::SignOut(n)]);
+            }
+            match node.writes.front() {
+                None => {}
                 Some(Write::Save(_) | Write::Delete) => {
                     events.extend([Event::Write(n, Works), Event::Write(n, Fails)]);
                 }
@@ -204,11 +211,11 @@ impl World {
             }
             Event::SignIn(n) => {
                 let sign_outs = self.nodes[n].machine.sign_outs();
-                self.nodes[n].write = Some(Write::Save(sign_outs));
+                self.nodes[n].writes.push_back(Write::Save(sign_outs));
             }
             Event::SignOut(n) => {
                 self.let_go_of_held(n);
-                self.nodes[n].write = Some(Write::Delete);
+                self.nodes[n].writes.push_back(Write::Delete);
                 self.tell(n, Machine::sign_out);
                 self.nodes[n].signed_out = true;
             }
@@ -266,7 +273,7 @@ impl World {
                 Outcome::Leased
             }
             (Step::Load, Fate::Works) => Outcome::Loaded(self.store.clone()),
-            (Step::Redeem(spent), Fate::Works) => self.redeem(spent.as_ref()),
+            (Step::Redeem(spent), Fate::Works) => self.redeem(n, spent.as_ref()),
             (Step::Redeem(_), Fate::Panics) => Outcome::Panicked,
             (Step::Redeem(_), _) => Outcome::Refused(RefreshError::transient("the network")),
             (Step::Save { .. }, Fate::Fails) => failed(),
@@ -293,11 +300,15 @@ impl World {
                 };
                 assert!(!self.nodes.iter().enumerate().any(others), "two redeems at once");
                 if let Some(tokens) = tokens {
-                    assert!(!self.spent.contains(&number(tokens)), "a spent token is redeemed");
+                    let token = number(tokens);
+                    assert!(!self.spent.contains(&token), "a spent token is redeemed");
+                    assert_ne!(self.nodes[n].rejected, Some(token), "a rejected token is redeemed");
                 }
                 self.redeems += 1;
             }
             Step::Discard(tokens) => {
+                let kept = self.store.tokens.as_ref().map(number) == Some(number(tokens));
+                assert!(!kept || self.is_superseded(n), "the store's own tokens are revoked");
                 self.let_go.insert(number(tokens));
             }
             _ => {}
@@ -310,11 +321,12 @@ impl World {
         self.lease == Some(n) && matches!(self.nodes[n].step, None | Some(Step::Lease))
     }
 
-    fn redeem(&mut self, spent: Option<&Tokens>) -> Outcome {
+    fn redeem(&mut self, n: usize, spent: Option<&Tokens>) -> Outcome {
         if let Some(tokens) = spent {
             let token = number(tokens);
             assert!(!self.spent.contains(&token), "a refresh token is spent twice");
             if !self.valid.remove(&token) {
+                self.nodes[n].rejected = Some(token);
                 return Outcome::Refused(RefreshError::rejected("invalid_grant"));
             }
             self.spent.insert(token);
@@ -323,7 +335,7 @@ impl World {
     }
 
     fn write(&mut self, n: usize, fate: Fate, jitter: f64) {
-        let write = self.nodes[n].write.take().unwrap();
+        let write = self.nodes[n].writes.pop_front().unwrap();
         if fate == Fate::Fails {
             return;
         }
@@ -337,7 +349,7 @@ impl World {
                 self.let_go
                     .extend(self.valid.iter().copied().filter(|token| *token != self.issued));
                 self.overwrite(record.clone());
-                self.nodes[n].write = Some(Write::Publish(record, sign_outs));
+                self.nodes[n].writes.push_front(Write::Publish(record, sign_outs));
             }
             Write::Publish(record, sign_outs) => {
                 let time = self.time;
@@ -351,7 +363,7 @@ impl World {
                 self.let_go.extend(self.valid.iter().copied());
                 let generation = self.store.generation.next();
                 self.overwrite(Record { generation, tokens: None });
-                self.nodes[n].write = Some(Write::Deleted(generation));
+                self.nodes[n].writes.push_front(Write::Deleted(generation));
             }
             Write::Deleted(generation) => self.tell(n, |machine| machine.deleted(generation)),
         }
@@ -386,7 +398,7 @@ impl World {
             // I5: only a sign-in ends a sign-out, in this process or, once the store
             // has heard of the sign-out, in another.
             if node.signed_out && machine.credential().is_present() {
-                let told = !matches!(node.write, Some(Write::Delete));
+                let told = !node.writes.iter().any(|write| matches!(write, Write::Delete));
                 assert!(told && self.store.tokens.is_some(), "a signed-out credential came back");
                 node.signed_out = false;
             }
@@ -404,10 +416,10 @@ impl World {
             if let Some(n) = (0..self.nodes.len()).find(|n| self.is_landing(*n)) {
                 self.apply(Event::Release(n), 0.5);
             }
-            let next = (0..self.nodes.len()).find_map(|n| {
+            let next = (0..self.nodes.len()).find(|&n| {
                 let blocked =
                     matches!(self.nodes[n].step, Some(Step::Lease)) && self.lease.is_some();
-                (self.nodes[n].step.is_some() && !blocked).then_some(n)
+                self.nodes[n].step.is_some() && !blocked
             });
             let Some(n) = next else {
                 assert!(
