@@ -17,7 +17,7 @@ use std::{
     error::Error,
     process::ExitCode,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -28,7 +28,7 @@ use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioIo},
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::Instant};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_refresh::{RefreshError, RefreshLayer, RefreshState, Tokens};
 
@@ -82,7 +82,9 @@ async fn main() -> Result<ExitCode, AnyError> {
     let mut callers = JoinSet::new();
     for number in 0..options.requests {
         let (client, uri) = (client.clone(), format!("{api}/upload/{number}"));
+        let servers = Arc::clone(&servers);
         callers.spawn(async move {
+            servers.note_sent();
             let request = Request::post(uri).body(Full::<Bytes>::from(body_of(number)))?;
             Ok::<_, AnyError>(client.oneshot(request).await?.status())
         });
@@ -174,6 +176,7 @@ struct ServerState {
 
 #[derive(Clone, Default)]
 struct Log {
+    sent: Vec<Duration>,
     unauthorized: Vec<Duration>,
     refreshed: Vec<Duration>,
     ok: Vec<Duration>,
@@ -203,6 +206,11 @@ impl Servers {
         let mut state = self.state();
         state.issue();
         Tokens::new(state.access.clone()).with_refresh_token(state.refresh.clone())
+    }
+
+    fn note_sent(&self) {
+        let now = self.began.elapsed();
+        self.state().log.sent.push(now);
     }
 
     fn expire_access_token(&self) {
@@ -321,12 +329,11 @@ where
 }
 
 impl Log {
-    /// The timeline, as the servers saw it.
+    /// The timeline: when callers sent, and what the servers saw.
     fn draw(&self, requests: usize) {
-        let all = [&self.unauthorized, &self.refreshed, &self.ok];
+        let all = [&self.sent, &self.unauthorized, &self.refreshed, &self.ok];
         let end = all.into_iter().flatten().max().copied().unwrap_or_default();
-        let sent = self.unauthorized.len();
-        row("sent, old token", sent, &vec![Duration::ZERO; sent], end, '>', "");
+        row("sent", self.sent.len(), &self.sent, end, '>', "while the token has expired");
         row("401", self.unauthorized.len(), &self.unauthorized, end, 'x', "the token has expired");
         row(
             "refresh",

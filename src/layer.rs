@@ -64,11 +64,13 @@ pub(crate) struct Config {
     pub(crate) attach: Attach,
     origins: Vec<Origin>,
     classify: Option<Arc<dyn Classify>>,
-    may_replay: Option<Arc<dyn Fn(&Parts) -> bool + Send + Sync>>,
+    may_replay: Option<Predicate>,
     pub(crate) cap: usize,
     pub(crate) budget: Budget,
     mark_attempts: bool,
 }
+
+type Predicate = Arc<dyn Fn(&Parts) -> bool + Send + Sync>;
 
 impl RefreshLayer {
     /// One credential for every request.

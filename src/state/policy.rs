@@ -77,6 +77,6 @@ impl Policy {
     pub(crate) fn backoff(&self, failures: u32, jitter: f64) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);
         let full = self.cool_down.saturating_mul(1 << doublings);
-        full.min(self.cool_down_max).mul_f64(jitter)
+        full.min(self.cool_down_max).min(FAR).mul_f64(jitter)
     }
 }

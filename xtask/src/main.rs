@@ -1,0 +1,65 @@
+//! `cargo xtask`: every check of this project. `cargo xtask NAME` runs one of them,
+//! `cargo xtask bench` the benchmarks.
+
+use std::{
+    env,
+    process::{Command, ExitCode},
+    time::Instant,
+};
+
+/// A check's name, the environment it needs, and its command line.
+type Check = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+
+const CHECKS: &[Check] = &[
+    ("format", &[], "fmt --all --check"),
+    ("clippy", &[], "clippy --workspace --all-targets --all-features --locked -- -D warnings"),
+    ("docs", &[("RUSTDOCFLAGS", "-D warnings")], "doc --no-deps --all-features --locked"),
+    ("default-build", &[("RUSTFLAGS", "-D warnings")], "check --lib --locked"),
+    ("tests", &[], "test --all-features --locked"),
+    ("quickstart", &[], "run --example quickstart --locked"),
+    ("quickstart-late", &[], "run --example quickstart --locked -- --requests 1000 --late"),
+];
+
+const BENCHES: &[Check] = &[
+    ("hot_path", &[], "bench --bench hot_path --locked"),
+    ("herd", &[], "bench --bench herd --locked"),
+    ("end_to_end", &[], "bench --bench end_to_end --locked"),
+];
+
+fn main() -> ExitCode {
+    let wanted = env::args().nth(1);
+    let checks: Vec<&Check> = match wanted.as_deref() {
+        None => CHECKS.iter().collect(),
+        Some("bench") => BENCHES.iter().collect(),
+        Some(name) => CHECKS.iter().chain(BENCHES).filter(|(known, ..)| *known == name).collect(),
+    };
+    if checks.is_empty() {
+        let names = CHECKS.iter().chain(BENCHES).map(|(name, ..)| *name).collect::<Vec<_>>();
+        eprintln!("there is no such check; there are: bench, {}", names.join(", "));
+        return ExitCode::FAILURE;
+    }
+    for (name, variables, arguments) in checks {
+        println!("== {name}: cargo {arguments}");
+        #[allow(clippy::disallowed_methods, reason = "there is no clock to pause here")]
+        let began = Instant::now();
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let status = Command::new(cargo)
+            .args(arguments.split_whitespace())
+            .envs(variables.iter().copied())
+            .status();
+        match status {
+            Ok(status) if status.success() => {
+                println!("== {name}: passed in {} s\n", began.elapsed().as_secs());
+            }
+            Ok(status) => {
+                eprintln!("== {name}: FAILED ({status})");
+                return ExitCode::FAILURE;
+            }
+            Err(error) => {
+                eprintln!("== {name}: cargo cannot be started: {error}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
