@@ -1,6 +1,7 @@
 //! The way of one flight: lease, read, redeem, save, publish. Pure like the rest of
 //! the machine: [`Machine::advance`] takes what came of the last step and says what
-//! the next one is. The shell ([`pilot`](super::pilot)) does the steps.
+//! the next one is. The shell ([`pilot`](super::pilot)) does the steps;
+//! [`saving`](super::saving) has the part after the redeem.
 //!
 //! ```text
 //! Lease --> Load --> Redeem --> Save --> published, landed
@@ -15,13 +16,14 @@ use std::time::Duration;
 
 use super::{
     machine::{Machine, Standing},
-    policy::{WhileUnsaved, after},
+    policy::after,
+    saving::Minted,
     status::Trigger,
 };
 use crate::{
     error::{BoxError, FailureKind, RefreshError, RefreshFailure},
     store::Record,
-    tokens::{Credential, Generation, Time, Tokens},
+    tokens::{Generation, Time, Tokens},
 };
 
 /// What the shell does next.
@@ -95,7 +97,7 @@ pub(crate) struct Flight {
 }
 
 #[derive(Clone, Debug)]
-enum Stage {
+pub(super) enum Stage {
     Leasing,
     Loading,
     Redeeming {
@@ -112,21 +114,6 @@ enum Stage {
     /// The save met a conflict: read what is there.
     Verifying(Minted),
     Discarding,
-}
-
-/// Tokens on their way into the store.
-#[derive(Clone, Debug)]
-pub(super) struct Minted {
-    expected: Generation,
-    record: Record,
-    credential: Credential,
-    /// The user's initial tokens, not a refresh's.
-    seed: bool,
-    failed: u32,
-    /// Requests use it already ([`WhileUnsaved::Serve`]).
-    served: bool,
-    /// The flight that minted it is gone.
-    left_over: bool,
 }
 
 impl Flight {
@@ -148,7 +135,7 @@ impl Flight {
 
     /// Nobody waits for a save that keeps failing.
     pub(super) fn is_stuck(&self) -> bool {
-        matches!(&self.stage, Stage::Saving(minted) | Stage::Verifying(minted) if minted.failed > 0)
+        matches!(&self.stage, Stage::Saving(minted) | Stage::Verifying(minted) if minted.is_failing())
     }
 }
 
@@ -221,7 +208,7 @@ impl Machine {
         let superseded = self.superseded(&flight);
         match flight.stage {
             Stage::Saving(minted) | Stage::Verifying(minted) if !superseded => {
-                self.unsaved = Some(Minted { failed: 0, left_over: true, ..minted });
+                self.unsaved = Some(minted.left_over());
             }
             _ => {}
         }
@@ -236,29 +223,31 @@ impl Machine {
             _ => None,
         });
         let minted = flying.into_iter().chain(&self.unsaved);
-        minted.filter_map(|minted| minted.record.tokens.as_ref()).collect()
+        minted.filter_map(Minted::tokens).collect()
     }
 
-    fn enter(&mut self, stage: Stage, step: Step) -> Step {
+    pub(super) fn enter(&mut self, stage: Stage, step: Step) -> Step {
         if let Some(flight) = &mut self.flight {
             flight.stage = stage;
         }
         step
     }
 
-    fn is_superseded(&self) -> bool {
+    pub(super) fn is_superseded(&self) -> bool {
         self.flight.as_ref().is_some_and(|flight| self.superseded(flight))
     }
 
     /// The store was read under the lease.
-    fn loaded(&mut self, record: Record, time: Time, jitter: f64) -> Step {
+    pub(super) fn loaded(&mut self, record: Record, time: Time, jitter: f64) -> Step {
         if self.is_superseded() {
             return self.land();
         }
         let unread = self.standing == Standing::Unread;
         if unread && record == Record::default() {
             if let Some(seed) = self.seed.clone() {
-                return self.save_seed(seed, time, jitter);
+                let expires = seed.deadline(time);
+                let minted = self.mint(Generation::ZERO, seed, expires, time, jitter);
+                return self.save(minted.seed());
             }
         } else if unread || record.generation > self.stored {
             let usable = |tokens: &Tokens| tokens.deadline(time).is_none_or(|at| at > time.now);
@@ -304,23 +293,6 @@ impl Machine {
         self.land()
     }
 
-    fn save_seed(&mut self, seed: Tokens, time: Time, jitter: f64) -> Step {
-        let generation = self.credential.generation().next();
-        let expires = seed.deadline(time);
-        let early = expires.map(|at| self.policy.early(time.now, at, jitter));
-        let credential = Credential::new(generation, &seed, expires, early);
-        let record = Record { generation, tokens: Some(seed.absolute(time)) };
-        self.save(Minted {
-            expected: Generation::ZERO,
-            record,
-            credential,
-            seed: true,
-            failed: 0,
-            served: false,
-            left_over: false,
-        })
-    }
-
     fn redeemed(
         &mut self,
         tokens: Tokens,
@@ -340,104 +312,8 @@ impl Machine {
         if expires.is_none() {
             tokens.expiry = None;
         }
-        let early = expires.map(|at| self.policy.early(begun.now, at, jitter));
-        let generation = self.credential.generation().max(self.stored).max(from).next();
-        let credential = Credential::new(generation, &tokens, expires, early);
-        let record = Record { generation, tokens: Some(tokens.absolute(begun)) };
-        self.save(Minted {
-            expected: from,
-            record,
-            credential,
-            seed: false,
-            failed: 0,
-            served: false,
-            left_over: false,
-        })
-    }
-
-    /// Saves, or saves again; even what was superseded by now. The store's
-    /// compare-and-swap is the fence there, and the record must not be left with a
-    /// token that is spent.
-    fn save(&mut self, minted: Minted) -> Step {
-        let step = Step::Save { expected: minted.expected, record: minted.record.clone() };
-        self.enter(Stage::Saving(minted), step)
-    }
-
-    fn saved(&mut self, minted: Minted, time: Time, jitter: f64) -> Step {
-        self.stored = self.stored.max(minted.record.generation);
-        if self.is_superseded() {
-            return self.discard(minted);
-        }
-        self.seed = None;
-        let expired = minted.credential.expires().is_some_and(|at| at <= time.now);
-        if minted.seed && expired {
-            // Known to the store now, and of no use but to be redeemed.
-            return self.loaded(minted.record, time, jitter);
-        }
-        if minted.served && minted.left_over {
-            // Its token was in use already: whoever started this flight waits for
-            // the one after it.
-            return self.enter(Stage::Loading, Step::Load);
-        }
-        if !minted.served {
-            self.serve(&minted);
-        }
-        self.recovered();
-        self.land()
-    }
-
-    fn serve(&mut self, minted: &Minted) {
-        self.publish(minted.credential.clone());
-        self.fresh = !minted.seed;
-        if !minted.seed {
-            self.counts.refreshes += 1;
-        }
-    }
-
-    fn save_failed(&mut self, mut minted: Minted, outcome: Outcome, jitter: f64) -> Step {
-        minted.failed = minted.failed.saturating_add(1);
-        if minted.failed == 1 && !self.is_superseded() {
-            let mut failure = RefreshFailure::new(FailureKind::Unsaved);
-            if let Outcome::Failed(error) = outcome {
-                failure = failure.with_source(error);
-            }
-            if self.policy.while_unsaved == WhileUnsaved::Serve && !minted.served {
-                self.serve(&minted);
-                minted.served = true;
-                if let Some(flight) = &mut self.flight {
-                    flight.base = self.credential.generation();
-                }
-            }
-            self.note(failure);
-        }
-        let wait = self.policy.backoff(minted.failed, jitter);
-        let generation = self.credential.generation();
-        self.enter(Stage::Saving(minted), Step::Pause { wait, generation })
-    }
-
-    /// The save met a conflict, and this is what the store holds.
-    fn verified(&mut self, mut minted: Minted, record: Record, time: Time, jitter: f64) -> Step {
-        if record == minted.record {
-            // An earlier try had worked, though it was reported as failed.
-            return self.saved(minted, time, jitter);
-        }
-        if record.generation <= minted.expected {
-            // The store went back (it lost data): ours is the newer.
-            minted.expected = record.generation;
-            return self.save_failed(minted, Outcome::Conflict, jitter);
-        }
-        if !self.is_superseded() {
-            self.publish_record(&record, time, jitter);
-            self.recovered();
-        }
-        self.discard(minted)
-    }
-
-    fn discard(&mut self, minted: Minted) -> Step {
-        match minted.record.tokens {
-            Some(tokens) if !minted.seed => self.enter(Stage::Discarding, Step::Discard(tokens)),
-            _ => self.land(),
-        }
+        let minted = self.mint(from, tokens, expires, begun, jitter);
+        self.save(minted)
     }
 
     fn reject(&mut self, failure: RefreshFailure) -> Step {
@@ -467,14 +343,14 @@ impl Machine {
         self.land()
     }
 
-    fn recovered(&mut self) {
+    pub(super) fn recovered(&mut self) {
         self.trouble = None;
         self.dead = None;
         self.tries = 0;
     }
 
     /// The end, unless somebody waits for a refresh of what came between.
-    fn land(&mut self) -> Step {
+    pub(super) fn land(&mut self) -> Step {
         let (generation, dead) = (self.credential.generation(), self.is_dead());
         match &mut self.flight {
             Some(flight) if flight.again => {

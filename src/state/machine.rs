@@ -15,8 +15,9 @@ use std::collections::VecDeque;
 use tokio::time::Instant;
 
 use super::{
-    flight::{Flight, Minted},
+    flight::Flight,
     policy::{Policy, after},
+    saving::Minted,
     status::{Counts, Trigger},
 };
 use crate::{

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `mod.rs` | the shell: a lock around the machine, the watch channel, the public API |
 //! | `builder.rs` | every knob, with unit and default |
-//! | `machine.rs`, `flight.rs`, `policy.rs` | the decisions, pure |
+//! | `machine.rs`, `flight.rs`, `saving.rs`, `policy.rs` | the decisions, pure |
 //! | `pilot.rs` | does what a flight's steps say, in a task of its own |
 //! | `waiters.rs`, `wait.rs` | who waits, and the waiting |
 //! | `status.rs` | what an operator can read |
@@ -16,6 +16,7 @@ mod machine;
 mod model;
 mod pilot;
 mod policy;
+mod saving;
 mod status;
 mod wait;
 mod waiters;
