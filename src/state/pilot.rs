@@ -3,7 +3,8 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -37,9 +38,6 @@ pub(super) struct Pilot {
     landed: bool,
     _task: Task,
 }
-
-/// The step's task was dropped: the runtime is shutting down.
-struct Cancelled;
 
 impl Pilot {
     pub(super) fn new(state: Arc<RefreshState>, machine: &Machine) -> Self {
@@ -79,7 +77,6 @@ impl Pilot {
                 work.as_mut().poll(cx)
             })
             .await;
-            let Ok(outcome) = outcome else { return };
             let time = Time::now();
             step = self.state.with(|machine| machine.advance(outcome, time, fastrand::f64()));
             if let Step::Land = step {
@@ -90,20 +87,17 @@ impl Pilot {
         self.report(begun);
         if let Some(lease) = lease {
             // What fails here is the lock's giving back, which its end does too.
-            let _ = run(lease.release()).await;
+            catch(lease.release()).await;
         }
     }
 
-    /// Does one step. Everything of the user's runs in a task of its own, so that
-    /// a panic is an outcome and a blocked thread does not stop the deadlines.
-    async fn work(
-        &self,
-        step: Step,
-        lease: &mut Option<Box<dyn Lease>>,
-    ) -> Result<Outcome, Cancelled> {
-        let store = Arc::clone(&self.state.store);
-        Ok(match step {
-            Step::Lease => match run(async move { store.lease().await }).await? {
+    /// Does one step. A panic in what the user wrote is an outcome like others. All
+    /// of it runs in this one task: between a refresher's answer and the machine's
+    /// knowing of it there is no moment at which a runtime could shut down.
+    async fn work(&self, step: Step, lease: &mut Option<Box<dyn Lease>>) -> Outcome {
+        let RefreshState { store, refresher, on_discard, .. } = &*self.state;
+        match step {
+            Step::Lease => match catch(async { store.lease().await }).await {
                 Some(Ok(held)) => {
                     *lease = Some(held);
                     Outcome::Leased
@@ -111,7 +105,7 @@ impl Pilot {
                 Some(Err(error)) => Outcome::Failed(error.into()),
                 None => Outcome::Failed(panicked()),
             },
-            Step::Load => match run(async move { store.load().await }).await? {
+            Step::Load => match catch(async { store.load().await }).await {
                 Some(Ok(record)) => Outcome::Loaded(record),
                 Some(Err(error)) => Outcome::Failed(error.into()),
                 None => Outcome::Failed(panicked()),
@@ -119,16 +113,13 @@ impl Pilot {
             Step::Redeem(_) if !lease.as_ref().is_some_and(|lease| lease.is_held()) => {
                 Outcome::Failed("the lease was lost".into())
             }
-            Step::Redeem(tokens) => {
-                let refresher = Arc::clone(&self.state.refresher);
-                match run(async move { refresher.refresh(tokens).await }).await? {
-                    Some(Ok(tokens)) => Outcome::Redeemed(tokens),
-                    Some(Err(error)) => Outcome::Refused(error),
-                    None => Outcome::Panicked,
-                }
-            }
+            Step::Redeem(tokens) => match catch(async { refresher.refresh(tokens).await }).await {
+                Some(Ok(tokens)) => Outcome::Redeemed(tokens),
+                Some(Err(error)) => Outcome::Refused(error),
+                None => Outcome::Panicked,
+            },
             Step::Save { expected, record } => {
-                match run(async move { store.save(expected, record).await }).await? {
+                match catch(async { store.save(expected, record).await }).await {
                     Some(Ok(())) => Outcome::Saved,
                     Some(Err(SaveError::Conflict)) => Outcome::Conflict,
                     Some(Err(SaveError::Failed(error))) => Outcome::Failed(error.into()),
@@ -147,18 +138,18 @@ impl Pilot {
                 Outcome::Done
             }
             Step::Discard(tokens) => {
-                if let Some(hook) = self.state.on_discard.clone() {
-                    run(async move { hook(tokens).await }).await?;
+                if let Some(hook) = on_discard {
+                    catch(async { hook(tokens).await }).await;
                 }
                 Outcome::Done
             }
             Step::Land => Outcome::Done,
-        })
+        }
     }
 
     /// Wakes the waiters whose time is up. Those who come later have a later
     /// deadline than any that is set here.
-    fn keep_deadlines(&self, mut clock: std::pin::Pin<&mut Sleep>, cx: &mut Context<'_>) {
+    fn keep_deadlines(&self, mut clock: Pin<&mut Sleep>, cx: &mut Context<'_>) {
         while clock.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             let due = self.state.lock().waiters.take_due(now);
@@ -198,15 +189,17 @@ impl Drop for Pilot {
     }
 }
 
-/// Runs a user's future in a task of its own. `None`: it panicked.
-async fn run<T: Send + 'static>(
-    future: impl Future<Output = T> + Send + 'static,
-) -> Result<Option<T>, Cancelled> {
-    match tokio::spawn(future.in_current_span()).await {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.is_panic() => Ok(None),
-        Err(_) => Err(Cancelled),
-    }
+/// Runs a user's future. `None`: it panicked.
+async fn catch<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        // What has panicked is not polled again, and shares nothing with us.
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(poll) => poll.map(Some),
+            Err(_) => Poll::Ready(None),
+        }
+    })
+    .await
 }
 
 fn panicked() -> BoxError {

@@ -142,7 +142,7 @@ impl Machine {
         time: Time,
         jitter: f64,
     ) -> Step {
-        if record == minted.record {
+        if record.is_same(&minted.record) {
             // An earlier try had worked, though it was reported as failed.
             return self.saved(minted, time, jitter);
         }

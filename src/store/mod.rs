@@ -25,6 +25,21 @@ pub struct Record {
     pub tokens: Option<Tokens>,
 }
 
+impl Record {
+    /// Whether this is what was written as `other`. A store may keep an expiry less
+    /// exactly than it was given.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let same = match (&self.tokens, &other.tokens) {
+            (Some(ours), Some(theirs)) => {
+                ours.access_token() == theirs.access_token()
+                    && ours.refresh_token() == theirs.refresh_token()
+            }
+            (ours, theirs) => ours.is_none() && theirs.is_none(),
+        };
+        same && self.generation == other.generation
+    }
+}
+
 /// A place for one credential's tokens, with versions and a lock.
 ///
 /// Every future may be dropped at any point (the runtime is shut down); a write
