@@ -1,4 +1,6 @@
-//! What can go wrong, in types that carry no secret.
+//! What can go wrong, in types that show no secret: what a refresher's or a store's own
+//! error says could hold one (a URL, a piece of a record), so `Display` and `Debug` name
+//! the kind only, and the error itself is left to [`source`](Error::source).
 //!
 //! | type | who makes it | who reads it |
 //! |---|---|---|
@@ -19,7 +21,6 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// The difference between the two kinds matters more than anything else here: a
 /// *rejected* credential stays dead until somebody signs in again, while a
 /// *transient* failure is tried again. When in doubt, say transient.
-#[derive(Debug)]
 pub struct RefreshError {
     pub(crate) rejected: bool,
     pub(crate) retry_after: Option<Duration>,
@@ -53,6 +54,15 @@ impl RefreshError {
     }
 }
 
+impl fmt::Debug for RefreshError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RefreshError")
+            .field("rejected", &self.rejected)
+            .field("retry_after", &self.retry_after)
+            .finish_non_exhaustive()
+    }
+}
+
 impl fmt::Display for RefreshError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.rejected {
@@ -70,13 +80,18 @@ impl Error for RefreshError {
 }
 
 /// A store could not do what it was asked.
-#[derive(Debug)]
 pub struct StoreError(BoxError);
 
 impl StoreError {
     /// Wraps the store's own error, which stays reachable as the source.
     pub fn new(source: impl Into<BoxError>) -> Self {
         Self(source.into())
+    }
+}
+
+impl fmt::Debug for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("StoreError").finish_non_exhaustive()
     }
 }
 
@@ -128,9 +143,6 @@ impl From<StoreError> for SaveError {
 
 /// Why there is no fresh token. Cheap to clone, and put into the extensions of a
 /// response that could not be helped.
-///
-/// `Display` and `Debug` name the kind only: what the refresher's own error says
-/// could hold a secret, so it is left to [`source`](Error::source).
 #[derive(Clone)]
 pub struct RefreshFailure {
     kind: FailureKind,
