@@ -6,8 +6,8 @@
 //!
 //! A POST with five ordinary headers goes to an inner service that is always ready,
 //! reads the body to its end and says 200. Every contestant builds every request anew
-//! and in the same way; three of its header values are text of the program, two are
-//! memory of the request's own (a second table has all five static).
+//! and in the same way: three of its headers are text of the program, two are memory
+//! of the request's own, name and value (in one table all five are static).
 //!
 //! *Overhead* is what a contestant costs above the bare service, as a share of what
 //! `tower::retry::Retry` costs above it, with a policy that clones requests, over a
@@ -50,7 +50,7 @@ fn main() {
         .map(|&(title, size)| Setting { title, size, values: Values::Owned, cloned: false })
         .collect();
     settings.push(Setting {
-        title: "none, all header values static",
+        title: "none, all headers static",
         size: Size::None,
         values: Values::Static,
         cloned: false,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Uri, header};
+use http::{HeaderName, HeaderValue, Request, Response, Uri, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Empty;
 use pin_project_lite::pin_project;
@@ -67,9 +67,10 @@ impl Size {
 #[derive(Clone, Copy)]
 pub(crate) enum Values {
     /// Three are text of the program, two are made for the request, as an id and a
-    /// key are: memory of its own that nobody shares yet.
+    /// key are, and their names are given as text: memory of the request's own that
+    /// nobody shares yet.
     Owned,
-    /// All are text of the program.
+    /// All are text of the program, names included.
     Static,
 }
 
@@ -100,18 +101,19 @@ impl Template {
 
     /// A POST with five ordinary headers.
     pub(crate) fn request(&self) -> Request<Chunks> {
-        let made = |text: &'static str| match self.values {
-            Values::Static => HeaderValue::from_static(text),
-            Values::Owned => HeaderValue::from_str(text).expect("a valid value"),
-        };
-        Request::post(self.uri.clone())
+        const ID: (&str, &str) = ("x-request-id", "01JAB3ZK5W8M7Q2T4V6X9YC0DE");
+        const KEY: (&str, &str) = ("idempotency-key", "5f0c9c1e-9a3d-4a5e-8f6b-2d7c1b0a9e84");
+        let request = Request::post(self.uri.clone())
             .header(header::ACCEPT, HeaderValue::from_static("application/json"))
             .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .header(header::USER_AGENT, HeaderValue::from_static("orders/1.4 (linux)"))
-            .header("x-request-id", made("01JAB3ZK5W8M7Q2T4V6X9YC0DE"))
-            .header("idempotency-key", made("5f0c9c1e-9a3d-4a5e-8f6b-2d7c1b0a9e84"))
-            .body(self.body.clone())
-            .expect("a valid request")
+            .header(header::USER_AGENT, HeaderValue::from_static("orders/1.4 (linux)"));
+        let request = match self.values {
+            Values::Owned => request.header(ID.0, ID.1).header(KEY.0, KEY.1),
+            Values::Static => request
+                .header(HeaderName::from_static(ID.0), HeaderValue::from_static(ID.1))
+                .header(HeaderName::from_static(KEY.0), HeaderValue::from_static(KEY.1)),
+        };
+        request.body(self.body.clone()).expect("a valid request")
     }
 }
 
