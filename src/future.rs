@@ -106,18 +106,15 @@ impl<S, B> Exchange<S, B> {
     pub(crate) const FIRST: u8 = 1;
     const REPLAY: u8 = 2;
 
-    pub(crate) fn new(own: Arc<Own<S>>, head: Option<Head>, replay: Replay<B>) -> Self {
-        let (generation, number) = (Generation::ZERO, Self::FIRST);
-        Self { own, state: None, generation, number, head, replay, refused: None }
-    }
-
-    pub(crate) fn sent(
-        self,
+    /// `sent_with`: the generation, and why it was not fresh.
+    pub(crate) fn new(
+        own: Arc<Own<S>>,
         state: Option<Arc<RefreshState>>,
-        generation: Generation,
-        refused: Option<Box<RefreshFailure>>,
+        head: Option<Head>,
+        replay: Replay<B>,
+        (generation, refused): (Generation, Option<Box<RefreshFailure>>),
     ) -> Self {
-        Self { state, generation, refused, ..self }
+        Self { own, state, generation, number: Self::FIRST, head, replay, refused }
     }
 
     fn state(&self) -> &Arc<RefreshState> {

@@ -16,33 +16,32 @@ pub(crate) struct Head {
     uri: Uri,
     version: Version,
     extensions: Extensions,
-    /// For each header: the name's length (2 bytes), the value's length and whether
-    /// it is sensitive (4 bytes), name, value.
+    /// For each header: both lengths and whether it is sensitive (8 bytes), name,
+    /// value.
     headers: Vec<u8>,
 }
 
-/// The bit beside a value's length that marks it sensitive.
-const SENSITIVE: u32 = 1 << 31;
+/// The bit beside the lengths that marks a value sensitive.
+const SENSITIVE: u64 = 1 << 63;
 
-const LENGTHS: usize = 2 + 4;
+const LENGTHS: usize = 8;
+
+/// The longest name or value that can be noted.
+const MOST: usize = (1 << 31) - 1;
 
 impl Head {
-    /// `None` if a header is longer than anything that can be sent (64 KiB for a
-    /// name, 2 GiB for a value).
+    /// `None` if a header is longer than anything that can be sent (2 GiB).
     pub(crate) fn save(parts: &Parts) -> Option<Self> {
         let size = |(name, value): (&HeaderName, &HeaderValue)| {
             LENGTHS + name.as_str().len() + value.len()
         };
         let mut headers = Vec::with_capacity(parts.headers.iter().map(size).sum());
         for (name, value) in &parts.headers {
-            let name = name.as_str().as_bytes();
-            let length =
-                u32::try_from(value.len()).ok().filter(|length| length & SENSITIVE == 0)?;
-            let mark = if value.is_sensitive() { SENSITIVE } else { 0 };
-            headers.extend_from_slice(&u16::try_from(name.len()).ok()?.to_ne_bytes());
-            headers.extend_from_slice(&(length | mark).to_ne_bytes());
+            let (name, sensitive) = (name.as_str().as_bytes(), value.is_sensitive());
+            let value = value.as_bytes();
+            headers.extend_from_slice(&lengths(name, value, sensitive)?.to_ne_bytes());
             headers.extend_from_slice(name);
-            headers.extend_from_slice(value.as_bytes());
+            headers.extend_from_slice(value);
         }
         Some(Self {
             method: parts.method.clone(),
@@ -75,16 +74,22 @@ impl Head {
     }
 }
 
+/// Both lengths and the mark in one number, so that they are written at once.
+fn lengths(name: &[u8], value: &[u8], sensitive: bool) -> Option<u64> {
+    let mark = if sensitive { SENSITIVE } else { 0 };
+    let short = (name.len() | value.len()) <= MOST;
+    short.then(|| (name.len() as u64) << 32 | value.len() as u64 | mark)
+}
+
 /// The first header of the block. `None` at its end, and never before: what was
-/// written came from a valid map.
+/// written comes from a valid map.
 fn next(block: &[u8]) -> Option<(HeaderName, HeaderValue, &[u8])> {
-    let (name_length, rest) = block.split_first_chunk::<2>()?;
-    let (value_length, rest) = rest.split_first_chunk::<4>()?;
-    let value_length = u32::from_ne_bytes(*value_length);
-    let (name, rest) = rest.split_at_checked(u16::from_ne_bytes(*name_length).into())?;
-    let (value, rest) = rest.split_at_checked((value_length & !SENSITIVE) as usize)?;
+    let (lengths, rest) = block.split_first_chunk::<LENGTHS>()?;
+    let lengths = u64::from_ne_bytes(*lengths);
+    let (name, rest) = rest.split_at_checked((lengths & !SENSITIVE) as usize >> 32)?;
+    let (value, rest) = rest.split_at_checked(lengths as usize & MOST)?;
     let mut value = HeaderValue::from_bytes(value).ok()?;
-    value.set_sensitive(value_length & SENSITIVE != 0);
+    value.set_sensitive(lengths & SENSITIVE != 0);
     Some((HeaderName::from_bytes(name).ok()?, value, rest))
 }
 

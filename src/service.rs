@@ -183,27 +183,25 @@ where
             Source::PerRequest(_) => (&mut once, false),
         };
 
-        let head = config.may_replay(&parts).then(|| Head::save(&parts)).flatten();
+        let head = if config.may_replay(&parts) { Head::save(&parts) } else { None };
         let (body, replay) = match &head {
             Some(_) => K::keep(body, config.cap, &config.budget),
             None => (ReplayBody::plain(body), Replay::never(NotReplayable::Forbidden)),
         };
-        let exchange = Exchange::new(Arc::clone(own), head, replay);
         match Pass::get(pass, config, state, kept) {
             Ok((pass, refused)) => {
-                config.dress(
-                    &mut parts,
-                    &pass.credential,
-                    pass.value.as_ref(),
-                    Exchange::<S, B>::FIRST,
-                );
-                let exchange = exchange.sent(found.clone(), pass.credential.generation(), refused);
-                ResponseFuture::sent(inner.call(Request::from_parts(parts, body)), exchange)
+                let credential = &pass.credential;
+                config.dress(&mut parts, credential, pass.value.as_ref(), Exchange::<S, B>::FIRST);
+                let future = inner.call(Request::from_parts(parts, body));
+                let sent_with = (credential.generation(), refused);
+                let exchange = Exchange::new(Arc::clone(own), found, head, replay, sent_with);
+                ResponseFuture::sent(future, exchange)
             }
             Err(wait) => {
                 // Nobody waits for a token while holding a service that is ready.
                 *inner = own.service();
-                let exchange = exchange.sent(found.clone(), Generation::ZERO, None);
+                let sent_with = (Generation::ZERO, None);
+                let exchange = Exchange::new(Arc::clone(own), found, head, replay, sent_with);
                 ResponseFuture::waiting(wait, Request::from_parts(parts, body), exchange)
             }
         }
