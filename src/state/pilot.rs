@@ -4,7 +4,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -22,9 +22,9 @@ use super::{
     policy::after,
 };
 use crate::{
-    error::{BoxError, SaveError},
+    error::{BoxError, RefreshError, SaveError},
     store::Lease,
-    tokens::{Generation, Time},
+    tokens::{Generation, Time, Tokens},
 };
 
 /// Holds the flight: if it is dropped before the landing (its runtime is shut
@@ -35,8 +35,13 @@ pub(super) struct Pilot {
     failures: u64,
     span: Span,
     landed: bool,
+    /// The refresher's answer, until the flight's own task has taken it: should its
+    /// runtime go away in between, what was minted is found here.
+    answer: Arc<Mutex<Option<Answered>>>,
     _task: Task,
 }
+
+type Answered = Result<Tokens, RefreshError>;
 
 /// The step's task was dropped: the runtime is shutting down.
 struct Cancelled;
@@ -54,7 +59,8 @@ impl Pilot {
             duration_ms = field::Empty,
         );
         let _task = Task::begin(&state);
-        Self { state, base, failures: machine.failures(), span, landed: false, _task }
+        let (failures, answer) = (machine.failures(), Arc::default());
+        Self { state, base, failures, span, landed: false, answer, _task }
     }
 
     pub(super) fn spawn(self) {
@@ -121,7 +127,13 @@ impl Pilot {
             }
             Step::Redeem(tokens) => {
                 let refresher = Arc::clone(&self.state.refresher);
-                match run(async move { refresher.refresh(tokens).await }).await? {
+                let answer = Arc::clone(&self.answer);
+                let redeem = async move {
+                    let answered = refresher.refresh(tokens).await;
+                    *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(answered);
+                };
+                run(redeem).await?;
+                match self.take_answer() {
                     Some(Ok(tokens)) => Outcome::Redeemed(tokens),
                     Some(Err(error)) => Outcome::Refused(error),
                     None => Outcome::Panicked,
@@ -155,6 +167,10 @@ impl Pilot {
             }
             Step::Land => Outcome::Done,
         })
+    }
+
+    fn take_answer(&self) -> Option<Answered> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Wakes the waiters whose time is up. Those who come later have a later
@@ -194,7 +210,14 @@ impl Pilot {
 impl Drop for Pilot {
     fn drop(&mut self) {
         if !self.landed {
-            self.state.with(Machine::aborted);
+            let answered = self.take_answer();
+            let time = Time::now();
+            self.state.with(|machine| {
+                if let Some(Ok(minted)) = answered {
+                    machine.advance(Outcome::Redeemed(minted), time, fastrand::f64());
+                }
+                machine.aborted();
+            });
         }
     }
 }
