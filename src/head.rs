@@ -78,7 +78,7 @@ impl Head {
 fn lengths(name: &[u8], value: &[u8], sensitive: bool) -> Option<u64> {
     let mark = if sensitive { SENSITIVE } else { 0 };
     let short = (name.len() | value.len()) <= MOST;
-    short.then(|| (name.len() as u64) << 32 | value.len() as u64 | mark)
+    short.then_some((name.len() as u64) << 32 | value.len() as u64 | mark)
 }
 
 /// The first header of the block. `None` at its end, and never before: what was
@@ -86,7 +86,7 @@ fn lengths(name: &[u8], value: &[u8], sensitive: bool) -> Option<u64> {
 fn next(block: &[u8]) -> Option<(HeaderName, HeaderValue, &[u8])> {
     let (lengths, rest) = block.split_first_chunk::<LENGTHS>()?;
     let lengths = u64::from_ne_bytes(*lengths);
-    let (name, rest) = rest.split_at_checked((lengths & !SENSITIVE) as usize >> 32)?;
+    let (name, rest) = rest.split_at_checked(((lengths & !SENSITIVE) >> 32) as usize)?;
     let (value, rest) = rest.split_at_checked(lengths as usize & MOST)?;
     let mut value = HeaderValue::from_bytes(value).ok()?;
     value.set_sensitive(lengths & SENSITIVE != 0);

@@ -7,6 +7,8 @@
 
 mod memory;
 
+use std::sync::Arc;
+
 pub use memory::MemoryStore;
 
 use crate::{
@@ -65,6 +67,25 @@ pub trait TokenStore: Send + Sync + 'static {
     /// Waits for the credential's lock. It must not run out while it is held and
     /// its holder is alive: a lease with a time limit renews itself.
     fn lease(&self) -> BoxFuture<'_, Result<Box<dyn Lease>, StoreError>>;
+}
+
+/// A store that several states share.
+impl<S: TokenStore + ?Sized> TokenStore for Arc<S> {
+    fn load(&self) -> BoxFuture<'_, Result<Record, StoreError>> {
+        (**self).load()
+    }
+
+    fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {
+        (**self).save(expected, record)
+    }
+
+    fn delete(&self) -> BoxFuture<'_, Result<Generation, StoreError>> {
+        (**self).delete()
+    }
+
+    fn lease(&self) -> BoxFuture<'_, Result<Box<dyn Lease>, StoreError>> {
+        (**self).lease()
+    }
 }
 
 /// The lock on one credential, held from before the record is read until after

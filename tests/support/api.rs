@@ -1,0 +1,171 @@
+//! What stands behind the layer: a mock to hold moments still, and a strict API.
+
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, header::AUTHORIZATION};
+use http_body_util::{BodyExt, Full};
+use tower::{Layer, Service};
+use tower_refresh::{Refresh, RefreshLayer, body::ReplayBody};
+use tower_test::mock;
+
+use super::Gate;
+
+pub(crate) type Body = Full<Bytes>;
+pub(crate) type Request = http::Request<ReplayBody<Body>>;
+pub(crate) type Response = http::Response<Body>;
+pub(crate) type Mock = mock::Mock<Request, Response>;
+pub(crate) type MockHandle = mock::Handle<Request, Response>;
+
+pub(crate) fn mock(layer: &RefreshLayer) -> (Refresh<Mock>, MockHandle) {
+    let (mock, handle) = mock::pair();
+    (layer.layer(mock), handle)
+}
+
+pub(crate) fn answer(status: u16) -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    response
+}
+
+pub(crate) fn get(uri: &str) -> http::Request<Body> {
+    http::Request::get(uri).body(Body::default()).unwrap()
+}
+
+pub(crate) fn post(body: &'static str) -> http::Request<Body> {
+    http::Request::builder().method(Method::POST).uri("/").body(Full::from(body)).unwrap()
+}
+
+/// The access token a request carries.
+pub(crate) fn token_of<B>(request: &http::Request<B>) -> Option<&str> {
+    bearer(request.headers())
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(AUTHORIZATION)?.to_str().unwrap().strip_prefix("Bearer ")
+}
+
+/// Accepts one access token and says 401 to others, when it has read the whole
+/// body. Panics if it is called without having been made ready, and knows how many
+/// are ready and not called.
+pub(crate) struct Api {
+    shared: Arc<Shared>,
+    ready: bool,
+}
+
+struct Shared {
+    accepts: Mutex<String>,
+    seen: Mutex<Vec<(Option<String>, StatusCode, Bytes)>>,
+    reserved: AtomicUsize,
+    gate: Gate,
+}
+
+impl Api {
+    pub(crate) fn accepting(token: &str) -> Self {
+        let shared = Shared {
+            accepts: Mutex::new(token.to_owned()),
+            seen: Mutex::default(),
+            reserved: AtomicUsize::new(0),
+            gate: Gate::new(),
+        };
+        Self { shared: Arc::new(shared), ready: false }
+    }
+
+    pub(crate) fn accept(&self, token: &str) {
+        token.clone_into(&mut self.shared.accepts.lock().unwrap());
+    }
+
+    /// Requests wait here before they are answered.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.shared.gate
+    }
+
+    /// How many services were made ready and neither called nor dropped.
+    pub(crate) fn reserved(&self) -> usize {
+        self.shared.reserved.load(SeqCst)
+    }
+
+    /// The bodies that were answered with `status`.
+    pub(crate) fn bodies(&self, status: u16) -> Vec<Bytes> {
+        let seen = self.shared.seen.lock().unwrap();
+        let of = seen.iter().filter(|(_, with, _)| *with == status);
+        of.map(|(_, _, body)| body.clone()).collect()
+    }
+
+    /// The token of every request, in the order they were answered.
+    pub(crate) fn tokens(&self) -> Vec<Option<String>> {
+        self.shared.seen.lock().unwrap().iter().map(|(token, _, _)| token.clone()).collect()
+    }
+
+    pub(crate) fn count(&self, status: u16) -> usize {
+        self.bodies(status).len()
+    }
+
+    fn unready(&mut self) {
+        if std::mem::take(&mut self.ready) {
+            self.shared.reserved.fetch_sub(1, SeqCst);
+        }
+    }
+}
+
+impl Clone for Api {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), ready: false }
+    }
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.unready();
+    }
+}
+
+impl<B> Service<http::Request<B>> for Api
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: std::fmt::Debug,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        if !std::mem::replace(&mut self.ready, true) {
+            self.shared.reserved.fetch_add(1, SeqCst);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        assert!(self.ready, "called without being ready");
+        self.unready();
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            let token = token_of(&request).map(str::to_owned);
+            let Ok(body) = request.into_body().collect().await else {
+                return Ok(answer(400));
+            };
+            shared.gate.pass().await;
+            let good = token.as_ref() == Some(&*shared.accepts.lock().unwrap());
+            let response = answer(if good { 200 } else { 401 });
+            shared.seen.lock().unwrap().push((token, response.status(), body.to_bytes()));
+            Ok(response)
+        })
+    }
+}
+
+/// Something ready at once, where a future type is wanted that can be named.
+pub(crate) type Now = Ready<Result<Response, Infallible>>;
+
+pub(crate) fn now(status: u16) -> Now {
+    ready(Ok(answer(status)))
+}

@@ -1,0 +1,158 @@
+//! A store that can be held and broken, and shared by several states.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use tower_refresh::{
+    BoxFuture, Generation, SaveError, StoreError, Tokens,
+    store::{Lease, MemoryStore, Record, TokenStore},
+};
+
+use super::Gate;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Op {
+    Lease,
+    Load,
+    Save,
+    Delete,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Fail,
+    /// Does it, and says that it failed.
+    FailAfter,
+    /// Does it, and never comes back to say so.
+    HangAfter,
+    Panic,
+    /// Only for [`Op::Lease`]: the lock is lost before it is used.
+    Lost,
+}
+
+/// Clones are one store: what several processes see.
+#[derive(Clone)]
+pub(crate) struct Store(Arc<Inner>);
+
+struct Inner {
+    memory: MemoryStore,
+    gates: [Gate; 4],
+    faults: Mutex<[VecDeque<Fault>; 4]>,
+}
+
+impl Store {
+    pub(crate) fn empty() -> Self {
+        Self::around(MemoryStore::new())
+    }
+
+    pub(crate) fn with(tokens: Tokens) -> Self {
+        Self::around(MemoryStore::with_tokens(tokens))
+    }
+
+    fn around(memory: MemoryStore) -> Self {
+        let gates = std::array::from_fn(|_| Gate::new());
+        Self(Arc::new(Inner { memory, gates, faults: Mutex::default() }))
+    }
+
+    /// Everyone who does `op` comes by here first.
+    pub(crate) fn gate(&self, op: Op) -> &Gate {
+        &self.0.gates[op as usize]
+    }
+
+    /// How often `op` was called.
+    pub(crate) fn count(&self, op: Op) -> usize {
+        self.gate(op).count()
+    }
+
+    /// The next `op` goes wrong; call it again for the one after.
+    pub(crate) fn fault(&self, op: Op, fault: Fault) -> &Self {
+        self.0.faults.lock().unwrap()[op as usize].push_back(fault);
+        self
+    }
+
+    /// What it holds, past gates and faults.
+    pub(crate) async fn record(&self) -> Record {
+        self.0.memory.load().await.unwrap()
+    }
+
+    /// The refresh token that it holds.
+    pub(crate) async fn refresh_token(&self) -> Option<String> {
+        self.record().await.tokens?.refresh_token().map(str::to_owned)
+    }
+
+    /// Another process's write.
+    pub(crate) async fn overwrite(&self, tokens: Option<Tokens>) {
+        let held = self.record().await.generation;
+        let record = Record { generation: held.next(), tokens };
+        self.0.memory.save(held, record).await.unwrap();
+    }
+
+    async fn begin(&self, op: Op) -> Result<Option<Fault>, StoreError> {
+        self.gate(op).pass().await;
+        let fault = self.0.faults.lock().unwrap()[op as usize].pop_front();
+        match fault {
+            Some(Fault::Fail) => Err(StoreError::new("disk full")),
+            Some(Fault::Panic) => panic!("the store panics, as told"),
+            fault => Ok(fault),
+        }
+    }
+
+    async fn end(fault: Option<Fault>) -> Result<(), StoreError> {
+        match fault {
+            Some(Fault::FailAfter) => Err(StoreError::new("connection reset")),
+            Some(Fault::HangAfter) => std::future::pending().await,
+            _ => Ok(()),
+        }
+    }
+}
+
+impl TokenStore for Store {
+    fn load(&self) -> BoxFuture<'_, Result<Record, StoreError>> {
+        Box::pin(async {
+            self.begin(Op::Load).await?;
+            self.0.memory.load().await
+        })
+    }
+
+    fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {
+        Box::pin(async move {
+            let fault = self.begin(Op::Save).await?;
+            self.0.memory.save(expected, record).await?;
+            Ok(Self::end(fault).await?)
+        })
+    }
+
+    fn delete(&self) -> BoxFuture<'_, Result<Generation, StoreError>> {
+        Box::pin(async {
+            let fault = self.begin(Op::Delete).await?;
+            let generation = self.0.memory.delete().await?;
+            Self::end(fault).await?;
+            Ok(generation)
+        })
+    }
+
+    fn lease(&self) -> BoxFuture<'_, Result<Box<dyn Lease>, StoreError>> {
+        Box::pin(async {
+            let fault = self.begin(Op::Lease).await?;
+            let lease = self.0.memory.lease().await?;
+            Ok(match fault {
+                Some(Fault::Lost) => Box::new(Lost(lease)),
+                _ => lease,
+            })
+        })
+    }
+}
+
+struct Lost(Box<dyn Lease>);
+
+impl Lease for Lost {
+    fn is_held(&self) -> bool {
+        false
+    }
+
+    fn release(self: Box<Self>) -> BoxFuture<'static, ()> {
+        self.0.release()
+    }
+}
