@@ -29,10 +29,10 @@ use tower_service::Service;
 use crate::{
     body::{NotReplayable, Replay, ReplayBody},
     classify::Verdict,
+    config::Own,
     drain::Drain,
     error::{BoxError, RefreshFailure},
     head::Head,
-    service::Own,
     source::Source,
     state::{Answer, RefreshState, Wait},
     tokens::{Credential, Generation},

@@ -2,15 +2,14 @@
 
 use std::{fmt, marker::PhantomData, sync::Arc};
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header::AUTHORIZATION, request::Parts,
-};
+use http::{HeaderName, header::AUTHORIZATION, request::Parts};
 use tower_layer::Layer;
 
 use crate::{
-    attach::{Attach, Attempt},
+    attach::Attach,
     body::{Budget, Tee},
-    classify::{Classify, Verdict, classify},
+    classify::Classify,
+    config::Config,
     error::ConfigError,
     origin::Origin,
     service::Refresh,
@@ -57,44 +56,16 @@ pub struct RefreshLayer<K = Tee> {
     keep: PhantomData<fn() -> K>,
 }
 
-/// What a layer and all its services know.
-#[derive(Clone)]
-pub(crate) struct Config {
-    pub(crate) source: Source,
-    pub(crate) attach: Attach,
-    origins: Vec<Origin>,
-    classify: Option<Arc<dyn Classify>>,
-    may_replay: Option<Predicate>,
-    pub(crate) cap: usize,
-    pub(crate) budget: Budget,
-    mark_attempts: bool,
-}
-
-type Predicate = Arc<dyn Fn(&Parts) -> bool + Send + Sync>;
-
 impl RefreshLayer {
     /// One credential for every request.
     pub fn new(state: Arc<RefreshState>) -> Self {
-        Self::with_source(Source::One(state))
+        Self { config: Config::new(Source::One(state)), keep: PhantomData }
     }
 
     /// Each request's own credential.
     pub fn per_request(source: impl CredentialSource) -> Self {
-        Self::with_source(Source::PerRequest(Arc::new(source)))
-    }
-
-    fn with_source(source: Source) -> Self {
-        let config = Config {
-            source,
-            attach: Attach::BEARER,
-            origins: Vec::new(),
-            classify: None,
-            may_replay: None,
-            cap: 1 << 20,
-            budget: Budget::new(64 << 20),
-            mark_attempts: true,
-        };
-        Self { config, keep: PhantomData }
+        let source = Source::PerRequest(Arc::new(source));
+        Self { config: Config::new(source), keep: PhantomData }
     }
 }
 
@@ -173,39 +144,6 @@ impl<K> RefreshLayer<K> {
     /// whose clones are cheap and whole, such as `Full<Bytes>`.
     pub fn clone_bodies(self) -> RefreshLayer<crate::body::CloneBody> {
         RefreshLayer { config: self.config, keep: PhantomData }
-    }
-}
-
-impl Config {
-    /// Whether tokens may go there.
-    pub(crate) fn allows(&self, uri: &Uri) -> bool {
-        self.origins.is_empty() || self.origins.iter().any(|origin| origin.covers(uri))
-    }
-
-    pub(crate) fn may_replay(&self, parts: &Parts) -> bool {
-        self.may_replay.as_ref().is_none_or(|may| may(parts))
-    }
-
-    /// Puts on a request what an attempt carries; `value` is what
-    /// [`Attach::value`] said.
-    pub(crate) fn dress(
-        &self,
-        parts: &mut Parts,
-        credential: &Credential,
-        value: Option<&HeaderValue>,
-        number: u8,
-    ) {
-        self.attach.apply(parts, credential, value);
-        if self.mark_attempts {
-            parts.extensions.insert(Attempt::new(number, credential.generation()));
-        }
-    }
-
-    pub(crate) fn judge(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
-        match &self.classify {
-            None => classify(status, headers),
-            Some(classify) => classify.classify(status, headers),
-        }
     }
 }
 

@@ -66,7 +66,7 @@
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `layer.rs` | [`RefreshLayer`]: configuration, every knob |
+//! | `layer.rs`, `config.rs` | [`RefreshLayer`]: every knob; what its services share |
 //! | `service.rs` | [`Refresh`]: what happens synchronously, in `call` |
 //! | `future.rs` | [`ResponseFuture`]: the order of things |
 //! | `source.rs`, `attach.rs`, `origin.rs` | which credential; how and where its token is attached |
@@ -82,6 +82,7 @@
 mod attach;
 pub mod body;
 mod classify;
+mod config;
 mod drain;
 mod error;
 mod future;

@@ -4,7 +4,7 @@
 use std::{
     fmt,
     marker::PhantomData,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -16,10 +16,10 @@ use tower_service::Service;
 
 use crate::{
     body::{KeepBody, NotReplayable, Replay, ReplayBody, Tee},
+    config::{Config, Own},
     error::{BoxError, RefreshFailure},
     future::{Exchange, ResponseFuture},
     head::Head,
-    layer::Config,
     source::Source,
     state::{Answer, RefreshState, Wait},
     tokens::{Credential, Generation},
@@ -39,13 +39,6 @@ pub struct Refresh<S, K = Tee> {
     keep: PhantomData<fn() -> K>,
 }
 
-/// What the futures of one service refer to.
-pub(crate) struct Own<S> {
-    pub(crate) config: Arc<Config>,
-    /// Never called, never made ready: replays clone it.
-    template: Mutex<S>,
-}
-
 /// A clone that is used once, as most are, should cost nothing; one that stays
 /// should not share reference counts with others. The second call tells.
 #[derive(Clone, Copy, PartialEq)]
@@ -63,20 +56,6 @@ struct Pass {
     early: Option<Instant>,
     credential: Credential,
     value: Option<HeaderValue>,
-}
-
-impl<S> Own<S> {
-    fn new(config: Arc<Config>, template: S) -> Arc<Self> {
-        Arc::new(Self { config, template: Mutex::new(template) })
-    }
-
-    /// A service of the caller's own, not ready yet.
-    pub(crate) fn service(&self) -> S
-    where
-        S: Clone,
-    {
-        self.template.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
 }
 
 impl Pass {
