@@ -80,6 +80,10 @@ pub(crate) struct Machine {
     pub(super) last_failure: Option<RefreshFailure>,
     pub(super) failures: u64,
     draining: bool,
+    /// Sign-outs whose deletion has not come to an end yet.
+    leaving: usize,
+    /// The store may still hold what a sign-out was to delete.
+    undeleted: bool,
     pub(super) counts: Counts,
 }
 
@@ -103,6 +107,8 @@ impl Machine {
             last_failure: None,
             failures: 0,
             draining: false,
+            leaving: 0,
+            undeleted: false,
             counts: Counts::default(),
         }
     }
@@ -150,10 +156,13 @@ impl Machine {
     /// Somebody asks for a refresh. A dead or signed-out credential is not
     /// redeemed, but the store may have a newer one.
     pub(crate) fn refresh(&mut self, now: Instant) -> Answer {
-        let dead = self.trouble.as_ref().is_some_and(|t| t.kind() == FailureKind::Rejected);
-        if self.flight.is_none() && !self.draining && (dead || self.standing == Standing::SignedOut)
-        {
+        let signed_out = self.standing == Standing::SignedOut;
+        if signed_out && self.undeleted {
+            return Answer::Refuse(RefreshFailure::signed_out());
+        }
+        if self.flight.is_none() && !self.draining && (self.is_rejected() || signed_out) {
             self.launch(Trigger::Requested);
+            return Answer::Wait(self.ticket());
         }
         self.await_flight(Trigger::Requested, now)
     }
@@ -174,9 +183,13 @@ impl Machine {
     }
 
     /// New tokens stand in the store as `record` (sign-in). They win over whatever
-    /// is under way, unless somebody else has written since.
+    /// is under way, unless somebody else has written since, or a sign-out was begun
+    /// that is about to delete them.
     pub(crate) fn signed_in(&mut self, record: &Record, time: Time, jitter: f64) {
-        if record.generation > self.stored {
+        if self.leaving > 0 {
+            self.stored = self.stored.max(record.generation);
+        } else if record.generation > self.stored {
+            self.undeleted = false;
             self.publish_record(record, time, jitter);
             self.forget();
         }
@@ -184,19 +197,28 @@ impl Machine {
 
     /// Sign-out, before the store has heard of it: no request gets a token from
     /// now on.
+    /// [`deletion_ended`](Self::deletion_ended) follows, however that ends.
     pub(crate) fn sign_out(&mut self) {
+        self.leaving += 1;
+        self.undeleted = true;
         self.publish_absent(self.credential.generation().next());
         self.forget();
     }
 
     /// The store has deleted its tokens and is at `generation` now.
     pub(crate) fn deleted(&mut self, generation: Generation) {
+        self.undeleted = false;
         if generation > self.stored {
             self.stored = generation;
             let current = self.credential.generation();
             let least = if self.credential.is_present() { current.next() } else { current };
             self.publish_absent(least.max(generation));
         }
+    }
+
+    /// The deletion that follows a sign-out was done, has failed or was cancelled.
+    pub(crate) fn deletion_ended(&mut self) {
+        self.leaving = self.leaving.saturating_sub(1);
     }
 
     /// No new flight from now on.

@@ -22,15 +22,16 @@ mod waiters;
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::watch, time::Instant};
+use tokio::{runtime::Handle, sync::watch, task::unconstrained, time::Instant};
 
 pub use self::{
     builder::RefreshStateBuilder,
@@ -86,7 +87,7 @@ pub struct RefreshState {
     /// How long a caller waits at most.
     deadline: Duration,
     /// Sign-ins and sign-outs take effect in the order they were begun.
-    writes: tokio::sync::Mutex<()>,
+    writes: Arc<tokio::sync::Mutex<()>>,
     refresher: Arc<dyn Refresher>,
     store: Arc<dyn TokenStore>,
     on_discard: Option<DiscardHook>,
@@ -184,7 +185,6 @@ impl RefreshState {
     pub async fn set(self: &Arc<Self>, tokens: Tokens) -> Result<Generation, StoreError> {
         let state = Arc::clone(self);
         self.finish(async move {
-            let _turn = state.writes.lock().await;
             let time = Time::now();
             for _ in 0..MAX_CONFLICTS {
                 let held = state.store.load().await?;
@@ -218,10 +218,9 @@ impl RefreshState {
     /// The store could not delete. This process is signed out all the same, others
     /// are not: call again.
     pub async fn clear(self: &Arc<Self>) -> Result<(), StoreError> {
-        self.with(Machine::sign_out);
-        let state = Arc::clone(self);
+        let leaving = Leaving::begin(self);
         self.finish(async move {
-            let _turn = state.writes.lock().await;
+            let Leaving(state) = &leaving;
             let generation = state.store.delete().await?;
             state.with(|machine| machine.deleted(generation));
             Ok(())
@@ -321,11 +320,22 @@ impl RefreshState {
         result
     }
 
-    /// Runs a store operation to its end, even if the caller goes away.
+    /// Runs a store operation when its turn has come, and to its end even if the
+    /// caller goes away.
     async fn finish<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let mut turn = Box::pin(unconstrained(Arc::clone(&self.writes).lock_owned()));
+        // Polled here for its place in the queue: tasks may begin in any order.
+        let first = poll_fn(|cx| Poll::Ready(turn.as_mut().poll(cx))).await;
+        let work = async move {
+            let _turn = match first {
+                Poll::Ready(turn) => turn,
+                Poll::Pending => turn.await,
+            };
+            work.await
+        };
         let Ok(runtime) = Handle::try_current() else {
             return work.await;
         };
@@ -355,6 +365,22 @@ impl Task {
 impl Drop for Task {
     fn drop(&mut self) {
         self.0.tasks.send_modify(|tasks| *tasks -= 1);
+    }
+}
+
+/// A sign-out, until its deletion has come to an end.
+struct Leaving(Arc<RefreshState>);
+
+impl Leaving {
+    fn begin(state: &Arc<RefreshState>) -> Self {
+        state.with(Machine::sign_out);
+        Self(Arc::clone(state))
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.with(Machine::deletion_ended);
     }
 }
 
