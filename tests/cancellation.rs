@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceExt};
 use tower_refresh::{
-    FailureKind, Generation, RefreshLayer, RefreshState, RefreshStateBuilder, Verdict,
+    FailureKind, Generation, RefreshLayer, RefreshState, RefreshStateBuilder, Verdict, WhileUnsaved,
 };
 
 use support::{
@@ -268,6 +268,31 @@ fn minted_tokens_that_were_not_saved_are_saved_by_the_next_flight() {
         assert_eq!(stored.as_deref(), Some("refresh-2"), "{fault:?}");
         auth.assert_sound();
     }
+}
+
+/// Requests use the new token already, and no store knows it yet: whoever asks for
+/// another gets it, with the new refresh token.
+#[test]
+fn minted_tokens_that_were_served_unsaved_are_saved_by_the_next_flight() {
+    let auth = Auth::new();
+    let store = Store::with(tokens(1));
+    let state = RefreshState::builder(auth.refresher())
+        .store(store.clone())
+        .while_unsaved(WhileUnsaved::Serve)
+        .build();
+    current_thread().block_on(async {
+        state.token().await.unwrap();
+        store.fault(Op::Save, Fault::Fail);
+        assert_eq!(state.refresh().await.unwrap().access_token(), Some("access-2"));
+    });
+    assert_eq!(state.status().in_flight, None);
+    current_thread().block_on(async {
+        assert_eq!(state.token().await.unwrap().access_token(), Some("access-2"));
+        assert_eq!(state.refresh().await.unwrap().access_token(), Some("access-3"));
+        assert_eq!(store.refresh_token().await.as_deref(), Some("refresh-3"));
+    });
+    assert_eq!(auth.asked(), ["refresh-1", "refresh-2"]);
+    auth.assert_sound();
 }
 
 #[test]

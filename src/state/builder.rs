@@ -144,7 +144,7 @@ impl RefreshStateBuilder {
             current: watch::Sender::new(credential),
             tasks: watch::Sender::new(0),
             deadline,
-            writes: tokio::sync::Mutex::new(()),
+            writes: Arc::default(),
             refresher: self.refresher,
             store,
             on_discard: self.on_discard,

@@ -161,6 +161,7 @@ impl Machine {
         }
         if self.flight.is_none() && !self.draining && self.is_dead() {
             self.launch(Trigger::Requested);
+            return Answer::Wait(self.ticket());
         }
         self.await_flight(Trigger::Requested, now)
     }

@@ -23,15 +23,16 @@ mod waiters;
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::watch, time::Instant};
+use tokio::{runtime::Handle, sync::watch, task::unconstrained, time::Instant};
 
 pub use self::{
     builder::RefreshStateBuilder,
@@ -87,7 +88,7 @@ pub struct RefreshState {
     /// How long a caller waits at most.
     deadline: Duration,
     /// Sign-ins and sign-outs take effect in the order they were begun.
-    writes: tokio::sync::Mutex<()>,
+    writes: Arc<tokio::sync::Mutex<()>>,
     refresher: Arc<dyn Refresher>,
     store: Arc<dyn TokenStore>,
     on_discard: Option<DiscardHook>,
@@ -186,7 +187,6 @@ impl RefreshState {
         let state = Arc::clone(self);
         let sign_outs = self.lock().machine.sign_outs();
         self.finish(async move {
-            let _turn = state.writes.lock().await;
             let time = Time::now();
             for _ in 0..MAX_CONFLICTS {
                 let held = state.store.load().await?;
@@ -223,7 +223,6 @@ impl RefreshState {
         self.with(Machine::sign_out);
         let state = Arc::clone(self);
         self.finish(async move {
-            let _turn = state.writes.lock().await;
             let generation = state.store.delete().await?;
             state.with(|machine| machine.deleted(generation));
             Ok(())
@@ -323,11 +322,22 @@ impl RefreshState {
         result
     }
 
-    /// Runs a store operation to its end, even if the caller goes away.
+    /// Runs a store operation when its turn has come, and to its end even if the
+    /// caller goes away.
     async fn finish<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
+        // Polled here for its place in the queue: tasks may begin in any order.
+        let mut turn = Box::pin(unconstrained(Arc::clone(&self.writes).lock_owned()));
+        let first = poll_fn(|cx| Poll::Ready(turn.as_mut().poll(cx))).await;
+        let work = async move {
+            let _turn = match first {
+                Poll::Ready(turn) => turn,
+                Poll::Pending => turn.await,
+            };
+            work.await
+        };
         let Ok(runtime) = Handle::try_current() else {
             return work.await;
         };

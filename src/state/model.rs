@@ -299,6 +299,12 @@ impl World {
                     m != n && matches!(node.step, Some(Step::Redeem(_)))
                 };
                 assert!(!self.nodes.iter().enumerate().any(others), "two redeems at once");
+                let known = self.nodes[n].machine.credential().generation();
+                let usable = |tokens: &Tokens| tokens.deadline(time) > Some(time.now);
+                if self.store.generation > known {
+                    let better = self.store.tokens.as_ref().is_some_and(usable);
+                    assert!(!better, "redeemed where there was something to adopt");
+                }
                 if let Some(tokens) = tokens {
                     let token = number(tokens);
                     assert!(!self.spent.contains(&token), "a spent token is redeemed");

@@ -37,7 +37,7 @@ pub(crate) enum Fault {
 pub(crate) struct Store(Arc<Inner>);
 
 struct Inner {
-    memory: MemoryStore,
+    memory: Mutex<Arc<MemoryStore>>,
     gates: [Gate; 4],
     faults: Mutex<[VecDeque<Fault>; 4]>,
 }
@@ -53,7 +53,11 @@ impl Store {
 
     fn around(memory: MemoryStore) -> Self {
         let gates = std::array::from_fn(|_| Gate::new());
-        Self(Arc::new(Inner { memory, gates, faults: Mutex::default() }))
+        Self(Arc::new(Inner {
+            memory: Mutex::new(Arc::new(memory)),
+            gates,
+            faults: Mutex::default(),
+        }))
     }
 
     /// Everyone who does `op` comes by here first.
@@ -74,7 +78,7 @@ impl Store {
 
     /// What it holds, past gates and faults.
     pub(crate) async fn record(&self) -> Record {
-        self.0.memory.load().await.unwrap()
+        self.memory().load().await.unwrap()
     }
 
     /// The refresh token that it holds.
@@ -86,7 +90,16 @@ impl Store {
     pub(crate) async fn overwrite(&self, tokens: Option<Tokens>) {
         let held = self.record().await.generation;
         let record = Record { generation: held.next(), tokens };
-        self.0.memory.save(held, record).await.unwrap();
+        self.memory().save(held, record).await.unwrap();
+    }
+
+    /// Goes back to an earlier time, as after a failover.
+    pub(crate) async fn rewind(&self, tokens: Tokens) {
+        *self.0.memory.lock().unwrap() = Arc::new(MemoryStore::with_tokens(tokens));
+    }
+
+    fn memory(&self) -> Arc<MemoryStore> {
+        Arc::clone(&self.0.memory.lock().unwrap())
     }
 
     async fn begin(&self, op: Op) -> Result<Option<Fault>, StoreError> {
@@ -112,14 +125,14 @@ impl TokenStore for Store {
     fn load(&self) -> BoxFuture<'_, Result<Record, StoreError>> {
         Box::pin(async {
             self.begin(Op::Load).await?;
-            self.0.memory.load().await
+            self.memory().load().await
         })
     }
 
     fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {
         Box::pin(async move {
             let fault = self.begin(Op::Save).await?;
-            self.0.memory.save(expected, record).await?;
+            self.memory().save(expected, record).await?;
             Ok(Self::end(fault).await?)
         })
     }
@@ -127,7 +140,7 @@ impl TokenStore for Store {
     fn delete(&self) -> BoxFuture<'_, Result<Generation, StoreError>> {
         Box::pin(async {
             let fault = self.begin(Op::Delete).await?;
-            let generation = self.0.memory.delete().await?;
+            let generation = self.memory().delete().await?;
             Self::end(fault).await?;
             Ok(generation)
         })
@@ -136,7 +149,7 @@ impl TokenStore for Store {
     fn lease(&self) -> BoxFuture<'_, Result<Box<dyn Lease>, StoreError>> {
         Box::pin(async {
             let fault = self.begin(Op::Lease).await?;
-            let lease = self.0.memory.lease().await?;
+            let lease = self.memory().lease().await?;
             Ok(match fault {
                 Some(Fault::Lost) => Box::new(Lost(lease)),
                 _ => lease,

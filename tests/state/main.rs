@@ -1,0 +1,18 @@
+//! [`RefreshState`](tower_refresh::RefreshState) without HTTP.
+//!
+//! | module | what |
+//! |---|---|
+//! | `basics` | the API, first use, signed out |
+//! | `time` | early refresh, expiry, cool-down, brake, deadline |
+//! | `unsaved` | a store that fails |
+//! | `fence` | sign-in and sign-out at every step of a flight |
+//! | `shared` | several states, one store |
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod basics;
+mod fence;
+mod shared;
+mod time;
+mod unsaved;
