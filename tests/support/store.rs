@@ -30,6 +30,8 @@ pub(crate) enum Fault {
     Panic,
     /// Only for [`Op::Lease`]: the lock is lost before it is used.
     Lost,
+    /// Only for [`Op::Lease`]: it panics when it is asked.
+    LostLoudly,
 }
 
 /// Clones are one store: what several processes see.
@@ -151,7 +153,8 @@ impl TokenStore for Store {
             let fault = self.begin(Op::Lease).await?;
             let lease = self.memory().lease().await?;
             Ok(match fault {
-                Some(Fault::Lost) => Box::new(Lost(lease)),
+                Some(Fault::Lost) => Box::new(Lost(lease)) as Box<dyn Lease>,
+                Some(Fault::LostLoudly) => Box::new(Loud),
                 _ => lease,
             })
         })
@@ -167,5 +170,17 @@ impl Lease for Lost {
 
     fn release(self: Box<Self>) -> BoxFuture<'static, ()> {
         self.0.release()
+    }
+}
+
+struct Loud;
+
+impl Lease for Loud {
+    fn is_held(&self) -> bool {
+        panic!("the lease panics, as told")
+    }
+
+    fn release(self: Box<Self>) -> BoxFuture<'static, ()> {
+        panic!("the lease panics, as told")
     }
 }

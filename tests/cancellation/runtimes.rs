@@ -1,0 +1,119 @@
+//! Runtimes that go away while a flight runs.
+
+use std::{sync::Arc, thread};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio_test::{assert_pending, task};
+use tower_refresh::{FailureKind, RefreshState, WhileUnsaved};
+
+use crate::{
+    builder,
+    support::{Auth, Fault, Op, Store, kind, tokens},
+};
+
+fn current_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[test]
+fn a_waiter_in_another_runtime_hears_of_the_shutdown_and_the_next_flight_works() {
+    let auth = Auth::new();
+    let state = builder(&auth).build();
+    auth.gate.close();
+    let (here, there) = (current_thread(), current_thread());
+    there.block_on(async {
+        assert_pending!(task::spawn(state.refresh()).poll());
+        auth.gate.arrived(1).await;
+    });
+    let blocked = thread::spawn({
+        let state = Arc::clone(&state);
+        move || current_thread().block_on(state.refresh())
+    });
+    let mut waiter = task::spawn(state.refresh());
+    assert_pending!(waiter.poll());
+    while state.status().counts.joined < 2 {
+        thread::yield_now();
+    }
+    drop(there);
+
+    assert_eq!(kind(blocked.join().unwrap()), FailureKind::Shutdown);
+    assert_eq!(kind(here.block_on(waiter)), FailureKind::Shutdown);
+    auth.gate.open();
+    assert_eq!(here.block_on(state.refresh()).unwrap().access_token(), Some("access-2"));
+}
+
+/// Shut down while the save is under way: before the store was written, and after.
+#[test]
+fn minted_tokens_that_were_not_saved_are_saved_by_the_next_flight() {
+    for fault in [None, Some(Fault::HangAfter)] {
+        let auth = Auth::new();
+        let store = Store::with(tokens(1));
+        let state = RefreshState::builder(auth.refresher()).store(store.clone()).build();
+        current_thread().block_on(async {
+            state.token().await.unwrap();
+            match fault {
+                None => store.gate(Op::Save).close(),
+                Some(fault) => drop(store.fault(Op::Save, fault)),
+            }
+            assert_pending!(task::spawn(state.refresh()).poll());
+            store.gate(Op::Save).arrived(1).await;
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        });
+        assert_eq!(state.status().in_flight, None);
+        assert_eq!(state.current().access_token(), Some("access-1"));
+        store.gate(Op::Save).open();
+
+        let credential = current_thread().block_on(state.refresh()).unwrap();
+        assert_eq!(credential.access_token(), Some("access-2"), "{fault:?}");
+        assert_eq!(auth.asked(), ["refresh-1"], "{fault:?}");
+        let stored = current_thread().block_on(store.refresh_token());
+        assert_eq!(stored.as_deref(), Some("refresh-2"), "{fault:?}");
+        auth.assert_sound();
+    }
+}
+
+/// Requests use the new token already, and no store knows it yet: whoever asks for
+/// another gets it, with the new refresh token.
+#[test]
+fn minted_tokens_that_were_served_unsaved_are_saved_by_the_next_flight() {
+    let auth = Auth::new();
+    let store = Store::with(tokens(1));
+    let state = RefreshState::builder(auth.refresher())
+        .store(store.clone())
+        .while_unsaved(WhileUnsaved::Serve)
+        .build();
+    current_thread().block_on(async {
+        state.token().await.unwrap();
+        store.fault(Op::Save, Fault::Fail);
+        assert_eq!(state.refresh().await.unwrap().access_token(), Some("access-2"));
+    });
+    assert_eq!(state.status().in_flight, None);
+    current_thread().block_on(async {
+        assert_eq!(state.token().await.unwrap().access_token(), Some("access-2"));
+        assert_eq!(state.refresh().await.unwrap().access_token(), Some("access-3"));
+        assert_eq!(store.refresh_token().await.as_deref(), Some("refresh-3"));
+    });
+    assert_eq!(auth.asked(), ["refresh-1", "refresh-2"]);
+    auth.assert_sound();
+}
+
+#[test]
+fn a_sign_out_after_the_shutdown_discards_what_was_not_saved() {
+    let auth = Auth::new();
+    let store = Store::with(tokens(1));
+    let state = RefreshState::builder(auth.refresher()).store(store.clone()).build();
+    current_thread().block_on(async {
+        state.token().await.unwrap();
+        store.gate(Op::Save).close();
+        assert_pending!(task::spawn(state.refresh()).poll());
+        store.gate(Op::Save).arrived(1).await;
+    });
+    store.gate(Op::Save).open();
+    current_thread().block_on(async {
+        state.clear().await.unwrap();
+        assert_eq!(kind(state.refresh().await), FailureKind::SignedOut);
+        assert_eq!(store.refresh_token().await, None);
+    });
+}

@@ -1,0 +1,205 @@
+//! What goes on a request: the token, where it may go, and whose it is.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use http::{HeaderName, request::Parts};
+use tower::{Service, ServiceExt};
+use tower_refresh::{
+    Attempt, FailureKind, FromExtensions, RefreshFailure, RefreshLayer, RefreshState, Tokens,
+};
+
+use crate::{
+    layer, serve, state,
+    support::{Auth, Play, answer, get, idle, mock, token_of, tokens},
+};
+
+#[tokio::test(start_paused = true)]
+async fn a_header_of_ones_own_takes_the_bare_token() {
+    let auth = Auth::new();
+    let name = HeaderName::from_static("x-api-key");
+    let (service, mut handle) = mock(&layer(&auth).attach_header(name.clone()));
+    let call = tokio::spawn(service.oneshot(get("/")));
+    let seen = serve(&mut handle, &[401, 200]).await;
+    for (request, token) in seen.iter().zip(["access-1", "access-2"]) {
+        assert_eq!(request.headers()[&name], token);
+        assert!(request.headers()[&name].is_sensitive());
+        assert!(!request.headers().contains_key("authorization"));
+    }
+    assert_eq!(call.await.unwrap().unwrap().status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn authorization_as_the_header_keeps_its_scheme() {
+    let auth = Auth::new();
+    let (service, mut handle) = mock(&layer(&auth).attach_header(http::header::AUTHORIZATION));
+    let _call = tokio::spawn(service.oneshot(get("/")));
+    let seen = serve(&mut handle, &[200]).await;
+    assert_eq!(seen[0].headers()["authorization"], "Bearer access-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closure_puts_the_token_where_it_likes_once_an_attempt() {
+    let auth = Auth::new();
+    let layer = layer(&auth).attach_with(|parts: &mut Parts, credential| {
+        let token = credential.access_token().unwrap_or("none");
+        parts.uri = format!("/?key={token}").parse().unwrap();
+        parts.headers.append("x-times", "once".parse().unwrap());
+    });
+    let (service, mut handle) = mock(&layer);
+    let _call = tokio::spawn(service.oneshot(get("/")));
+    let seen = serve(&mut handle, &[401, 200]).await;
+    for (request, uri) in seen.iter().zip(["/?key=access-1", "/?key=access-2"]) {
+        assert_eq!(request.uri(), uri);
+        assert_eq!(request.headers().get_all("x-times").iter().count(), 1);
+    }
+}
+
+/// Also where the token goes elsewhere: the request says that it has credentials.
+#[tokio::test(start_paused = true)]
+async fn credentials_of_its_own_leave_a_request_alone() {
+    let key = HeaderName::from_static("x-api-key");
+    for (layer, own) in [
+        (layer(&Auth::new()), "authorization"),
+        (layer(&Auth::new()).attach_header(key.clone()), "authorization"),
+        (layer(&Auth::new()).attach_header(key), "x-api-key"),
+        (layer(&Auth::new()).attach_with(|_, _| panic!("not called")), "authorization"),
+    ] {
+        let (service, mut handle) = mock(&layer);
+        let mut request = get("/");
+        request.headers_mut().insert(own, "mine".parse().unwrap());
+        let call = tokio::spawn(service.oneshot(request));
+        let seen = serve(&mut handle, &[401]).await;
+        assert_eq!(seen[0].headers().len(), 1, "{own}");
+        assert_eq!(seen[0].headers()[own], "mine");
+        assert!(seen[0].extensions().get::<Attempt>().is_none());
+        assert_eq!(call.await.unwrap().unwrap().status(), 401);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signed_out_request_is_sent_without_a_token_and_told_why() {
+    let auth = Auth::new();
+    let state = RefreshState::builder(auth.refresher()).build();
+    let (service, mut handle) = mock(&RefreshLayer::new(state));
+    for _ in 0..2 {
+        let call = tokio::spawn(service.clone().oneshot(get("/")));
+        let seen = serve(&mut handle, &[401]).await;
+        assert_eq!(token_of(&seen[0]), None);
+        let response = call.await.unwrap().unwrap();
+        let failure = response.extensions().get::<RefreshFailure>().unwrap();
+        assert_eq!(failure.kind(), FailureKind::SignedOut);
+    }
+    assert_eq!(auth.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_cannot_stand_in_a_header_is_not_sent() {
+    let auth = Auth::new();
+    let broken = Tokens::new("line\nbreak").with_refresh_token("refresh-1");
+    let state = RefreshState::builder(auth.refresher()).tokens(broken).build();
+    let (service, mut handle) = mock(&RefreshLayer::new(state));
+    let call = tokio::spawn(service.oneshot(get("/")));
+    let seen = serve(&mut handle, &[401, 200]).await;
+    assert_eq!(token_of(&seen[0]), None);
+    assert_eq!(token_of(&seen[1]), Some("access-2"), "refreshed all the same");
+    call.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_origins_get_no_token_and_their_401_means_nothing() {
+    let auth = Auth::new();
+    let layer = layer(&auth)
+        .allow_origin("https://api.example.com")
+        .and_then(|layer| layer.allow_origin("http://localhost:8080"))
+        .unwrap();
+    let (service, mut handle) = mock(&layer);
+    let call = tokio::spawn(service.clone().oneshot(get("https://evil.example.com/")));
+    let seen = serve(&mut handle, &[401]).await;
+    assert_eq!(token_of(&seen[0]), None);
+    assert!(seen[0].extensions().get::<Attempt>().is_none());
+    let response = call.await.unwrap().unwrap();
+    assert!(response.extensions().get::<RefreshFailure>().is_none());
+    idle().await;
+    assert_eq!(auth.count(), 0);
+
+    for uri in ["https://api.example.com/a", "http://localhost:8080/b"] {
+        let _call = tokio::spawn(service.clone().oneshot(get(uri)));
+        assert_eq!(token_of(&serve(&mut handle, &[200]).await[0]), Some("access-1"));
+    }
+    layer.allow_origin("no origin").unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_request_uses_its_own_credential() {
+    let auths: Vec<_> = (0..3).map(|_| Auth::new()).collect();
+    let states: Vec<_> = auths
+        .iter()
+        .enumerate()
+        .map(|(user, auth)| {
+            let first = Tokens::new(format!("user-{user}")).with_refresh_token("r");
+            auth.next(Play::Mint(Tokens::new(format!("fresh-{user}"))));
+            RefreshState::builder(auth.refresher()).tokens(first).build()
+        })
+        .collect();
+    let layer = RefreshLayer::per_request(FromExtensions);
+    let (service, mut handle) = mock(&layer);
+    let calls: Vec<_> = states
+        .iter()
+        .map(|state| {
+            let mut request = get("/");
+            request.extensions_mut().insert(Arc::clone(state));
+            tokio::spawn(service.clone().oneshot(request))
+        })
+        .collect();
+    let mut seen: Vec<_> = Vec::new();
+    for _ in 0..3 {
+        let (request, respond) = handle.next_request().await.unwrap();
+        let token = token_of(&request).unwrap().to_owned();
+        // The second user's token still works.
+        respond.send_response(answer(if token == "user-1" { 200 } else { 401 }));
+        seen.push(token);
+    }
+    for _ in 0..2 {
+        let (request, respond) = handle.next_request().await.unwrap();
+        seen.push(token_of(&request).unwrap().to_owned());
+        respond.send_response(answer(200));
+    }
+    seen.sort();
+    assert_eq!(seen, ["fresh-0", "fresh-2", "user-0", "user-1", "user-2"]);
+    for call in join_all(calls).await {
+        assert_eq!(call.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!(auths.iter().map(Auth::count).collect::<Vec<_>>(), [1, 0, 1]);
+    assert_eq!(states[1].current().access_token(), Some("user-1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_a_credential_passes_as_it_is() {
+    let state = state(&Auth::new());
+    let by_path = move |parts: &Parts| (parts.uri.path() == "/mine").then(|| Arc::clone(&state));
+    let (service, mut handle) = mock(&RefreshLayer::per_request(by_path));
+    for (path, token) in [("/mine", Some("access-1")), ("/other", None)] {
+        let call = tokio::spawn(service.clone().oneshot(get(path)));
+        let seen = serve(&mut handle, &[200]).await;
+        assert_eq!(token_of(&seen[0]), token);
+        call.await.unwrap().unwrap();
+    }
+}
+
+/// One service instance, used for one credential and then for another.
+#[tokio::test(start_paused = true)]
+async fn a_service_keeps_no_token_of_the_request_before() {
+    let (one, two) = (state(&Auth::new()), state(&Auth::new()));
+    two.set(tokens(200)).await.unwrap();
+    let (mut service, mut handle) = mock(&RefreshLayer::per_request(FromExtensions));
+    for _ in 0..3 {
+        for (state, token) in [(&one, "access-1"), (&two, "access-200")] {
+            let mut request = get("/");
+            request.extensions_mut().insert(Arc::clone(state));
+            service.ready().await.unwrap();
+            let _call = tokio::spawn(service.call(request));
+            assert_eq!(token_of(&serve(&mut handle, &[200]).await[0]), Some(token));
+        }
+    }
+}
