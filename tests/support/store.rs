@@ -153,7 +153,7 @@ impl TokenStore for Store {
             let fault = self.begin(Op::Lease).await?;
             let lease = self.memory().lease().await?;
             Ok(match fault {
-                Some(Fault::Lost) => Box::new(Lost(lease)),
+                Some(Fault::Lost) => Box::new(Lost(lease)) as Box<dyn Lease>,
                 Some(Fault::LostLoudly) => Box::new(Loud),
                 _ => lease,
             })
