@@ -26,7 +26,7 @@ use tower_refresh::{
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::format::FmtSpan;
 
-use support::{Api, Auth, Fault, Op, Play, Store, answer, get, idle, kind, mock, post, secs};
+use support::{Api, Auth, Fault, Op, Play, Store, answer, get, idle, kind, mock, next, post, secs};
 
 fn secret(number: u64) -> Tokens {
     Tokens::new(format!("SECRET-access-{number}"))
@@ -249,6 +249,7 @@ async fn fences_conflicts_deadlines_and_brakes_are_told_without_the_tokens() {
     assert_clean(&state);
     logs.assert_clean();
     logs.assert_told(&["step=\"discard\""]);
+    logs.assert_told(&["flight landed", "outcome=\"signed out\""]);
 }
 
 #[track_caller]
@@ -335,7 +336,7 @@ async fn the_callers_sensitive_headers_stay_so() {
     request.headers_mut().insert("cookie", cookie);
     let call = tokio::spawn(service.oneshot(request));
     for status in [401, 200] {
-        let (seen, respond) = handle.next_request().await.unwrap();
+        let (seen, respond) = next(&mut handle).await;
         assert_eq!(seen.headers()["cookie"], "SECRET");
         assert_clean(&seen);
         respond.send_response(answer(status));

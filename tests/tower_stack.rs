@@ -14,7 +14,7 @@ use http_body_util::Full;
 use tokio::time::{Instant, timeout};
 use tokio_test::{assert_pending, task};
 use tower::{
-    BoxError, ServiceBuilder, ServiceExt, limit::ConcurrencyLimit, load_shed, service_fn,
+    BoxError, Service, ServiceBuilder, ServiceExt, limit::ConcurrencyLimit, load_shed, service_fn,
     timeout::error::Elapsed, util::BoxCloneSyncService,
 };
 use tower_refresh::{
@@ -172,8 +172,11 @@ async fn whoever_waits_holds_no_permit() {
             RefreshState::builder(auth.refresher()).tokens(tokens(1).with_expires_in(life)).build();
         let api = Api::accepting("access-2");
         let limited = ConcurrencyLimit::new(api.clone(), 1);
-        let client = ServiceBuilder::new().layer(RefreshLayer::new(state)).service(limited.clone());
-        let mut waits = task::spawn(client.oneshot(post("hello")));
+        let mut client =
+            ServiceBuilder::new().layer(RefreshLayer::new(state)).service(limited.clone());
+        let ready = ServiceExt::<http::Request<Body>>::ready(&mut client).await.unwrap();
+        // The service stays where it is, as in a pool.
+        let mut waits = task::spawn(ready.call(post("hello")));
         for _ in 0..3 {
             assert_pending!(waits.poll());
             idle().await;

@@ -169,6 +169,7 @@ impl Pilot {
         let generation = inner.machine.credential().generation();
         let outcome = match inner.machine.last_failure() {
             Some(failure) if inner.machine.failures() > self.failures => failure.kind().as_str(),
+            _ if !inner.machine.credential().is_present() => "signed out",
             _ if generation > self.base => "renewed",
             _ => "nothing newer",
         };

@@ -8,7 +8,7 @@ use tower_refresh::{RefreshLayer, RefreshState};
 
 use crate::{
     builder,
-    support::{Api, Auth, Op, Store, answer, idle, mock, post, secs, token_of, tokens},
+    support::{Api, Auth, Op, Store, answer, idle, mock, next, post, secs, token_of, tokens},
 };
 
 #[tokio::test(start_paused = true)]
@@ -37,7 +37,7 @@ async fn a_leader_dropped_right_after_its_challenge_has_started_the_flight() {
     service.ready().await.unwrap();
     let mut call = task::spawn(service.call(post("hello")));
     assert_pending!(call.poll());
-    let (_, respond) = handle.next_request().await.unwrap();
+    let (_, respond) = next(&mut handle).await;
     respond.send_response(answer(401));
     assert_pending!(call.poll());
     drop(call);
@@ -110,19 +110,19 @@ async fn dropped_during_the_replay_harms_nobody() {
     service.ready().await.unwrap();
     let mut call = task::spawn(service.call(post("hello")));
     assert_pending!(call.poll());
-    let (_, respond) = handle.next_request().await.unwrap();
+    let (_, respond) = next(&mut handle).await;
     respond.send_response(answer(401));
     assert_pending!(call.poll());
     idle().await;
     assert_pending!(call.poll());
-    let (replay, respond) = handle.next_request().await.unwrap();
+    let (replay, respond) = next(&mut handle).await;
     drop(call);
     drop(replay);
     respond.send_response(answer(200));
 
     service.ready().await.unwrap();
     let call = tokio::spawn(service.call(post("next")));
-    let (next, respond) = handle.next_request().await.unwrap();
+    let (next, respond) = next(&mut handle).await;
     assert_eq!(token_of(&next), Some("access-2"));
     respond.send_response(answer(200));
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
@@ -138,7 +138,7 @@ async fn dropped_before_the_replay_holds_no_service() {
     service.ready().await.unwrap();
     let mut call = task::spawn(service.call(post("hello")));
     assert_pending!(call.poll());
-    let (_, respond) = handle.next_request().await.unwrap();
+    let (_, respond) = next(&mut handle).await;
     respond.send_response(answer(401));
     assert_pending!(call.poll());
     idle().await;
@@ -146,11 +146,11 @@ async fn dropped_before_the_replay_holds_no_service() {
     drop(call);
     handle.allow(1);
     service.ready().await.unwrap();
-    let next = tokio::spawn(service.call(post("next")));
-    let (request, respond) = handle.next_request().await.unwrap();
+    let later = tokio::spawn(service.call(post("next")));
+    let (request, respond) = next(&mut handle).await;
     assert_eq!(token_of(&request), Some("access-2"));
     respond.send_response(answer(200));
-    next.await.unwrap().unwrap();
+    later.await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]

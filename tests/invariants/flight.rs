@@ -11,7 +11,7 @@ use tower_refresh::{
 };
 
 use crate::support::{
-    Api, Auth, Fault, Op, Play, Store, answer, idle, kind, mock, post, secs, token_of, tokens,
+    Api, Auth, Fault, Op, Play, Store, answer, idle, kind, mock, next, post, secs, token_of, tokens,
 };
 
 fn builder(auth: &Auth) -> RefreshStateBuilder {
@@ -126,14 +126,14 @@ async fn i2_a_late_challenge_is_replayed_at_once_and_refreshes_nothing() {
     service.ready().await.unwrap();
     let mut late = task::spawn(service.call(post("late")));
     assert_pending!(late.poll());
-    let (first, respond) = handle.next_request().await.unwrap();
+    let (first, respond) = next(&mut handle).await;
     state.refresh().await.unwrap();
     respond.send_response(answer(401));
     drop(first);
 
     // No flight, no wait: the replay is sent by this very poll.
     assert_pending!(late.poll());
-    let (replay, respond) = handle.next_request().await.unwrap();
+    let (replay, respond) = next(&mut handle).await;
     assert_eq!(token_of(&replay), Some("access-2"));
     assert_eq!(replay.extensions().get::<Attempt>().unwrap().generation().get(), 2);
     respond.send_response(answer(200));

@@ -14,7 +14,9 @@ use tower_refresh::{
     body::{BodyError, BodyErrorKind, NotReplayable, ReplayBody},
 };
 
-use crate::support::{Api, Auth, Play, answer, get, idle, mock, post, secs, token_of, tokens};
+use crate::support::{
+    Api, Auth, Play, answer, get, idle, mock, next, post, secs, token_of, tokens,
+};
 
 fn builder(auth: &Auth) -> RefreshStateBuilder {
     RefreshState::builder(auth.refresher()).tokens(tokens(1))
@@ -128,7 +130,7 @@ async fn i10_a_replay_takes_over_an_upload_that_still_runs() {
     service.ready().await.unwrap();
     let mut call = task::spawn(service.call(Request::post("/").body(source).unwrap()));
     assert_pending!(call.poll());
-    let (first, respond) = handle.next_request().await.unwrap();
+    let (first, respond) = next(&mut handle).await;
     let mut upload = first.into_body();
     send.send(Bytes::from("sent ")).await.unwrap();
     assert_eq!(upload.frame().await.unwrap().unwrap().into_data().unwrap(), "sent ");
@@ -139,7 +141,7 @@ async fn i10_a_replay_takes_over_an_upload_that_still_runs() {
     assert_pending!(call.poll());
     idle().await;
     assert_pending!(call.poll());
-    let (replay, respond) = handle.next_request().await.unwrap();
+    let (replay, respond) = next(&mut handle).await;
     assert!(stalled.is_woken());
     let ended = assert_ready!(stalled.poll()).unwrap().unwrap_err();
     assert_eq!(ended.kind(), BodyErrorKind::Superseded);
@@ -159,7 +161,7 @@ async fn i10_an_accepted_head_frees_what_was_kept_and_the_upload_goes_on() {
     service.ready().await.unwrap();
     let mut call = task::spawn(service.call(post("hello")));
     assert_pending!(call.poll());
-    let (request, respond) = handle.next_request().await.unwrap();
+    let (request, respond) = next(&mut handle).await;
     respond.send_response(answer(200));
     assert_ready!(call.poll()).unwrap();
     assert!(format!("{layer:?}").contains("used: 0"), "{layer:?}");
@@ -185,7 +187,7 @@ async fn i11_the_replay_has_the_same_head_and_the_response_passes() {
     service.ready().await.unwrap();
     let call = tokio::spawn(service.call(request));
     for (token, status, number) in [("access-1", 401, 1), ("access-2", 418, 2)] {
-        let (seen, respond) = handle.next_request().await.unwrap();
+        let (seen, respond) = next(&mut handle).await;
         assert_eq!(seen.method(), "PATCH");
         assert_eq!(seen.uri(), "https://example.com/path?query");
         assert_eq!(seen.version(), http::Version::HTTP_2);
@@ -216,7 +218,7 @@ async fn i11_own_authorization_is_left_alone() {
     request.headers_mut().insert("authorization", "Basic bWU6cHc=".parse().unwrap());
     service.ready().await.unwrap();
     let call = tokio::spawn(service.call(request));
-    let (seen, respond) = handle.next_request().await.unwrap();
+    let (seen, respond) = next(&mut handle).await;
     assert_eq!(seen.headers()["authorization"], "Basic bWU6cHc=");
     respond.send_response(answer(401));
     assert_eq!(call.await.unwrap().unwrap().status(), 401);
@@ -231,7 +233,7 @@ async fn i11_a_failed_refresh_gives_the_original_response_and_the_reason() {
     let (mut service, mut handle) = mock(&RefreshLayer::new(builder(&auth).build()));
     service.ready().await.unwrap();
     let call = tokio::spawn(service.call(post("hello")));
-    let (_, respond) = handle.next_request().await.unwrap();
+    let (_, respond) = next(&mut handle).await;
     let mut original = answer(401).map(|_| Full::from("who are you?"));
     original.headers_mut().insert("www-authenticate", "Bearer".parse().unwrap());
     respond.send_response(original);
@@ -266,7 +268,7 @@ async fn i12_the_replay_asks_for_readiness_of_its_own() {
     service.ready().await.unwrap();
     let mut call = task::spawn(service.call(post("hello")));
     assert_pending!(call.poll());
-    let (_, respond) = handle.next_request().await.unwrap();
+    let (_, respond) = next(&mut handle).await;
     respond.send_response(answer(401));
     assert_pending!(call.poll());
     idle().await;
@@ -276,7 +278,7 @@ async fn i12_the_replay_asks_for_readiness_of_its_own() {
     handle.allow(1);
     assert!(call.is_woken());
     assert_pending!(call.poll());
-    let (replay, respond) = handle.next_request().await.unwrap();
+    let (replay, respond) = next(&mut handle).await;
     assert_eq!(token_of(&replay), Some("access-2"));
     respond.send_response(answer(200));
     assert_eq!(call.await.unwrap().status(), 200);
@@ -339,7 +341,7 @@ async fn i13_the_header_is_sensitive_on_both_attempts() {
     service.ready().await.unwrap();
     let call = tokio::spawn(service.call(post("hello")));
     for status in [401, 200] {
-        let (seen, respond) = handle.next_request().await.unwrap();
+        let (seen, respond) = next(&mut handle).await;
         assert!(seen.headers()["authorization"].is_sensitive());
         assert!(!format!("{seen:?}").contains("access-"));
         respond.send_response(answer(status));

@@ -11,7 +11,7 @@ use tower_refresh::{
 
 use crate::{
     layer, serve, state,
-    support::{Auth, Play, answer, get, idle, mock, token_of, tokens},
+    support::{Auth, Play, answer, get, idle, mock, next, token_of, tokens},
 };
 
 #[tokio::test(start_paused = true)]
@@ -154,14 +154,14 @@ async fn each_request_uses_its_own_credential() {
         .collect();
     let mut seen: Vec<_> = Vec::new();
     for _ in 0..3 {
-        let (request, respond) = handle.next_request().await.unwrap();
+        let (request, respond) = next(&mut handle).await;
         let token = token_of(&request).unwrap().to_owned();
         // The second user's token still works.
         respond.send_response(answer(if token == "user-1" { 200 } else { 401 }));
         seen.push(token);
     }
     for _ in 0..2 {
-        let (request, respond) = handle.next_request().await.unwrap();
+        let (request, respond) = next(&mut handle).await;
         seen.push(token_of(&request).unwrap().to_owned());
         respond.send_response(answer(200));
     }

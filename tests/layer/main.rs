@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use tower_refresh::{RefreshLayer, RefreshState};
 
-use support::{Auth, MockHandle, Request, answer, tokens};
+use support::{Auth, MockHandle, Request, answer, next, tokens};
 
 fn state(auth: &Auth) -> Arc<RefreshState> {
     RefreshState::builder(auth.refresher()).tokens(tokens(1)).build()
@@ -35,7 +35,7 @@ fn layer(auth: &Auth) -> RefreshLayer {
 async fn serve(handle: &mut MockHandle, statuses: &[u16]) -> Vec<Request> {
     let mut seen = Vec::new();
     for status in statuses {
-        let (request, respond) = handle.next_request().await.unwrap();
+        let (request, respond) = next(handle).await;
         seen.push(request);
         respond.send_response(answer(*status));
     }

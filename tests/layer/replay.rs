@@ -21,7 +21,7 @@ use tower_refresh::{
 
 use crate::{
     layer, serve,
-    support::{Auth, Request, Response, answer, get, idle, mock, post, token_of},
+    support::{Auth, Request, Response, answer, get, idle, mock, next, post, token_of},
 };
 
 #[tokio::test(start_paused = true)]
@@ -39,7 +39,7 @@ async fn a_classifier_of_ones_own_decides() {
     assert_eq!(auth.count(), 0);
 
     let call = tokio::spawn(service.oneshot(get("/")));
-    let (_, respond) = handle.next_request().await.unwrap();
+    let (_, respond) = next(&mut handle).await;
     let mut stale = answer(200);
     stale.headers_mut().insert("x-stale", "1".parse().unwrap());
     respond.send_response(stale);
@@ -54,7 +54,7 @@ async fn a_scope_challenge_goes_to_the_caller() {
     let auth = Auth::new();
     let (service, mut handle) = mock(&layer(&auth));
     let call = tokio::spawn(service.oneshot(get("/")));
-    let (_, respond) = handle.next_request().await.unwrap();
+    let (_, respond) = next(&mut handle).await;
     let mut challenge = answer(401);
     challenge.headers_mut().insert(
         "www-authenticate",
@@ -73,7 +73,7 @@ async fn an_accepted_token_does_not_count_for_the_brake_and_an_error_proves_noth
         let (service, mut handle) = mock(&layer(&auth));
         for _ in 0..20 {
             let call = tokio::spawn(service.clone().oneshot(get("/")));
-            let (_, respond) = handle.next_request().await.unwrap();
+            let (_, respond) = next(&mut handle).await;
             respond.send_response(answer(401));
             idle().await;
             if !call.is_finished() {
@@ -115,9 +115,9 @@ async fn the_budget_is_shared_by_all_services_and_clones_of_a_layer() {
     let request = || http::Request::post("/").body(Full::from(body.clone())).unwrap();
 
     let first = tokio::spawn(one.clone().oneshot(request()));
-    let (_, respond_first) = handle_one.next_request().await.unwrap();
+    let (_, respond_first) = next(&mut handle_one).await;
     let second = tokio::spawn(two.oneshot(request()));
-    let (sent, respond) = handle_two.next_request().await.unwrap();
+    let (sent, respond) = next(&mut handle_two).await;
     assert_eq!(sent.into_body().collect().await.unwrap().to_bytes(), body.as_bytes());
     respond.send_response(answer(401));
     let response = second.await.unwrap().unwrap();
@@ -146,7 +146,7 @@ async fn an_upload_that_passes_the_cap_during_the_flight_is_not_replayed() {
     service.ready().await.unwrap();
     let mut call = task::spawn(service.call(http::Request::post("/").body(body).unwrap()));
     assert_pending!(call.poll());
-    let (request, respond) = handle.next_request().await.unwrap();
+    let (request, respond) = next(&mut handle).await;
     let mut upload = request.into_body();
     upload.frame().await.unwrap().unwrap();
     respond.send_response(answer(401).map(|_| Full::from("original")));
@@ -197,7 +197,7 @@ async fn the_callers_extensions_are_cloned_for_the_replay() {
     request.extensions_mut().insert(Shared(Arc::clone(&shared)));
     let call = tokio::spawn(service.oneshot(request));
     for status in [401, 200] {
-        let (mut request, respond) = handle.next_request().await.unwrap();
+        let (mut request, respond) = next(&mut handle).await;
         let Shared(counter) = request.extensions_mut().remove().expect("in both");
         counter.fetch_add(1, Ordering::SeqCst);
         assert!(request.extensions_mut().insert("left behind").is_none());

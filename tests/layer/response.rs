@@ -20,7 +20,7 @@ use tower_refresh::RefreshLayer;
 
 use crate::{
     layer,
-    support::{Auth, Play, Request, idle, post, secs, token_of},
+    support::{Auth, Play, Request, idle, next, post, secs, token_of},
 };
 
 /// Counts what is read of it, in KiB.
@@ -121,7 +121,7 @@ async fn it_is_not_read_before_a_replay_is_certain() {
     service.ready().await.unwrap();
     let mut call = task::spawn(service.call(post("")));
     assert_pending!(call.poll());
-    let (_, respond) = handle.next_request().await.unwrap();
+    let (_, respond) = next(&mut handle).await;
     let mut response =
         http::Response::new(Watched { left: 2, read: Arc::clone(&read), stalls: false });
     *response.status_mut() = StatusCode::UNAUTHORIZED;
@@ -133,7 +133,7 @@ async fn it_is_not_read_before_a_replay_is_certain() {
     idle().await;
     assert_pending!(call.poll());
     assert_eq!(read.load(Ordering::SeqCst), 2);
-    let (_, respond) = handle.next_request().await.unwrap();
+    let (_, respond) = next(&mut handle).await;
     respond.send_response(http::Response::new(Watched { left: 0, read, stalls: false }));
     assert_ready!(call.poll()).unwrap();
 }

@@ -7,7 +7,7 @@ use tower_refresh::{FailureKind, RefreshFailure, RefreshLayer, RefreshState};
 
 use crate::{
     layer, serve, state,
-    support::{Api, Auth, get, idle, mock, post, secs, token_of, tokens},
+    support::{Api, Auth, get, idle, mock, next, post, secs, token_of, tokens},
 };
 
 /// A service that keeps a token for its own use must notice every change of it.
@@ -84,7 +84,7 @@ async fn an_error_of_either_attempt_passes() {
         if !first {
             serve(&mut handle, &[401]).await;
         }
-        let (_, respond) = handle.next_request().await.unwrap();
+        let (_, respond) = next(&mut handle).await;
         respond.send_error("connection reset");
         let error = call.await.unwrap().unwrap_err();
         assert_eq!(error.to_string(), "connection reset");

@@ -14,11 +14,12 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header::AUTHORIZATION};
 use http_body_util::{BodyExt, Full};
+use tokio::time::timeout;
 use tower::{Layer, Service};
 use tower_refresh::{Refresh, RefreshLayer, body::ReplayBody};
 use tower_test::mock;
 
-use super::Gate;
+use super::{Gate, secs};
 
 pub(crate) type Body = Full<Bytes>;
 pub(crate) type Request = http::Request<ReplayBody<Body>>;
@@ -29,6 +30,15 @@ pub(crate) type MockHandle = mock::Handle<Request, Response>;
 pub(crate) fn mock(layer: &RefreshLayer) -> (Refresh<Mock>, MockHandle) {
     let (mock, handle) = mock::pair();
     (layer.layer(mock), handle)
+}
+
+/// The next request that reaches a mock. A test in which none does must fail, and
+/// not hang: paused time runs to this end when all are idle.
+pub(crate) async fn next<Req, Res>(
+    handle: &mut mock::Handle<Req, Res>,
+) -> (Req, mock::SendResponse<Res>) {
+    let next = timeout(secs(600), handle.next_request()).await;
+    next.expect("no request comes").expect("the service is gone")
 }
 
 pub(crate) fn answer(status: u16) -> Response {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
+
+use super::secs;
 
 /// Open at first. Works across runtimes.
 #[derive(Clone)]
@@ -31,9 +33,12 @@ impl Gate {
         *self.0.arrived.borrow()
     }
 
-    /// Waits until so many have come here in all.
+    /// Waits until so many have come here in all; not for ever, so that a test fails
+    /// rather than hangs.
     pub(crate) async fn arrived(&self, count: usize) {
-        self.0.arrived.subscribe().wait_for(|arrived| *arrived >= count).await.unwrap();
+        let mut arrived = self.0.arrived.subscribe();
+        let come = timeout(secs(600), arrived.wait_for(|arrived| *arrived >= count)).await;
+        come.expect("nobody comes").unwrap();
     }
 
     pub(crate) async fn pass(&self) {

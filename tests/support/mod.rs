@@ -14,7 +14,9 @@ use tokio::time::sleep;
 use tower_refresh::{FailureKind, RefreshFailure, Tokens};
 
 pub(crate) use self::{
-    api::{Api, Body, Mock, MockHandle, Request, Response, answer, get, mock, post, token_of},
+    api::{
+        Api, Body, Mock, MockHandle, Request, Response, answer, get, mock, next, post, token_of,
+    },
     auth::{Auth, Play},
     gate::Gate,
     store::{Fault, Op, Store},
