@@ -1,5 +1,7 @@
 //! Clocks, and what is made of their readings.
 
+#![allow(dead_code, reason = "no bench needs all of it")]
+
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -11,13 +13,11 @@ pub(crate) fn now() -> Instant {
 }
 
 /// What this thread has used of its processor. Others that use it meanwhile do not count.
-#[allow(dead_code, reason = "not every bench has threads of its own")]
 pub(crate) fn thread_cpu() -> Duration {
     read(ClockId::ThreadCPUTime)
 }
 
 /// What this process has used of the processors, on all threads and in the kernel.
-#[allow(dead_code, reason = "not every bench has a process of its own")]
 pub(crate) fn process_cpu() -> Duration {
     read(ClockId::ProcessCPUTime)
 }
