@@ -1,5 +1,7 @@
 //! Clocks, and what is made of their readings.
 
+#![allow(dead_code, reason = "no bench needs all of it")]
+
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -11,13 +13,11 @@ pub(crate) fn now() -> Instant {
 }
 
 /// What this thread has used of its processor. Others that use it meanwhile do not count.
-#[allow(dead_code, reason = "not every bench has threads of its own")]
 pub(crate) fn thread_cpu() -> Duration {
     read(ClockId::ThreadCPUTime)
 }
 
 /// What this process has used of the processors, on all threads and in the kernel.
-#[allow(dead_code, reason = "not every bench has a process of its own")]
 pub(crate) fn process_cpu() -> Duration {
     read(ClockId::ProcessCPUTime)
 }
@@ -30,4 +30,9 @@ fn read(clock: ClockId) -> Duration {
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The least one: what others on the machine do only ever adds to a time.
+pub(crate) fn least(values: Vec<f64>) -> f64 {
+    values.into_iter().fold(f64::INFINITY, f64::min)
 }

@@ -5,6 +5,8 @@
 //! instructions. Each count is taken with `N` and with `2 N` iterations; the
 //! difference divided by `N` is what one iteration costs, without the start.
 
+#![allow(dead_code, reason = "not every bench counts allocations")]
+
 use std::process::Command;
 
 /// What one iteration costs.
