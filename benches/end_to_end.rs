@@ -106,7 +106,7 @@ fn times(protocol: &str, address: &str) -> Vec<f64> {
 /// Instructions a request, in the order of [`NAMES`]. How many requests are found
 /// ready at one time differs from run to run, hence the median of several.
 fn instructions(protocol: &str, address: &str) -> Vec<f64> {
-    const ROUNDS: usize = 5;
+    const ROUNDS: usize = 3;
     let mut counts = vec![Vec::new(); NAMES.len()];
     for _ in 0..ROUNDS {
         for (i, counts) in counts.iter_mut().enumerate() {

@@ -3,7 +3,10 @@
 //! `HeaderMap::clone` costs two allocations and one more for each value that is not
 //! shared yet, on every request, for the sake of the few that are replayed. Here
 //! names and values are written one after the other into one block, and a map is
-//! built from it only when it is needed.
+//! built from it only when it is needed. The block of a request that is done serves
+//! the thread's next one.
+
+use std::{cell::Cell, mem};
 
 use http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
@@ -18,8 +21,18 @@ pub(crate) struct Head {
     extensions: Extensions,
     /// For each header: both lengths and whether it is sensitive (8 bytes), name,
     /// value.
-    headers: Vec<u8>,
+    headers: Block,
 }
+
+struct Block(Vec<u8>);
+
+thread_local! {
+    /// What the last head that was dropped on this thread has left.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// A larger block is not kept: nobody knows how long the thread goes on.
+const LARGEST_SPARE: usize = 4 << 10;
 
 /// The bit beside the lengths that marks a value sensitive.
 const SENSITIVE: u64 = 1 << 63;
@@ -32,10 +45,14 @@ const MOST: usize = (1 << 31) - 1;
 impl Head {
     /// `None` if a header is longer than anything that can be sent (2 GiB).
     pub(crate) fn save(parts: &Parts) -> Option<Self> {
+        let mut block = Block::take();
         let size = |(name, value): (&HeaderName, &HeaderValue)| {
             LENGTHS + name.as_str().len() + value.len()
         };
-        let mut headers = Vec::with_capacity(parts.headers.iter().map(size).sum());
+        let Block(headers) = &mut block;
+        if headers.capacity() == 0 {
+            headers.reserve_exact(parts.headers.iter().map(size).sum());
+        }
         for (name, value) in &parts.headers {
             let (name, sensitive) = (name.as_str().as_bytes(), value.is_sensitive());
             let value = value.as_bytes();
@@ -48,7 +65,7 @@ impl Head {
             uri: parts.uri.clone(),
             version: parts.version,
             extensions: parts.extensions.clone(),
-            headers,
+            headers: block,
         })
     }
 
@@ -64,13 +81,32 @@ impl Head {
 
     fn header_map(&self) -> HeaderMap {
         let mut map = HeaderMap::new();
-        let mut rest = self.headers.as_slice();
+        let mut rest = self.headers.0.as_slice();
         while let Some((name, value, left)) = next(rest) {
             rest = left;
             map.append(name, value);
         }
         debug_assert!(rest.is_empty());
         map
+    }
+}
+
+impl Block {
+    /// An empty one, which may have room.
+    fn take() -> Self {
+        // A thread that ends has none.
+        Self(SPARE.try_with(Cell::take).unwrap_or_default())
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let mut block = mem::take(&mut self.0);
+        if (1..=LARGEST_SPARE).contains(&block.capacity()) {
+            block.clear();
+            // As above: then it is freed.
+            let _ = SPARE.try_with(|spare| spare.set(block));
+        }
     }
 }
 
