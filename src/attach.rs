@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION, request::Parts};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{AUTHORIZATION, Entry},
+    request::Parts,
+};
 
 use crate::tokens::{Credential, Generation, header};
 
@@ -72,19 +76,29 @@ impl Attach {
     }
 
     /// Puts the token on a request; `value` is what [`value`](Self::value) said.
+    /// `false`, and nothing done, if the request has brought credentials of its own.
     pub(crate) fn apply(
         &self,
         parts: &mut Parts,
         credential: &Credential,
         value: Option<&HeaderValue>,
-    ) {
+    ) -> bool {
         match (self, value) {
+            // One look at the map does both.
+            (Self::Header { name, .. }, Some(value)) if *name == AUTHORIZATION => {
+                match parts.headers.entry(AUTHORIZATION) {
+                    Entry::Vacant(entry) => entry.insert(value.clone()),
+                    Entry::Occupied(_) => return false,
+                };
+            }
+            _ if self.is_taken(&parts.headers) => return false,
             (Self::Header { name, .. }, Some(value)) => {
                 parts.headers.insert(name, value.clone());
             }
             (Self::Header { .. }, None) => {}
             (Self::With(attach), _) => attach(parts, credential),
         }
+        true
     }
 
     /// Whether the request has brought credentials of its own.

@@ -52,18 +52,20 @@ impl Config {
     }
 
     /// Puts on a request what an attempt carries; `value` is what
-    /// [`Attach::value`] said.
+    /// [`Attach::value`] said. `false`, and nothing done, if the request has brought
+    /// credentials of its own.
     pub(crate) fn dress(
         &self,
         parts: &mut Parts,
         credential: &Credential,
         value: Option<&HeaderValue>,
         number: u8,
-    ) {
-        self.attach.apply(parts, credential, value);
-        if self.mark_attempts {
+    ) -> bool {
+        let attached = self.attach.apply(parts, credential, value);
+        if attached && self.mark_attempts {
             parts.extensions.insert(Attempt::new(number, credential.generation()));
         }
+        attached
     }
 
     pub(crate) fn judge(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {

@@ -60,6 +60,7 @@ pin_project! {
         Sent { #[pin] future: F },
         Refused { wait: Wait, response: Option<Response<ResBody>> },
         Slow { slow: Box<Slow<S, B, ResBody>> },
+        Over,
     }
 }
 
@@ -132,16 +133,20 @@ where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
-    /// Judges an attempt's response.
-    fn judge<ResBody: Body>(&mut self, response: Response<ResBody>) -> Next<S, B, ResBody> {
+    /// Whether this response is one to refresh and replay for.
+    fn is_challenge<ResBody>(&self, response: &Response<ResBody>) -> bool {
         match self.own.config.judge(response.status(), response.headers()) {
             Verdict::Accept => {
                 self.state().accepted(self.generation);
-                return self.give_up(response, None);
+                false
             }
-            Verdict::Challenge if self.number == Self::FIRST => {}
-            Verdict::Challenge | Verdict::NotOurs => return self.give_up(response, None),
+            Verdict::NotOurs => false,
+            Verdict::Challenge => self.number == Self::FIRST,
         }
+    }
+
+    /// The first attempt's token was refused.
+    fn challenged<ResBody: Body>(&mut self, response: Response<ResBody>) -> Next<S, B, ResBody> {
         let answer = self.state().challenge(self.generation);
         if let Answer::Refuse(failure) = &answer {
             self.refused = Some(Box::new(failure.clone()));
@@ -226,26 +231,28 @@ where
         Request::from_parts(parts, body)
     }
 
-    /// The response is the caller's, with the reasons if there are any.
+    /// The response is the caller's, with the reasons why nothing was done.
     fn give_up<ResBody>(
         &mut self,
         mut response: Response<ResBody>,
         reason: Option<NotReplayable>,
     ) -> Next<S, B, ResBody> {
-        self.replay.release();
-        if let Some(failure) = self.refused.take() {
-            tracing::debug!(
-                generation = self.generation.get(),
-                reason = failure.kind().as_str(),
-                "not refreshed"
-            );
-            response.extensions_mut().insert(*failure);
-        }
+        self.finish(&mut response);
         if let Some(reason) = reason {
             tracing::debug!(generation = self.generation.get(), %reason, "not replayed");
             response.extensions_mut().insert(reason);
         }
         Next::Return(response)
+    }
+
+    /// Frees what was kept, and says if the token could not be refreshed.
+    fn finish<ResBody>(&mut self, response: &mut Response<ResBody>) {
+        self.replay = Replay::never(NotReplayable::Released);
+        if let Some(failure) = self.refused.take() {
+            let (generation, reason) = (self.generation.get(), failure.kind().as_str());
+            tracing::debug!(generation, reason, "not refreshed");
+            response.extensions_mut().insert(*failure);
+        }
     }
 }
 
@@ -293,10 +300,18 @@ where
         loop {
             let next = match (this.state.as_mut().project(), &mut *this.exchange) {
                 (StateProjection::Sent { future }, exchange) => {
-                    let response = ready!(future.poll(cx))?;
+                    let mut response = ready!(future.poll(cx))?;
                     match exchange {
-                        Some(exchange) => exchange.judge(response),
-                        None => Next::Return(response),
+                        Some(exchange) if exchange.is_challenge(&response) => {
+                            exchange.challenged(response)
+                        }
+                        Some(exchange) => {
+                            // First the attempt: it may hold the other end of the body.
+                            this.state.set(State::Over);
+                            exchange.finish(&mut response);
+                            return Poll::Ready(Ok(response));
+                        }
+                        None => return Poll::Ready(Ok(response)),
                     }
                 }
                 (StateProjection::Refused { wait, response }, Some(exchange)) => {
@@ -308,7 +323,7 @@ where
                     this.state.set(State::Sent { future });
                     continue;
                 }
-                (_, None) => gone(),
+                (StateProjection::Over, _) | (_, None) => gone(),
             };
             // Setting the state drops the first attempt's future: nothing of it is
             // held while a flight is awaited.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Buf;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, request::Parts};
 use http_body::Body;
 use tokio::time::Instant;
 use tower_service::Service;
@@ -74,27 +74,31 @@ impl Pass {
             && self.early.is_none_or(|early| Instant::now() < early)
     }
 
-    /// The token to send a request with now, or a wait for it. A failure comes with
-    /// what there is.
-    fn get<'a>(
+    /// The token, if it is good to send a request with.
+    fn good<'a>(
+        slot: &'a mut Option<Self>,
+        config: &Config,
+        state: &RefreshState,
+        kept: bool,
+    ) -> Option<&'a Self> {
+        let pass = slot.get_or_insert_with(|| Self::read(config, state, kept));
+        pass.holds(state).then_some(pass)
+    }
+
+    /// What to do without a good one: send with what there is, perhaps for a reason
+    /// to be told, or wait.
+    fn ask<'a>(
         slot: &'a mut Option<Self>,
         config: &Config,
         state: &Arc<RefreshState>,
         kept: bool,
     ) -> Result<(&'a Self, Option<Box<RefreshFailure>>), Wait> {
-        let pass = slot.get_or_insert_with(|| Self::read(config, state, kept));
-        if pass.holds(state) {
-            return Ok((pass, None));
-        }
         let refused = match state.admit() {
             Answer::Go => None,
             Answer::Refuse(failure) => Some(Box::new(failure)),
             Answer::Wait(ticket) => return Err(Wait::new(Arc::clone(state), ticket)),
         };
-        if pass.signal != state.signal() {
-            *pass = Self::read(config, state, kept);
-        }
-        Ok((pass, refused))
+        Ok((slot.insert(Self::read(config, state, kept)), refused))
     }
 }
 
@@ -144,7 +148,7 @@ where
         // Whose token? Perhaps nobody's: then the request passes as it is.
         let mut found = None;
         let state = match &config.source {
-            _ if config.attach.is_taken(&parts.headers) || !config.allows(&parts.uri) => None,
+            _ if !config.allows(&parts.uri) => None,
             Source::One(state) => Some(state),
             Source::PerRequest(source) => {
                 found = source.credential(&parts);
@@ -152,39 +156,62 @@ where
             }
         };
         let Some(state) = state else {
-            return ResponseFuture::untouched(
-                inner.call(Request::from_parts(parts, ReplayBody::plain(body))),
-            );
+            return untouched(inner, parts, body);
         };
         let mut once = None;
-        let (pass, kept) = match config.source {
+        let (slot, kept) = match config.source {
             Source::One(_) => (pass, *kinship == Kinship::Settled),
             Source::PerRequest(_) => (&mut once, false),
         };
 
         let head = if config.may_replay(&parts) { Head::save(&parts) } else { None };
-        let (body, replay) = match &head {
+        let keep = |body| match &head {
             Some(_) => K::keep(body, config.cap, &config.budget),
             None => (ReplayBody::plain(body), Replay::never(NotReplayable::Forbidden)),
         };
-        match Pass::get(pass, config, state, kept) {
-            Ok((pass, refused)) => {
-                let credential = &pass.credential;
-                config.dress(&mut parts, credential, pass.value.as_ref(), Exchange::<S, B>::FIRST);
-                let future = inner.call(Request::from_parts(parts, body));
-                let sent_with = (credential.generation(), refused);
-                let exchange = Exchange::new(Arc::clone(own), found, head, replay, sent_with);
-                ResponseFuture::sent(future, exchange)
+        let (pass, refused) = match Pass::good(slot, config, state, kept) {
+            Some(pass) => (pass, None),
+            // Asking may start a refresh, for which a request that does not want the
+            // token is no reason.
+            None if config.attach.is_taken(&parts.headers) => {
+                return untouched(inner, parts, body);
             }
-            Err(wait) => {
-                // Nobody waits for a token while holding a service that is ready.
-                *inner = own.service();
-                let sent_with = (Generation::ZERO, None);
-                let exchange = Exchange::new(Arc::clone(own), found, head, replay, sent_with);
-                ResponseFuture::waiting(wait, Request::from_parts(parts, body), exchange)
-            }
+            None => match Pass::ask(slot, config, state, kept) {
+                Ok(admitted) => admitted,
+                Err(wait) => {
+                    // Nobody waits for a token while holding a service that is ready.
+                    *inner = own.service();
+                    let (body, replay) = keep(body);
+                    let sent_with = (Generation::ZERO, None);
+                    let exchange = Exchange::new(Arc::clone(own), found, head, replay, sent_with);
+                    return ResponseFuture::waiting(
+                        wait,
+                        Request::from_parts(parts, body),
+                        exchange,
+                    );
+                }
+            },
+        };
+        let (credential, value) = (&pass.credential, pass.value.as_ref());
+        if !config.dress(&mut parts, credential, value, Exchange::<S, B>::FIRST) {
+            return untouched(inner, parts, body);
         }
+        let (body, replay) = keep(body);
+        let future = inner.call(Request::from_parts(parts, body));
+        let sent_with = (credential.generation(), refused);
+        let exchange = Exchange::new(Arc::clone(own), found, head, replay, sent_with);
+        ResponseFuture::sent(future, exchange)
     }
+}
+
+/// Sends a request as it is.
+fn untouched<S, B, ResBody>(inner: &mut S, parts: Parts, body: B) -> ResponseFuture<S, B, ResBody>
+where
+    S: Service<Request<ReplayBody<B>>, Response = Response<ResBody>>,
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    ResponseFuture::untouched(inner.call(Request::from_parts(parts, ReplayBody::plain(body))))
 }
 
 impl<S: Clone, K> Clone for Refresh<S, K> {

@@ -155,6 +155,9 @@ impl<B> Keeper<B> {
 
 impl<B> Drop for Keeper<B> {
     fn drop(&mut self) {
-        self.release();
+        // Mostly the first attempt is over by now, and all goes with the core.
+        if Arc::strong_count(&self.0) > 1 {
+            self.release();
+        }
     }
 }
