@@ -148,6 +148,7 @@ fn print(title: &str, times: &[f64], costs: Option<&[Cost]>) {
 fn two_threads() {
     const COUNT: u64 = 20_000;
     const AT_ONCE: f64 = 0.9;
+    const ENOUGH: usize = 20;
     const SIZES: [(&str, Size); 2] = [("none", Size::None), ("1 KiB", Size::OneKib)];
     println!("two threads at once, a credential shared over one for each\n");
     println!("| contestant | body | whole call | above the bare service | rounds |");
@@ -179,11 +180,16 @@ fn two_threads() {
             let (shared, apart) = (least(shared), least(apart));
             let (none, nothing) = *bare.get_or_insert((shared, apart));
             let above = (shared - none) / (apart - nothing);
-            let above = if name == BARE { String::new() } else { format!("{above:.2}") };
-            println!("| {name} | {title} | {:.2} | {above} | {rounds} |", shared / apart);
+            let whole = shared / apart;
+            match (rounds, name) {
+                (0..ENOUGH, _) => println!("| {name} | {title} | ? | ? | {rounds} |"),
+                (_, BARE) => println!("| {name} | {title} | {whole:.2} | | {rounds} |"),
+                _ => println!("| {name} | {title} | {whole:.2} | {above:.2} | {rounds} |"),
+            }
         }
     }
     println!("\n`rounds`: of {}, in how many both threads had a processor.", 3 * ROUNDS);
+    println!("`?`: in too few; to be repeated on a machine that does nothing else.");
 }
 
 /// Nanoseconds a request, and the share of the time that each thread really ran.
