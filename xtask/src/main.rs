@@ -45,9 +45,6 @@ fn main() -> ExitCode {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let status = Command::new(cargo)
             .args(arguments.split_whitespace())
-            // Some compilers trip over their own incremental state here
-            // ("Found unstable fingerprints").
-            .env("CARGO_INCREMENTAL", "0")
             .envs(variables.iter().copied())
             .status();
         match status {
