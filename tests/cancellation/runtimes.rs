@@ -7,7 +7,7 @@ use std::{
 
 use tokio::{
     runtime::{Builder, Runtime},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_test::{assert_pending, task};
 use tower_refresh::{FailureKind, RefreshState, WhileUnsaved};
@@ -19,6 +19,11 @@ use crate::{
 
 fn current_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Its result. What hangs must fail instead.
+fn or_hangs<T>(runtime: &Runtime, future: impl Future<Output = T>) -> T {
+    runtime.block_on(async { timeout(secs(60), future).await.expect("it hangs") })
 }
 
 #[test]
@@ -33,7 +38,7 @@ fn a_waiter_in_another_runtime_hears_of_the_shutdown_and_the_next_flight_works()
     });
     let blocked = thread::spawn({
         let state = Arc::clone(&state);
-        move || current_thread().block_on(state.refresh())
+        move || or_hangs(&current_thread(), state.refresh())
     });
     let mut waiter = task::spawn(state.refresh());
     assert_pending!(waiter.poll());
@@ -43,7 +48,7 @@ fn a_waiter_in_another_runtime_hears_of_the_shutdown_and_the_next_flight_works()
     drop(there);
 
     assert_eq!(kind(blocked.join().unwrap()), FailureKind::Shutdown);
-    assert_eq!(kind(here.block_on(waiter)), FailureKind::Shutdown);
+    assert_eq!(kind(or_hangs(&here, waiter)), FailureKind::Shutdown);
     auth.gate.open();
     assert_eq!(here.block_on(state.refresh()).unwrap().access_token(), Some("access-2"));
 }
