@@ -8,7 +8,7 @@ use tower_refresh::{
     FailureKind, FromExtensions, RefreshFailure, RefreshLayer, RefreshState, RefreshStateBuilder,
 };
 
-use crate::support::{Api, Auth, Play, Store, get, idle, kind, secs, tokens};
+use crate::support::{Api, Auth, Op, Play, Store, get, idle, kind, secs, tokens};
 
 fn builder(auth: &Auth) -> RefreshStateBuilder {
     RefreshState::builder(auth.refresher()).tokens(tokens(1))
@@ -32,6 +32,25 @@ async fn i6_rejected_stays_failed_until_new_tokens_are_set() {
     assert_eq!(state.token().await.unwrap().access_token(), Some("access-5"));
     assert_eq!(state.refresh().await.unwrap().access_token(), Some("access-2"));
     assert_eq!(auth.asked(), ["refresh-1", "refresh-5"]);
+}
+
+/// The answer is known: a dead credential costs its requests nothing, and its store
+/// neither.
+#[tokio::test(start_paused = true)]
+async fn i6_rejected_is_answered_at_once() {
+    let auth = Auth::new();
+    auth.next(Play::Reject);
+    let store = Store::with(tokens(1));
+    let state = RefreshState::builder(auth.refresher()).store(store.clone()).build();
+    let refused = state.token().await.unwrap().generation();
+    assert_eq!(kind(state.challenged(refused).await), FailureKind::Rejected);
+    let loads = store.count(Op::Load);
+    for _ in 0..3 {
+        let mut challenged = tokio_test::task::spawn(state.challenged(refused));
+        assert_eq!(kind(tokio_test::assert_ready!(challenged.poll())), FailureKind::Rejected);
+    }
+    idle().await;
+    assert_eq!(store.count(Op::Load), loads);
 }
 
 #[tokio::test(start_paused = true)]

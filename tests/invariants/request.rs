@@ -28,9 +28,11 @@ async fn i8_a_challenge_to_the_replay_goes_to_the_caller() {
     let api = Api::accepting("nothing");
     let service = RefreshLayer::new(builder(&auth).build()).layer(api.clone());
     let response = service.oneshot(post("hello")).await.unwrap();
+    idle().await;
     assert_eq!(response.status(), 401);
+    assert!(response.extensions().is_empty(), "nothing has failed but the server");
     assert_eq!(api.count(401), 2);
-    assert_eq!(auth.count(), 1);
+    assert_eq!(auth.count(), 1, "it starts no other refresh");
 }
 
 /// The refresher has a service of its own; the layer never sees its requests, so

@@ -190,8 +190,10 @@ async fn a_request_without_a_credential_passes_as_it_is() {
 /// One service instance, used for one credential and then for another.
 #[tokio::test(start_paused = true)]
 async fn a_service_keeps_no_token_of_the_request_before() {
-    let (one, two) = (state(&Auth::new()), state(&Auth::new()));
-    two.set(tokens(200)).await.unwrap();
+    let auth = Auth::new();
+    // Of the same generation.
+    let one = RefreshState::builder(auth.refresher()).tokens(tokens(1)).build();
+    let two = RefreshState::builder(auth.refresher()).tokens(tokens(200)).build();
     let (mut service, mut handle) = mock(&RefreshLayer::per_request(FromExtensions));
     for _ in 0..3 {
         for (state, token) in [(&one, "access-1"), (&two, "access-200")] {
