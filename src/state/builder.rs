@@ -140,7 +140,7 @@ impl RefreshStateBuilder {
             ),
             accepted: AtomicU64::new(0),
             replays: AtomicU64::new(0),
-            inner: Mutex::new(Inner { machine, waiters: Waiters::default() }),
+            inner: Mutex::new(Inner { machine, waiters: Waiters::default(), home: None }),
             current: watch::Sender::new(credential),
             tasks: watch::Sender::new(0),
             deadline,

@@ -32,7 +32,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::watch, task::unconstrained, time::Instant};
+use tokio::{
+    runtime::{self, Handle},
+    sync::watch,
+    task::unconstrained,
+    time::Instant,
+};
 
 pub use self::{
     builder::RefreshStateBuilder,
@@ -99,6 +104,8 @@ type DiscardHook = Arc<dyn Fn(Tokens) -> BoxFuture<'static, ()> + Send + Sync>;
 struct Inner {
     machine: Machine,
     waiters: Waiters,
+    /// The runtime that the flight runs in.
+    home: Option<runtime::Id>,
 }
 
 impl RefreshState {

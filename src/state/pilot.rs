@@ -25,7 +25,7 @@ use super::{
 use crate::{
     error::{BoxError, SaveError},
     store::Lease,
-    tokens::{Generation, Time},
+    tokens::{Generation, Time, Tokens},
 };
 
 /// Holds the flight: if it is dropped before the landing (its runtime is shut
@@ -95,7 +95,7 @@ impl Pilot {
     /// of it runs in this one task: between a refresher's answer and the machine's
     /// knowing of it there is no moment at which a runtime could shut down.
     async fn work(&self, step: Step, lease: &mut Option<Box<dyn Lease>>) -> Outcome {
-        let RefreshState { store, refresher, on_discard, .. } = &*self.state;
+        let RefreshState { store, on_discard, .. } = &*self.state;
         match step {
             Step::Lease => match catch(async { store.lease().await }).await {
                 Some(Ok(held)) => {
@@ -110,14 +110,14 @@ impl Pilot {
                 Some(Err(error)) => Outcome::Failed(error.into()),
                 None => Outcome::Failed(panicked()),
             },
-            Step::Redeem(_) if !lease.as_ref().is_some_and(|lease| lease.is_held()) => {
-                Outcome::Failed("the lease was lost".into())
+            Step::Redeem(tokens) => {
+                let held = || lease.as_ref().is_some_and(|lease| lease.is_held());
+                match catch_unwind(AssertUnwindSafe(held)) {
+                    Ok(true) => self.redeem(tokens).await,
+                    Ok(false) => Outcome::Failed("the lease was lost".into()),
+                    Err(_) => Outcome::Failed(panicked()),
+                }
             }
-            Step::Redeem(tokens) => match catch(async { refresher.refresh(tokens).await }).await {
-                Some(Ok(tokens)) => Outcome::Redeemed(tokens),
-                Some(Err(error)) => Outcome::Refused(error),
-                None => Outcome::Panicked,
-            },
             Step::Save { expected, record } => {
                 match catch(async { store.save(expected, record).await }).await {
                     Some(Ok(())) => Outcome::Saved,
@@ -144,6 +144,14 @@ impl Pilot {
                 Outcome::Done
             }
             Step::Land => Outcome::Done,
+        }
+    }
+
+    async fn redeem(&self, tokens: Option<Tokens>) -> Outcome {
+        match catch(async { self.state.refresher.refresh(tokens).await }).await {
+            Some(Ok(tokens)) => Outcome::Redeemed(tokens),
+            Some(Err(error)) => Outcome::Refused(error),
+            None => Outcome::Panicked,
         }
     }
 

@@ -7,7 +7,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::time::Instant;
+use tokio::{
+    runtime::Handle,
+    time::{Instant, Sleep, sleep_until},
+};
 
 use super::{RefreshState, machine::Ticket, policy, waiters::Place};
 use crate::{
@@ -23,12 +26,15 @@ pub(crate) struct Wait {
     ticket: Ticket,
     deadline: Instant,
     place: Option<Place>,
+    /// The flight keeps its waiters' deadlines, as long as its runtime runs. Whoever
+    /// waits in another one does not count on that.
+    clock: Option<Pin<Box<Sleep>>>,
 }
 
 impl Wait {
     pub(crate) fn new(state: Arc<RefreshState>, ticket: Ticket) -> Self {
         let deadline = policy::after(Instant::now(), state.deadline);
-        Self { state, ticket, deadline, place: None }
+        Self { state, ticket, deadline, place: None, clock: None }
     }
 }
 
@@ -57,9 +63,18 @@ impl Future for Wait {
             }
             None => {
                 let (place, stale) = inner.waiters.wait(this.place, this.deadline, cx.waker());
-                this.place = Some(place);
+                let home = inner.home;
                 drop(inner);
                 drop(stale);
+                if this.place.replace(place).is_none() {
+                    let here = Handle::try_current().ok().map(|handle| handle.id());
+                    let away = here.is_some() && here != home;
+                    this.clock = away.then(|| Box::pin(sleep_until(this.deadline)));
+                }
+                let over = |clock: &mut Pin<Box<Sleep>>| clock.as_mut().poll(cx).is_ready();
+                if this.clock.as_mut().is_some_and(over) {
+                    cx.waker().wake_by_ref();
+                }
                 return Poll::Pending;
             }
         };

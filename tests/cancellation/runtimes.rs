@@ -50,10 +50,9 @@ fn a_waiter_in_another_runtime_hears_of_the_shutdown_and_the_next_flight_works()
     assert_eq!(here.block_on(state.refresh()).unwrap().access_token(), Some("access-2"));
 }
 
-/// The waiters' deadlines are kept by the flight's task, and that stands still with
-/// a runtime that nobody drives, or whose only thread is blocked.
+/// A flight stands still with a runtime that nobody drives, or whose only thread is
+/// blocked.
 #[test]
-#[ignore = "a known limit: the flight's runtime has to run"]
 fn a_waiter_has_its_deadline_though_the_flights_runtime_stands_still() {
     let auth = Auth::new();
     auth.gate.close();
