@@ -21,7 +21,7 @@ use std::{
 };
 
 use bytes::Buf;
-use http::{Request, Response, request::Parts};
+use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -156,7 +156,7 @@ where
         match (answer, self.replay.replayable()) {
             (_, Err(reason)) => self.give_up(response, Some(reason)),
             (Answer::Refuse(_), Ok(())) => self.give_up(response, None),
-            (Answer::Go, Ok(())) => self.again(&self.state().current(), response),
+            (Answer::Go, Ok(())) => self.again(response),
             (Answer::Wait(ticket), Ok(())) => {
                 Next::Wait(Wait::new(Arc::clone(self.state()), ticket), response)
             }
@@ -170,7 +170,7 @@ where
         response: Response<ResBody>,
     ) -> Next<S, B, ResBody> {
         match outcome {
-            Ok(credential) => self.again(&credential, response),
+            Ok(_) => self.again(response),
             Err(failure) => {
                 self.refused = Some(Box::new(failure));
                 self.give_up(response, None)
@@ -178,26 +178,8 @@ where
         }
     }
 
-    /// The wait before the first attempt is over: it is sent with what there is.
-    fn admitted(
-        &mut self,
-        outcome: Result<Credential, RefreshFailure>,
-        request: Request<ReplayBody<B>>,
-    ) -> Request<ReplayBody<B>> {
-        let credential = outcome.unwrap_or_else(|failure| {
-            self.refused = Some(Box::new(failure));
-            self.state().current()
-        });
-        let (parts, body) = request.into_parts();
-        self.dress(parts, body, &credential)
-    }
-
     /// Sends the request once more, unless its body is not to be had any more.
-    fn again<ResBody: Body>(
-        &mut self,
-        credential: &Credential,
-        response: Response<ResBody>,
-    ) -> Next<S, B, ResBody> {
+    fn again<ResBody: Body>(&mut self, response: Response<ResBody>) -> Next<S, B, ResBody> {
         // While the upload still runs its connection is lost anyway.
         let reusable = self.replay.is_sent() && !response.body().is_end_stream();
         let replay = std::mem::replace(&mut self.replay, Replay::never(NotReplayable::Released));
@@ -208,9 +190,7 @@ where
         };
         self.number = Self::REPLAY;
         self.refused = None;
-        let request = self.dress(head.restore(), body, credential);
-        self.state().replayed();
-        tracing::debug!(generation = self.generation.get(), "replaying");
+        let request = Request::from_parts(head.restore(), body);
         Next::Replay(Box::new(if reusable {
             Slow::Drain { drain: Drain::new(response.into_body()), request }
         } else {
@@ -218,16 +198,19 @@ where
         }))
     }
 
-    fn dress(
-        &mut self,
-        mut parts: Parts,
-        body: ReplayBody<B>,
-        credential: &Credential,
-    ) -> Request<ReplayBody<B>> {
-        let config = &self.own.config;
-        let value = config.attach.value(credential, false);
-        config.dress(&mut parts, credential, value.as_ref(), self.number);
+    /// What an attempt carries is decided when it is sent: its service may have taken
+    /// long to be ready.
+    fn dress(&mut self, request: Request<ReplayBody<B>>) -> Request<ReplayBody<B>> {
+        let credential = self.state().current();
         self.generation = credential.generation();
+        if self.number == Self::REPLAY {
+            self.state().replayed();
+            tracing::debug!(generation = self.generation.get(), "replaying");
+        }
+        let config = &self.own.config;
+        let value = config.attach.value(&credential, false);
+        let (mut parts, body) = request.into_parts();
+        config.dress(&mut parts, &credential, value.as_ref(), self.number);
         Request::from_parts(parts, body)
     }
 
@@ -358,7 +341,8 @@ where
                     let Self::Gate { request, .. } = std::mem::replace(self, Self::Left) else {
                         gone()
                     };
-                    let request = exchange.admitted(outcome, request);
+                    // If there is no fresh token, it is sent with what there is.
+                    exchange.refused = outcome.err().map(Box::new);
                     *self = Self::Ready { service: exchange.own.service(), request };
                 }
                 Self::Drain { drain, .. } => {
@@ -374,7 +358,7 @@ where
                     else {
                         gone()
                     };
-                    return Poll::Ready(Ok(service.call(request)));
+                    return Poll::Ready(Ok(service.call(exchange.dress(request))));
                 }
                 Self::Left => gone(),
             }
