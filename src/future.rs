@@ -31,7 +31,7 @@ use crate::{
     classify::Verdict,
     config::Own,
     drain::Drain,
-    error::{BoxError, RefreshFailure},
+    error::{BoxError, FailureKind, RefreshFailure},
     head::Head,
     source::Source,
     state::{Answer, RefreshState, Wait},
@@ -157,10 +157,16 @@ where
             (_, Err(reason)) => self.give_up(response, Some(reason)),
             (Answer::Refuse(_), Ok(())) => self.give_up(response, None),
             (Answer::Go, Ok(())) => self.again(response),
+            // At the gate it has waited for this refresh already, as long as it may.
+            (Answer::Wait(_), Ok(())) if self.has_run_out() => self.give_up(response, None),
             (Answer::Wait(ticket), Ok(())) => {
                 Next::Wait(Wait::new(Arc::clone(self.state()), ticket), response)
             }
         }
+    }
+
+    fn has_run_out(&self) -> bool {
+        self.refused.as_ref().is_some_and(|failure| failure.kind() == FailureKind::Deadline)
     }
 
     /// The flight that a refused request has waited for is over.
