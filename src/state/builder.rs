@@ -3,7 +3,7 @@
 use std::{
     fmt,
     future::Future,
-    sync::{Arc, Mutex, atomic::AtomicU64},
+    sync::{Arc, Mutex, RwLock, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -141,7 +141,8 @@ impl RefreshStateBuilder {
             accepted: AtomicU64::new(0),
             replays: AtomicU64::new(0),
             inner: Mutex::new(Inner { machine, waiters: Waiters::default(), home: None }),
-            current: watch::Sender::new(credential),
+            current: RwLock::new(credential.clone()),
+            changes: watch::Sender::new(credential),
             tasks: watch::Sender::new(0),
             deadline,
             writes: Arc::default(),

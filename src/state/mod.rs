@@ -25,7 +25,7 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     task::Poll,
@@ -87,7 +87,11 @@ pub struct RefreshState {
     accepted: AtomicU64,
     replays: AtomicU64,
     inner: Mutex<Inner>,
-    current: watch::Sender<Credential>,
+    /// The machine's credential, for those who need nothing else.
+    current: RwLock<Credential>,
+    /// Its changes, told to others: their wakers run here, and their borrows block.
+    /// Never used under a lock.
+    changes: watch::Sender<Credential>,
     /// How many tasks of this state are under way: flights, sign-ins, sign-outs.
     tasks: watch::Sender<usize>,
     /// How long a caller waits at most.
@@ -171,14 +175,15 @@ impl RefreshState {
     /// without a token.
     #[must_use]
     pub fn current(&self) -> Credential {
-        self.current.borrow().clone()
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The watch channel: holds the current credential and signals each change of
-    /// it. Holding on to the receiver's borrow blocks a refresh; clone out of it.
+    /// it. Holding on to the receiver's borrow blocks whoever makes the next change, a
+    /// refresh or a sign-in; clone out of it.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Credential> {
-        self.current.subscribe()
+        self.changes.subscribe()
     }
 
     /// Signs in: stores these tokens and uses them from then on. Ends every
@@ -313,20 +318,36 @@ impl RefreshState {
         let changed = machine.credential().generation() != generation;
         let signal = machine.credential().generation().get() << 1 | u64::from(machine.closed());
         let news = changed || machine.failures() != failures;
-        let pilot =
-            (idle && machine.flight().is_some()).then(|| Pilot::new(Arc::clone(self), machine));
-        if changed {
-            self.current.send_replace(machine.credential().clone());
+        let launched = machine.flight().filter(|_| idle);
+        let pilot = launched.map(|flight| Pilot::new(Arc::clone(self), machine, flight));
+        let published = changed.then(|| machine.credential().clone());
+        if let Some(credential) = &published {
+            let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+            current.clone_from(credential);
         }
         let woken = news.then(|| inner.waiters.take_all());
         self.signal.store(signal, Ordering::Release);
         drop(inner);
 
+        if let Some(credential) = published {
+            self.announce(credential);
+        }
         woken.into_iter().flatten().for_each(|waker| waker.wake());
         if let Some(pilot) = pilot {
             pilot.spawn();
         }
         result
+    }
+
+    /// Two threads may come here in either order: what is older then is not told.
+    fn announce(&self, credential: Credential) {
+        self.changes.send_if_modified(|known| {
+            let newer = credential.generation() > known.generation();
+            if newer {
+                *known = credential;
+            }
+            newer
+        });
     }
 
     /// Runs a store operation when its turn has come, and to its end even if the
@@ -366,7 +387,11 @@ struct Task(Arc<RefreshState>);
 
 impl Task {
     fn begin(state: &Arc<RefreshState>) -> Self {
-        state.tasks.send_modify(|tasks| *tasks += 1);
+        // Under the state's lock, so nobody is woken: those who wait, wait for fewer.
+        state.tasks.send_if_modified(|tasks| {
+            *tasks += 1;
+            false
+        });
         Self(Arc::clone(state))
     }
 }

@@ -18,9 +18,10 @@ use tracing::{Instrument, Span, field};
 
 use super::{
     RefreshState, Task,
-    flight::{Outcome, Step},
+    flight::{Flight, Outcome, Step},
     machine::Machine,
     policy::after,
+    status::Trigger,
 };
 use crate::{
     error::{BoxError, SaveError},
@@ -32,6 +33,7 @@ use crate::{
 /// down, or there is none) everyone who waits is told.
 pub(super) struct Pilot {
     state: Arc<RefreshState>,
+    trigger: Trigger,
     base: Generation,
     failures: u64,
     span: Span,
@@ -40,24 +42,25 @@ pub(super) struct Pilot {
 }
 
 impl Pilot {
-    pub(super) fn new(state: Arc<RefreshState>, machine: &Machine) -> Self {
-        let base = machine.credential().generation();
-        let trigger = machine.flight().map_or("", |flight| flight.trigger().as_str());
-        let span = tracing::info_span!(
-            "refresh_flight",
-            trigger,
-            generation = base.get(),
-            outcome = field::Empty,
-            new_generation = field::Empty,
-            duration_ms = field::Empty,
-        );
+    /// Called under the state's lock.
+    pub(super) fn new(state: Arc<RefreshState>, machine: &Machine, flight: &Flight) -> Self {
+        let (base, failures) = (machine.credential().generation(), machine.failures());
         let _task = Task::begin(&state);
-        Self { state, base, failures: machine.failures(), span, landed: false, _task }
+        let (trigger, span) = (flight.trigger(), Span::none());
+        Self { state, trigger, base, failures, span, landed: false, _task }
     }
 
-    pub(super) fn spawn(self) {
+    pub(super) fn spawn(mut self) {
         // Without a runtime the pilot is dropped here, which tells the waiters.
         if let Ok(runtime) = Handle::try_current() {
+            self.span = tracing::info_span!(
+                "refresh_flight",
+                trigger = self.trigger.as_str(),
+                generation = self.base.get(),
+                outcome = field::Empty,
+                new_generation = field::Empty,
+                duration_ms = field::Empty,
+            );
             let span = self.span.clone();
             runtime.spawn(self.fly().instrument(span));
         }
@@ -128,7 +131,7 @@ impl Pilot {
             }
             Step::Pause { wait, generation } => {
                 let mut current = self.state.subscribe();
-                let mut changed = pin!(current.wait_for(|now| now.generation() != generation));
+                let mut changed = pin!(current.wait_for(|now| now.generation() > generation));
                 let mut over = pin!(sleep_until(after(Instant::now(), wait)));
                 poll_fn(|cx| match changed.as_mut().poll(cx) {
                     Poll::Ready(_) => Poll::Ready(()),
