@@ -185,9 +185,24 @@ impl Machine {
     /// is under way, unless somebody else has written since, or a sign-out came
     /// after the first `sign_outs`: the store's deletion follows then.
     pub(crate) fn signed_in(&mut self, record: &Record, sign_outs: u64, time: Time, jitter: f64) {
-        if sign_outs == self.sign_outs && record.generation > self.stored {
+        if sign_outs != self.sign_outs
+            || record.generation < self.stored
+            || record.generation <= self.credential.generation()
+        {
+            return;
+        }
+        if record.generation > self.stored {
             self.publish_record(record, time, jitter);
             self.forget();
+            return;
+        }
+        // A flight has read it already, to redeem it. That goes on, and what is known of
+        // it stays known; but nobody uses older tokens meanwhile.
+        let current = self.credential.generation();
+        self.publish_record(record, time, jitter);
+        self.fresh = false;
+        if let Some(flight) = self.flight.as_mut().filter(|flight| flight.base == current) {
+            flight.base = self.credential.generation();
         }
     }
 

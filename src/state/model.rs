@@ -364,6 +364,12 @@ impl World {
                     self.nodes[n].signed_out = false;
                 }
                 self.tell(n, |machine| machine.signed_in(&record, sign_outs, time, jitter));
+                // I5: whatever a flight has read meanwhile, older tokens are not used any more.
+                let machine = &self.nodes[n].machine;
+                let newest = self.store.generation == record.generation;
+                if newest && sign_outs == machine.sign_outs() {
+                    assert!(machine.credential().generation() >= record.generation, "passed over");
+                }
             }
             Write::Delete => {
                 self.let_go.extend(self.valid.iter().copied());
