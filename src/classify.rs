@@ -64,9 +64,11 @@ pub fn classify(status: StatusCode, headers: &HeaderMap) -> Verdict {
 fn asks_for_more(headers: &HeaderMap) -> bool {
     let mut asks = false;
     for value in headers.get_all(WWW_AUTHENTICATE) {
-        let Ok(value) = value.to_str() else { continue };
+        // The parser knows ASCII only, and a description may be in any language.
+        let ascii = |byte: &u8| if byte.is_ascii() { char::from(*byte) } else { '?' };
+        let value: String = value.as_bytes().iter().map(ascii).collect();
         // What cannot be parsed says nothing: the 401 alone counts then.
-        for challenge in ChallengeParser::new(value).map_while(Result::ok) {
+        for challenge in ChallengeParser::new(&value).map_while(Result::ok) {
             for (name, value) in &challenge.params {
                 if name.eq_ignore_ascii_case("error") {
                     match &*value.to_unescaped() {
@@ -82,12 +84,14 @@ fn asks_for_more(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn judge(status: u16, authenticate: &[&str]) -> Verdict {
         let mut headers = HeaderMap::new();
         for value in authenticate {
-            headers.append(WWW_AUTHENTICATE, value.parse().unwrap());
+            headers.append(WWW_AUTHENTICATE, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         classify(StatusCode::from_u16(status).unwrap(), &headers)
     }
@@ -118,6 +122,7 @@ mod tests {
             ],
             &["Basic realm=\"x\", Bearer error=insufficient_scope"],
             &["Basic realm=\"x\"", "Bearer error=\"insufficient_scope\""],
+            &["Bearer error=\"insufficient_scope\", error_description=\"zu wenig für dich\""],
         ] {
             assert_eq!(judge(401, authenticate), Verdict::NotOurs, "{authenticate:?}");
         }
