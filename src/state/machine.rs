@@ -338,11 +338,7 @@ impl Machine {
     /// been accepted, and stops refreshing when there were too many.
     fn strike(&mut self, accepted: bool, now: Instant) {
         let fresh = std::mem::take(&mut self.fresh);
-        if accepted {
-            self.strikes.clear();
-            return;
-        }
-        if !fresh {
+        if accepted || !fresh {
             return;
         }
         self.strikes.push_back(now);
