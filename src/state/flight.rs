@@ -352,7 +352,13 @@ impl Machine {
     /// The end, unless somebody waits for a refresh of what came between.
     pub(super) fn land(&mut self) -> Step {
         let (generation, dead) = (self.credential.generation(), self.is_dead());
+        let draining = self.draining;
         match &mut self.flight {
+            Some(flight) if flight.again && draining => {
+                self.flight = None;
+                self.note(RefreshFailure::new(FailureKind::Shutdown));
+                Step::Land
+            }
             Some(flight) if flight.again => {
                 let leased = flight.leased;
                 *flight = Flight::new(Trigger::Challenge, generation, dead);

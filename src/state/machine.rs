@@ -80,7 +80,7 @@ pub(crate) struct Machine {
     /// The last failure that waiters were told, and how many there were.
     pub(super) last_failure: Option<RefreshFailure>,
     pub(super) failures: u64,
-    draining: bool,
+    pub(super) draining: bool,
     /// Signed out here, while the store may still hold the tokens.
     signing_out: bool,
     sign_outs: u64,
