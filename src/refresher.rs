@@ -9,14 +9,17 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Redeems: gets new tokens from the authorization server.
 ///
-/// A closure from [`Tokens`] to a future is one. A refresher is called once a
-/// generation, in a task of its own, while the store's lease is held; no caller's
-/// cancellation reaches it. It must not send its request through the layer it
-/// serves (it would wait for itself), and should have a time limit of its own:
-/// the state never cuts it off, since the token may be spent already.
+/// A closure from [`Tokens`] to a future is one. A refresher is called for one
+/// generation at a time, in a task of its own, while the store's lease is held; no
+/// caller's cancellation reaches it. It must not send its request through the layer
+/// it serves (it would wait for itself), and should have a time limit of its own:
+/// the state never cuts it off, since the token may be spent already. Nor may it
+/// block its thread: the deadlines of those who wait are kept by the same task.
 ///
 /// If it panics, waiters get [`FailureKind::Panicked`](crate::FailureKind::Panicked)
-/// and the state cools down as after a transient failure.
+/// and the state cools down as after a transient failure. After both, it is called
+/// with the same tokens again: an answer that had come, but could not be read, is
+/// lost with the token it was given for.
 ///
 /// ```
 /// use tower_refresh::{RefreshError, RefreshState, Tokens};

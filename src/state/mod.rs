@@ -60,9 +60,10 @@ use crate::{
 /// callers ask at once, one refresh runs, in a task of its own: no caller's
 /// cancellation stops it, and each caller gets its outcome.
 ///
-/// The methods that may start a refresh or write to the store must be called
-/// within a tokio runtime with its time driver enabled; without one they fail with
-/// [`FailureKind::Shutdown`](crate::FailureKind::Shutdown) rather than panic.
+/// The methods that may start a refresh must be called within a tokio runtime with
+/// its time driver enabled; without one they fail with
+/// [`FailureKind::Shutdown`](crate::FailureKind::Shutdown) rather than panic. Without
+/// one, [`set`](Self::set) and [`clear`](Self::clear) end with their caller.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
