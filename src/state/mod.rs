@@ -326,6 +326,9 @@ impl RefreshState {
             let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
             current.clone_from(credential);
         }
+        if pilot.is_some() {
+            inner.home = Handle::try_current().ok().map(|runtime| runtime.id());
+        }
         let woken = news.then(|| inner.waiters.take_all());
         self.signal.store(signal, Ordering::Release);
         drop(inner);

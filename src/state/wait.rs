@@ -93,3 +93,26 @@ impl Drop for Wait {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio_test::{assert_pending, task};
+
+    use super::*;
+    use crate::{state::Answer, tokens::Tokens};
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_where_the_flight_runs_needs_no_clock() {
+        let state = RefreshState::builder(async |_: Tokens| pending().await)
+            .tokens(Tokens::new("refused"))
+            .build();
+        let Answer::Wait(ticket) = state.challenge(state.current().generation()) else {
+            panic!("no flight")
+        };
+        let mut wait = task::spawn(Wait::new(Arc::clone(&state), ticket));
+        assert_pending!(wait.poll());
+        assert!(wait.clock.is_none());
+    }
+}
