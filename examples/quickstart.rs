@@ -23,7 +23,7 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header::AUTHORIZATION};
 use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioIo},
@@ -37,12 +37,12 @@ type AnyError = Box<dyn Error + Send + Sync>;
 #[tokio::main]
 async fn main() -> Result<ExitCode, AnyError> {
     let options = Options::from_args()?;
-    let servers = Arc::new(Servers::new(options.late));
+    let servers = Arc::new(Servers::new(&options));
     let auth = serve(Arc::clone(&servers), token_endpoint).await?;
     let api = serve(Arc::clone(&servers), upload_endpoint).await?;
 
     // ---- What a user of the crate writes: who redeems ...
-    let plain = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let plain = Client::builder(TokioExecutor::new()).http2_only(true).build_http::<Full<Bytes>>();
     let state = RefreshState::builder(move |spent: Tokens| {
         let (client, uri) = (plain.clone(), format!("{auth}/token"));
         async move {
@@ -75,7 +75,7 @@ async fn main() -> Result<ExitCode, AnyError> {
     // ---- ... and one layer over any client.
     let client = ServiceBuilder::new()
         .layer(RefreshLayer::new(Arc::clone(&state)))
-        .service(Client::builder(TokioExecutor::new()).build_http());
+        .service(Client::builder(TokioExecutor::new()).http2_only(true).build_http());
 
     println!("{} requests are sent with a token that has just expired\n", options.requests);
     servers.expire_access_token();
@@ -98,13 +98,14 @@ async fn main() -> Result<ExitCode, AnyError> {
     let log = servers.log();
     log.draw(options.requests);
     let ok = statuses.get(&StatusCode::OK).copied().unwrap_or_default();
-    let unauthorized = statuses.get(&StatusCode::UNAUTHORIZED).copied().unwrap_or_default();
+    let unauthorized = log.unauthorized.len();
     let whole_once = (0..options.requests).all(|number| log.accepted.get(&number) == Some(&1));
     println!(
         "requests={} ok={ok} unauthorized={unauthorized} refreshes={} token_reuse={}",
         options.requests, log.refreshes, log.token_reuse
     );
     let as_promised = ok == options.requests
+        && unauthorized == options.requests
         && whole_once
         && log.damaged == 0
         && log.refreshes == 1
@@ -132,11 +133,11 @@ impl Options {
             match arg.as_str() {
                 "--late" => options.late = true,
                 "--requests" => {
-                    let number = args.next().ok_or("--requests takes a number")?;
-                    options.requests = number.parse().map_err(|_| "--requests takes a number")?;
-                    if options.requests == 0 {
-                        return Err("--requests takes a number from 1 on".into());
-                    }
+                    let number = args.next().and_then(|number| number.parse().ok());
+                    // More at once is too much for the one connection they share.
+                    options.requests = number
+                        .filter(|number| (1..=2000).contains(number))
+                        .ok_or("--requests takes a number from 1 to 2000")?;
                 }
                 other => {
                     return Err(format!(
@@ -145,6 +146,9 @@ impl Options {
                     .into());
                 }
             }
+        }
+        if options.late && options.requests < 2 {
+            return Err("--late takes at least two requests: one is late for the others".into());
         }
         Ok(options)
     }
@@ -159,7 +163,11 @@ fn body_of(number: usize) -> String {
 struct Servers {
     began: Instant,
     state: Mutex<ServerState>,
-    /// With `--late`: request 0 is answered only after a replay has succeeded.
+    /// How many requests have arrived with the expired token. The 401s wait until all
+    /// have, so that everyone is refused.
+    arrived: watch::Sender<usize>,
+    expected: usize,
+    /// With `--late`: request 0 is refused only after a replay has succeeded.
     late: bool,
     replayed: watch::Sender<bool>,
 }
@@ -189,9 +197,15 @@ struct Log {
 }
 
 impl Servers {
-    fn new(late: bool) -> Self {
-        let replayed = watch::Sender::new(false);
-        Self { began: Instant::now(), state: Mutex::default(), late, replayed }
+    fn new(options: &Options) -> Self {
+        Self {
+            began: Instant::now(),
+            state: Mutex::default(),
+            arrived: watch::Sender::new(0),
+            expected: options.requests,
+            late: options.late,
+            replayed: watch::Sender::new(false),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, ServerState> {
@@ -272,6 +286,10 @@ async fn upload_endpoint(
 
     let valid = !token.is_empty() && servers.state().access == token;
     let straggler = servers.late && number == 0 && !valid;
+    if !valid {
+        servers.arrived.send_modify(|arrived| *arrived += 1);
+        servers.arrived.subscribe().wait_for(|arrived| *arrived >= servers.expected).await?;
+    }
     if straggler {
         // Its 401 comes long after the refresh, when others have been replayed.
         servers.replayed.subscribe().wait_for(|replayed| *replayed).await?;
@@ -321,7 +339,10 @@ where
                     }
                 });
                 // A client that goes away is none of the server's business.
-                let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                let _ = http2::Builder::new(TokioExecutor::new())
+                    .max_concurrent_streams(None)
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
             });
         }
     });

@@ -2,8 +2,8 @@
 //!
 //! A [tower] layer that attaches an access token to requests. When the token is refused, or
 //! has run out, it is refreshed **once**, however many requests found out at the same time,
-//! and each of them is sent again with the new one. A rotated refresh token is never spent
-//! twice and never lost.
+//! and each of them is sent again with the new one. A rotated refresh token that has reached
+//! the process is never lost, and one that it has replaced is never spent again.
 //!
 //! - [`RefreshState`] is one credential: its tokens, its generation, the refresh under way.
 //!   It works without HTTP, too.

@@ -29,7 +29,8 @@ use crate::{
 /// [`RefreshLayer`](crate::RefreshLayer).
 ///
 /// Clones share the credential and may be used from many tasks. A clone that is
-/// kept and used again shares no counter with others on the hot path.
+/// kept and used again shares no counter with others on the hot path, but for the
+/// budget that requests with a body are charged to.
 pub struct Refresh<S, K = Tee> {
     inner: S,
     own: Arc<Own<S>>,

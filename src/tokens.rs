@@ -94,7 +94,7 @@ impl Tokens {
     #[must_use]
     pub fn new(access_token: impl Into<String>) -> Self {
         Self {
-            access_token: access_token.into().into(),
+            access_token: secret(access_token),
             refresh_token: None,
             expiry: None,
             extra: BTreeMap::new(),
@@ -105,7 +105,7 @@ impl Tokens {
     /// that was spent (RFC 6749, section 6).
     #[must_use]
     pub fn with_refresh_token(mut self, refresh_token: impl Into<String>) -> Self {
-        self.refresh_token = Some(refresh_token.into().into());
+        self.refresh_token = Some(secret(refresh_token));
         self
     }
 
@@ -128,7 +128,7 @@ impl Tokens {
     /// It is treated as a secret.
     #[must_use]
     pub fn with_extra(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.extra.insert(name.into(), value.into().into());
+        self.extra.insert(name.into(), secret(value));
         self
     }
 
@@ -330,6 +330,11 @@ impl fmt::Debug for Credential {
             .field("expires_at", &self.expires_at())
             .finish()
     }
+}
+
+/// A copy without spare room, which would be given back unwiped.
+fn secret(text: impl Into<String>) -> SecretString {
+    SecretString::from(Zeroizing::new(text.into()).as_str())
 }
 
 /// A sensitive header value in memory of its own, which is wiped with its last

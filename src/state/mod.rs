@@ -7,6 +7,7 @@
 //! | `machine.rs`, `flight.rs`, `saving.rs`, `policy.rs` | the decisions, pure |
 //! | `pilot.rs` | does what a flight's steps say, in a task of its own |
 //! | `waiters.rs`, `wait.rs` | who waits, and the waiting |
+//! | `writes.rs` | sign-in and sign-out |
 //! | `status.rs` | what an operator can read |
 
 mod builder;
@@ -20,22 +21,20 @@ mod saving;
 mod status;
 mod wait;
 mod waiters;
+mod writes;
 
 use std::{
     fmt,
-    future::{Future, poll_fn},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    task::Poll,
     time::Duration,
 };
 
 use tokio::{
     runtime::{self, Handle},
     sync::watch,
-    task::unconstrained,
     time::Instant,
 };
 
@@ -47,10 +46,10 @@ pub use self::{
 pub(crate) use self::{machine::Answer, wait::Wait};
 use self::{machine::Machine, pilot::Pilot, waiters::Waiters};
 use crate::{
-    error::{RefreshFailure, SaveError, StoreError},
+    error::RefreshFailure,
     refresher::{BoxFuture, Refresher},
-    store::{Record, TokenStore},
-    tokens::{Credential, Generation, Time, Tokens},
+    store::TokenStore,
+    tokens::{Credential, Generation, Tokens},
 };
 
 /// One credential: its tokens, generation, flight and failure.
@@ -187,62 +186,6 @@ impl RefreshState {
         self.changes.subscribe()
     }
 
-    /// Signs in: stores these tokens and uses them from then on. Ends every
-    /// failure. A refresh under way is superseded: its result is discarded.
-    ///
-    /// Goes on when the caller is cancelled. Returns the new generation.
-    ///
-    /// # Errors
-    ///
-    /// The store could not write. The credential is as it was, unless the store
-    /// did write: then the next refresh finds it there.
-    pub async fn set(self: &Arc<Self>, tokens: Tokens) -> Result<Generation, StoreError> {
-        let state = Arc::clone(self);
-        let sign_outs = self.lock().machine.sign_outs();
-        self.finish(async move {
-            let time = Time::now();
-            for _ in 0..MAX_CONFLICTS {
-                let held = state.store.load().await?;
-                let generation = state.current().generation().max(held.generation).next();
-                let record = Record { generation, tokens: Some(tokens.clone().absolute(time)) };
-                match state.store.save(held.generation, record).await {
-                    Ok(()) => {
-                        let record = Record { generation, tokens: Some(tokens) };
-                        return Ok(state.with(|machine| {
-                            machine.signed_in(&record, sign_outs, time, fastrand::f64());
-                            machine.credential().generation()
-                        }));
-                    }
-                    Err(SaveError::Conflict) => {}
-                    Err(SaveError::Failed(error)) => return Err(error),
-                }
-            }
-            Err(StoreError::new("others kept writing"))
-        })
-        .await
-    }
-
-    /// Signs out: from now on no request gets a token, and the store forgets its
-    /// tokens. A refresh under way is superseded: its result is discarded.
-    ///
-    /// Takes effect in this process on the first poll; the deletion goes on when
-    /// the caller is cancelled.
-    ///
-    /// # Errors
-    ///
-    /// The store could not delete. This process is signed out all the same, others
-    /// are not: call again.
-    pub async fn clear(self: &Arc<Self>) -> Result<(), StoreError> {
-        self.with(Machine::sign_out);
-        let state = Arc::clone(self);
-        self.finish(async move {
-            let generation = state.store.delete().await?;
-            state.with(|machine| machine.deleted(generation));
-            Ok(())
-        })
-        .await
-    }
-
     /// Graceful shutdown: starts no refresh from now on, and waits until the one
     /// under way has saved its tokens. If saving keeps failing this takes as long
     /// as that does; wrap it in a timeout. Cancel safe.
@@ -353,38 +296,7 @@ impl RefreshState {
             newer
         });
     }
-
-    /// Runs a store operation when its turn has come, and to its end even if the
-    /// caller goes away.
-    async fn finish<T: Send + 'static>(
-        self: &Arc<Self>,
-        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        // Polled here for its place in the queue: tasks may begin in any order.
-        let mut turn = Box::pin(unconstrained(Arc::clone(&self.writes).lock_owned()));
-        let first = poll_fn(|cx| Poll::Ready(turn.as_mut().poll(cx))).await;
-        let work = async move {
-            let _turn = match first {
-                Poll::Ready(turn) => turn,
-                Poll::Pending => turn.await,
-            };
-            work.await
-        };
-        let Ok(runtime) = Handle::try_current() else {
-            return work.await;
-        };
-        let task = Task::begin(self);
-        let done = runtime.spawn(async move {
-            let result = work.await;
-            drop(task);
-            result
-        });
-        done.await.unwrap_or_else(|_| Err(StoreError::new("the token store panicked")))
-    }
 }
-
-/// How often a sign-in starts over because somebody else was writing.
-const MAX_CONFLICTS: usize = 16;
 
 /// Counts as under way until it is dropped.
 struct Task(Arc<RefreshState>);
