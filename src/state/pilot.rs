@@ -4,14 +4,15 @@
 use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::{Pin, pin},
+    pin::pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::Poll,
     time::Duration,
 };
 
 use tokio::{
     runtime::Handle,
+    task::{AbortHandle, yield_now},
     time::{Instant, Sleep, sleep_until},
 };
 use tracing::{Instrument, Span, field};
@@ -38,6 +39,7 @@ pub(super) struct Pilot {
     failures: u64,
     span: Span,
     landed: bool,
+    keeper: Option<AbortHandle>,
     _task: Task,
 }
 
@@ -47,7 +49,7 @@ impl Pilot {
         let (base, failures) = (machine.credential().generation(), machine.failures());
         let _task = Task::begin(&state);
         let (trigger, span) = (flight.trigger(), Span::none());
-        Self { state, trigger, base, failures, span, landed: false, _task }
+        Self { state, trigger, base, failures, span, landed: false, keeper: None, _task }
     }
 
     pub(super) fn spawn(mut self) {
@@ -68,18 +70,16 @@ impl Pilot {
 
     async fn fly(mut self) {
         let begun = Instant::now();
-        let mut clock = pin!(sleep_until(self.next_deadline(begun)));
+        let clock = sleep_until(next_deadline(&self.state, begun));
+        let keeper = tokio::spawn(keep_deadlines(Arc::clone(&self.state), clock));
+        self.keeper = Some(keeper.abort_handle());
+        // The keeper first: what was spawned last may have to wait for this task.
+        yield_now().await;
         let mut lease = None;
         let mut step = Step::Lease;
         loop {
             tracing::debug!(step = step.name(), "flight");
-            let work = self.work(step, &mut lease);
-            let mut work = pin!(work);
-            let outcome = poll_fn(|cx| {
-                self.keep_deadlines(clock.as_mut(), cx);
-                work.as_mut().poll(cx)
-            })
-            .await;
+            let outcome = self.work(step, &mut lease).await;
             let time = Time::now();
             step = self.state.with(|machine| machine.advance(outcome, time, fastrand::f64()));
             if let Step::Land = step {
@@ -158,23 +158,6 @@ impl Pilot {
         }
     }
 
-    /// Wakes the waiters whose time is up. Those who come later have a later
-    /// deadline than any that is set here.
-    fn keep_deadlines(&self, mut clock: Pin<&mut Sleep>, cx: &mut Context<'_>) {
-        while clock.as_mut().poll(cx).is_ready() {
-            let now = Instant::now();
-            let due = self.state.lock().waiters.take_due(now);
-            due.into_iter().for_each(|waker| waker.wake());
-            clock.as_mut().reset(self.next_deadline(now));
-        }
-    }
-
-    fn next_deadline(&self, now: Instant) -> Instant {
-        // Never quite now, or a deadline of zero would spin.
-        let wait = self.state.deadline.max(Duration::from_millis(1));
-        self.state.lock().waiters.next_deadline().unwrap_or_else(|| after(now, wait))
-    }
-
     fn report(&self, begun: Instant) {
         let inner = self.state.lock();
         let generation = inner.machine.credential().generation();
@@ -195,10 +178,33 @@ impl Pilot {
 
 impl Drop for Pilot {
     fn drop(&mut self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.abort();
+        }
         if !self.landed {
             self.state.with(Machine::aborted);
         }
     }
+}
+
+/// Wakes the waiters whose time is up, for as long as the flight goes on. In a task of
+/// its own, for a refresher may block the flight's thread.
+async fn keep_deadlines(state: Arc<RefreshState>, clock: Sleep) {
+    let mut clock = pin!(clock);
+    loop {
+        clock.as_mut().await;
+        let now = Instant::now();
+        let due = state.lock().waiters.take_due(now);
+        due.into_iter().for_each(|waker| waker.wake());
+        // Those who come later have a later deadline than any that is set here.
+        clock.as_mut().reset(next_deadline(&state, now));
+    }
+}
+
+fn next_deadline(state: &RefreshState, now: Instant) -> Instant {
+    // Never quite now, or a deadline of zero would spin.
+    let wait = state.deadline.max(Duration::from_millis(1));
+    state.lock().waiters.next_deadline().unwrap_or_else(|| after(now, wait))
 }
 
 /// Runs a user's future. `None`: it panicked.

@@ -1,13 +1,13 @@
 //! Runtimes that go away while a flight runs.
 
-use std::{sync::Arc, thread};
+use std::{sync::Arc, thread, time::Duration};
 
 use tokio::{
     runtime::{Builder, Runtime},
     time::{sleep, timeout},
 };
 use tokio_test::{assert_pending, task};
-use tower_refresh::{FailureKind, RefreshState, WhileUnsaved};
+use tower_refresh::{FailureKind, RefreshState, Tokens, WhileUnsaved};
 
 use crate::{
     builder,
@@ -70,6 +70,34 @@ fn a_waiter_has_its_deadline_though_the_flights_runtime_stands_still() {
         assert!(waits.is_woken(), "it hangs");
         assert_eq!(kind(waits.await), FailureKind::Deadline);
     });
+}
+
+/// A refresher that blocks its thread, as a synchronous client does, on a runtime that
+/// has others.
+#[test]
+fn a_waiter_has_its_deadline_though_the_refresher_blocks_its_thread() {
+    let (done, blocks) = std::sync::mpsc::channel::<()>();
+    let blocks = Arc::new(std::sync::Mutex::new(blocks));
+    let state = RefreshState::builder(move |_: Tokens| {
+        let blocks = Arc::clone(&blocks);
+        async move {
+            let _ = blocks.lock().unwrap().recv();
+            Ok(tokens(2))
+        }
+    })
+    .tokens(tokens(1))
+    .deadline(Duration::from_millis(1))
+    .build();
+    let runtime = Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
+    let refused = or_hangs(&runtime, state.refresh());
+    assert_eq!(kind(refused), FailureKind::Deadline);
+    // What comes late is published all the same.
+    done.send(()).unwrap();
+    let published = runtime.block_on(async {
+        let mut changes = state.subscribe();
+        timeout(secs(60), changes.wait_for(|now| now.generation().get() == 2)).await.is_ok()
+    });
+    assert!(published);
 }
 
 /// Shut down while the save is under way: before the store was written, and after.
