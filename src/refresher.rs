@@ -13,8 +13,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// generation at a time, in a task of its own, while the store's lease is held; no
 /// caller's cancellation reaches it. It must not send its request through the layer
 /// it serves (it would wait for itself), and should have a time limit of its own:
-/// the state never cuts it off, since the token may be spent already. Nor may it
-/// block its thread: the deadlines of those who wait are kept by the same task.
+/// the state never cuts it off, since the token may be spent already. Nor should it
+/// block its thread: on a runtime that has no other, nobody's deadline is kept then.
 ///
 /// If it panics, waiters get [`FailureKind::Panicked`](crate::FailureKind::Panicked)
 /// and the state cools down as after a transient failure. After both, it is called
