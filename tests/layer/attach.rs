@@ -1,6 +1,6 @@
 //! What goes on a request: the token, where it may go, and whose it is.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use http::{HeaderName, request::Parts};
@@ -75,6 +75,22 @@ async fn credentials_of_its_own_leave_a_request_alone() {
         assert!(seen[0].extensions().get::<Attempt>().is_none());
         assert_eq!(call.await.unwrap().unwrap().status(), 401);
     }
+}
+
+/// Nor does it start a refresh that it has no use for, or wait for one.
+#[tokio::test(start_paused = true)]
+async fn a_request_with_credentials_of_its_own_does_not_wait_for_a_token() {
+    let auth = Auth::new();
+    let expired = tokens(1).with_expires_in(Duration::ZERO);
+    let state = RefreshState::builder(auth.refresher()).tokens(expired).build();
+    let (service, mut handle) = mock(&RefreshLayer::new(Arc::clone(&state)));
+    let mut request = get("/");
+    request.headers_mut().insert("authorization", "mine".parse().unwrap());
+    let call = tokio::spawn(service.oneshot(request));
+    serve(&mut handle, &[200]).await;
+    assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    assert_eq!(state.status().in_flight, None);
+    assert_eq!(auth.count(), 0);
 }
 
 #[tokio::test(start_paused = true)]
