@@ -342,13 +342,8 @@ impl Machine {
             return;
         }
         self.strikes.push_back(now);
-        while self
-            .strikes
-            .front()
-            .is_some_and(|at| now.duration_since(*at) > self.policy.brake_window)
-        {
-            self.strikes.pop_front();
-        }
+        let window = self.policy.brake_window;
+        self.strikes.retain(|at| now.duration_since(*at) <= window);
         if self.strikes.len() > self.policy.brake_after {
             self.strikes.clear();
             let until = after(now, self.policy.brake_pause);
