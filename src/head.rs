@@ -170,6 +170,20 @@ mod tests {
     }
 
     #[test]
+    fn nothing_of_one_request_comes_back_with_the_next() {
+        let with = |name: &'static str| {
+            let request = Request::builder().header(name, "value").body(()).unwrap();
+            request.into_parts().0
+        };
+        drop(Head::save(&with("x-first")));
+        let first = Head::save(&with("x-second")).unwrap();
+        // Two at once, and one after the other, all on one thread.
+        let second = Head::save(&with("x-third")).unwrap();
+        assert_eq!(first.restore().headers, with("x-second").headers);
+        assert_eq!(second.restore().headers, with("x-third").headers);
+    }
+
+    #[test]
     fn odd_uris_come_back() {
         for (method, uri) in
             [("OPTIONS", "*"), ("CONNECT", "example.com:443"), ("GET", "/"), ("GET", "/?q")]

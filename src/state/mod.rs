@@ -323,3 +323,21 @@ impl fmt::Debug for RefreshState {
         f.debug_struct("RefreshState").field("status", &self.status()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As when the thread that made the older change is overtaken on its way here.
+    #[test]
+    fn what_is_older_is_not_announced() {
+        let state = RefreshState::builder(async |_: Tokens| Ok(Tokens::new("unused"))).build();
+        let mut changes = state.subscribe();
+        state.announce(Credential::absent(Generation::new(2)));
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        state.announce(Credential::absent(Generation::new(1)));
+        assert!(!changes.has_changed().unwrap());
+        assert_eq!(changes.borrow().generation(), Generation::new(2));
+    }
+}
