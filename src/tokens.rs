@@ -17,6 +17,8 @@ use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use tokio::time::Instant;
 
+use crate::error::RefreshFailure;
+
 /// The number of a credential's current tokens. It grows with every change
 /// (refresh, sign-in, sign-out) and never goes back.
 ///
@@ -315,6 +317,11 @@ impl Credential {
     /// From when on it should be renewed ahead of its end.
     pub(crate) fn early(&self) -> Option<Instant> {
         self.0.access.as_ref()?.early
+    }
+
+    /// Itself, if it has a token.
+    pub(crate) fn present(self) -> Result<Self, RefreshFailure> {
+        if self.is_present() { Ok(self) } else { Err(RefreshFailure::signed_out()) }
     }
 
     pub(crate) fn is_present(&self) -> bool {

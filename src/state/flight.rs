@@ -351,28 +351,20 @@ impl Machine {
 
     /// The end, unless somebody waits for a refresh of what came between.
     pub(super) fn land(&mut self) -> Step {
-        let (generation, dead) = (self.credential.generation(), self.is_dead());
-        let draining = self.draining;
-        match &mut self.flight {
-            Some(flight) if flight.again && draining => {
-                self.flight = None;
-                self.note(RefreshFailure::new(FailureKind::Shutdown));
-                Step::Land
-            }
-            Some(flight) if flight.again => {
-                let leased = flight.leased;
-                *flight = Flight::new(Trigger::Challenge, generation, dead);
-                if !leased {
-                    return Step::Lease;
-                }
-                flight.leased = true;
-                flight.stage = Stage::Loading;
-                Step::Load
-            }
-            _ => {
-                self.flight = None;
-                Step::Land
-            }
+        let Some(flight) = self.flight.take().filter(|flight| flight.again) else {
+            return Step::Land;
+        };
+        if self.draining {
+            self.note(RefreshFailure::new(FailureKind::Shutdown));
+            return Step::Land;
         }
+        self.launch(Trigger::Challenge);
+        if !flight.leased {
+            return Step::Lease;
+        }
+        if let Some(next) = &mut self.flight {
+            next.leased = true;
+        }
+        self.enter(Stage::Loading, Step::Load)
     }
 }

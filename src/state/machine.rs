@@ -167,13 +167,9 @@ impl Machine {
     }
 
     /// News for a waiter, if there is any.
-    pub(crate) fn resolve(&self, ticket: Ticket) -> Option<Result<(), RefreshFailure>> {
+    pub(crate) fn resolve(&self, ticket: Ticket) -> Option<Result<Credential, RefreshFailure>> {
         if self.credential.generation() > ticket.generation {
-            return Some(if self.credential.is_present() {
-                Ok(())
-            } else {
-                Err(RefreshFailure::signed_out())
-            });
+            return Some(self.credential.clone().present());
         }
         if self.failures > ticket.failures {
             return self.last_failure.clone().map(Err);
@@ -313,7 +309,7 @@ impl Machine {
         Answer::Wait(self.ticket())
     }
 
-    fn launch(&mut self, trigger: Trigger) {
+    pub(super) fn launch(&mut self, trigger: Trigger) {
         self.flight = Some(Flight::new(trigger, self.credential.generation(), self.is_dead()));
     }
 

@@ -235,12 +235,11 @@ impl RefreshState {
     }
 
     async fn settle(self: &Arc<Self>, answer: Answer) -> Result<Credential, RefreshFailure> {
-        let credential = match answer {
-            Answer::Go => self.current(),
-            Answer::Wait(ticket) => Wait::new(Arc::clone(self), ticket).await?,
-            Answer::Refuse(failure) => return Err(failure),
-        };
-        if credential.is_present() { Ok(credential) } else { Err(RefreshFailure::signed_out()) }
+        match answer {
+            Answer::Go => self.current().present(),
+            Answer::Wait(ticket) => Wait::new(Arc::clone(self), ticket).await,
+            Answer::Refuse(failure) => Err(failure),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -46,17 +46,11 @@ impl Future for Wait {
         if this.state.signal() >> 1 > this.ticket.generation.get() {
             // Whoever published this has emptied the list before.
             this.place = None;
-            let credential = this.state.current();
-            return Poll::Ready(if credential.is_present() {
-                Ok(credential)
-            } else {
-                Err(RefreshFailure::signed_out())
-            });
+            return Poll::Ready(this.state.current().present());
         }
         let mut inner = this.state.lock();
         let outcome = match inner.machine.resolve(this.ticket) {
-            Some(Ok(())) => Ok(inner.machine.credential().clone()),
-            Some(Err(failure)) => Err(failure),
+            Some(news) => news,
             None if Instant::now() >= this.deadline => {
                 inner.machine.ran_out();
                 Err(RefreshFailure::new(FailureKind::Deadline))
