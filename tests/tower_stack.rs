@@ -17,17 +17,13 @@ use tower::{
     BoxError, Service, ServiceBuilder, ServiceExt, limit::ConcurrencyLimit, load_shed, service_fn,
     timeout::error::Elapsed, util::BoxCloneSyncService,
 };
-use tower_refresh::{
-    RefreshError, RefreshLayer, RefreshState, RefreshStateBuilder, Tokens, body::ReplayBody,
+use tower_refresh::{RefreshError, RefreshLayer, RefreshState, Tokens, body::ReplayBody};
+
+use support::{
+    Api, Auth, Body, Request, Response, answer, builder, idle, post, secs, token_of, tokens,
 };
 
-use support::{Api, Auth, Body, Request, Response, answer, idle, post, secs, token_of, tokens};
-
 type Client = BoxCloneSyncService<http::Request<Body>, Response, BoxError>;
-
-fn builder(auth: &Auth) -> RefreshStateBuilder {
-    RefreshState::builder(auth.refresher()).tokens(tokens(1))
-}
 
 fn boxed(error: impl Into<BoxError>) -> BoxError {
     error.into()

@@ -6,9 +6,8 @@ use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceExt};
 use tower_refresh::{RefreshLayer, RefreshState};
 
-use crate::{
-    builder,
-    support::{Api, Auth, Op, Store, answer, idle, mock, next, post, secs, token_of, tokens},
+use crate::support::{
+    Api, Auth, Op, Store, answer, builder, idle, mock, next, post, secs, token_of, tokens,
 };
 
 #[tokio::test(start_paused = true)]

@@ -7,11 +7,3 @@ mod support;
 mod callers;
 mod panics;
 mod runtimes;
-
-use tower_refresh::{RefreshState, RefreshStateBuilder};
-
-use support::{Auth, tokens};
-
-fn builder(auth: &Auth) -> RefreshStateBuilder {
-    RefreshState::builder(auth.refresher()).tokens(tokens(1))
-}

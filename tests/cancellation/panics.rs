@@ -7,9 +7,8 @@ use tokio_test::{assert_pending, task};
 use tower::{Layer, ServiceExt};
 use tower_refresh::{FailureKind, Generation, RefreshLayer, RefreshState, Verdict};
 
-use crate::{
-    builder,
-    support::{Api, Auth, Fault, Op, Play, Store, get, idle, kind, post, secs, tokens},
+use crate::support::{
+    Api, Auth, Fault, Op, Play, Store, builder, get, idle, kind, post, secs, tokens,
 };
 
 #[tokio::test(start_paused = true)]

@@ -9,10 +9,7 @@ use tokio::{
 use tokio_test::{assert_pending, task};
 use tower_refresh::{FailureKind, RefreshState, Tokens, WhileUnsaved};
 
-use crate::{
-    builder,
-    support::{Auth, Fault, Op, Store, kind, secs, tokens},
-};
+use crate::support::{Auth, Fault, Op, Store, builder, kind, secs, tokens};
 
 fn current_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()

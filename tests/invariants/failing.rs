@@ -4,15 +4,9 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt};
-use tower_refresh::{
-    FailureKind, FromExtensions, RefreshFailure, RefreshLayer, RefreshState, RefreshStateBuilder,
-};
+use tower_refresh::{FailureKind, FromExtensions, RefreshFailure, RefreshLayer, RefreshState};
 
-use crate::support::{Api, Auth, Op, Play, Store, get, idle, kind, secs, tokens};
-
-fn builder(auth: &Auth) -> RefreshStateBuilder {
-    RefreshState::builder(auth.refresher()).tokens(tokens(1))
-}
+use crate::support::{Api, Auth, Op, Play, Store, builder, get, idle, kind, secs, tokens};
 
 #[tokio::test(start_paused = true)]
 async fn i6_rejected_stays_failed_until_new_tokens_are_set() {

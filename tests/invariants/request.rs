@@ -10,17 +10,13 @@ use tokio::sync::mpsc;
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_refresh::{
-    Attempt, FailureKind, RefreshFailure, RefreshLayer, RefreshState, RefreshStateBuilder,
+    Attempt, FailureKind, RefreshFailure, RefreshLayer, RefreshState,
     body::{BodyError, BodyErrorKind, NotReplayable, ReplayBody},
 };
 
 use crate::support::{
-    Api, Auth, Play, answer, get, idle, mock, next, post, secs, token_of, tokens,
+    Api, Auth, Play, answer, builder, get, idle, mock, next, post, secs, token_of, tokens,
 };
-
-fn builder(auth: &Auth) -> RefreshStateBuilder {
-    RefreshState::builder(auth.refresher()).tokens(tokens(1))
-}
 
 #[tokio::test(start_paused = true)]
 async fn i8_a_challenge_to_the_replay_goes_to_the_caller() {

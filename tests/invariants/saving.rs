@@ -8,18 +8,7 @@ use tower_refresh::{
     FailureKind, RefreshState, RefreshStateBuilder, Tokens, WhileUnsaved, store::MemoryStore,
 };
 
-use crate::support::{Auth, Fault, Op, Store, idle, kind, secs, tokens};
-
-fn builder(auth: &Auth, store: &Store) -> RefreshStateBuilder {
-    RefreshState::builder(auth.refresher()).store(store.clone())
-}
-
-/// A state that has read its store.
-async fn opened(auth: &Auth, store: &Store) -> Arc<RefreshState> {
-    let state = builder(auth, store).build();
-    state.token().await.unwrap();
-    state
-}
+use crate::support::{Auth, Fault, Op, Store, idle, kind, opened, secs, stored, tokens};
 
 #[tokio::test(start_paused = true)]
 async fn i4_nothing_is_published_before_it_is_saved() {
@@ -74,7 +63,7 @@ async fn i4_while_unsaved_refuse_gives_nobody_what_the_store_does_not_know() {
 #[tokio::test(start_paused = true)]
 async fn i4_while_unsaved_serve_gives_the_new_token_and_goes_on_saving() {
     let (auth, store) = (Auth::new(), Store::with(tokens(1)));
-    let state = builder(&auth, &store).while_unsaved(WhileUnsaved::Serve).build();
+    let state = stored(&auth, &store).while_unsaved(WhileUnsaved::Serve).build();
     let generation = state.token().await.unwrap().generation();
     store.fault(Op::Save, Fault::Fail);
 
@@ -128,7 +117,7 @@ fn discards(builder: RefreshStateBuilder) -> (RefreshStateBuilder, Arc<Mutex<Vec
 #[tokio::test(start_paused = true)]
 async fn i5_sign_out_during_a_redeem_wins_and_the_result_is_discarded() {
     let (auth, store) = (Auth::new(), Store::with(tokens(1)));
-    let (builder, discarded) = discards(builder(&auth, &store));
+    let (builder, discarded) = discards(stored(&auth, &store));
     let state = builder.build();
     state.token().await.unwrap();
     auth.gate.close();
@@ -150,7 +139,7 @@ async fn i5_sign_out_during_a_redeem_wins_and_the_result_is_discarded() {
 #[tokio::test(start_paused = true)]
 async fn i5_sign_in_during_a_redeem_wins_and_the_result_is_discarded() {
     let (auth, store) = (Auth::new(), Store::with(tokens(1)));
-    let (builder, discarded) = discards(builder(&auth, &store));
+    let (builder, discarded) = discards(stored(&auth, &store));
     let state = builder.build();
     state.token().await.unwrap();
     auth.gate.close();
@@ -250,7 +239,7 @@ async fn i15_a_drained_state_starts_no_flight() {
 fn i15_what_was_minted_survives_its_runtime() {
     let auth = Auth::new();
     let store = Store::with(tokens(1));
-    let state = builder(&auth, &store).build();
+    let state = stored(&auth, &store).build();
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
 
     runtime().block_on(async {

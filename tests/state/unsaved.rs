@@ -4,19 +4,9 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep, timeout};
 use tokio_test::{assert_pending, task};
-use tower_refresh::{FailureKind, RefreshState, RefreshStateBuilder, WhileUnsaved};
+use tower_refresh::{FailureKind, WhileUnsaved};
 
-use crate::support::{Auth, Fault, Op, Play, Store, idle, kind, secs, tokens};
-
-fn builder(auth: &Auth, store: &Store) -> RefreshStateBuilder {
-    RefreshState::builder(auth.refresher()).store(store.clone())
-}
-
-async fn opened(auth: &Auth, store: &Store) -> Arc<RefreshState> {
-    let state = builder(auth, store).build();
-    state.token().await.unwrap();
-    state
-}
+use crate::support::{Auth, Fault, Op, Play, Store, idle, kind, opened, secs, stored, tokens};
 
 #[tokio::test(start_paused = true)]
 async fn refuse_lets_the_old_token_go_on_and_ends_waits_at_once() {
@@ -47,7 +37,7 @@ async fn refuse_lets_the_old_token_go_on_and_ends_waits_at_once() {
 #[tokio::test(start_paused = true)]
 async fn serve_gives_the_new_token_out_and_the_next_challenge_does_not_redeem_it_unsaved() {
     let (auth, store) = (Auth::new(), Store::with(tokens(1)));
-    let state = builder(&auth, &store).while_unsaved(WhileUnsaved::Serve).build();
+    let state = stored(&auth, &store).while_unsaved(WhileUnsaved::Serve).build();
     let first = state.token().await.unwrap().generation();
     for _ in 0..3 {
         store.fault(Op::Save, Fault::Fail);
@@ -87,7 +77,7 @@ async fn a_save_reported_as_failed_that_had_worked_is_recognised() {
     let (auth, store) = (Auth::new(), Store::with(tokens(1)));
     let discarded = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let seen = Arc::clone(&discarded);
-    let state = builder(&auth, &store)
+    let state = stored(&auth, &store)
         .on_discard(move |_| {
             seen.store(true, std::sync::atomic::Ordering::SeqCst);
             async {}
@@ -129,7 +119,7 @@ async fn a_conflict_with_another_writer_adopts_theirs_and_discards_ours() {
     let (auth, store) = (Auth::new(), Store::with(tokens(1)));
     let list = Arc::new(std::sync::Mutex::new(Vec::new()));
     let discarded = Arc::clone(&list);
-    let state = builder(&auth, &store)
+    let state = stored(&auth, &store)
         .on_discard(move |tokens| {
             discarded.lock().unwrap().push(tokens);
             async {}
@@ -184,7 +174,7 @@ async fn a_store_that_cannot_be_locked_or_read_redeems_nothing_and_cools_down() 
 async fn initial_tokens_are_saved_again_too() {
     let (auth, store) = (Auth::new(), Store::empty());
     store.fault(Op::Save, Fault::Fail);
-    let state = builder(&auth, &store).tokens(tokens(1)).build();
+    let state = stored(&auth, &store).tokens(tokens(1)).build();
     assert_eq!(kind(state.token().await), FailureKind::Unsaved);
     sleep(secs(2)).await;
     assert_eq!(state.token().await.unwrap().access_token(), Some("access-1"));

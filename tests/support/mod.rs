@@ -8,10 +8,10 @@ mod auth;
 mod gate;
 mod store;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::sleep;
-use tower_refresh::{FailureKind, RefreshFailure, Tokens};
+use tower_refresh::{FailureKind, RefreshFailure, RefreshState, RefreshStateBuilder, Tokens};
 
 pub(crate) use self::{
     api::{
@@ -21,6 +21,23 @@ pub(crate) use self::{
     gate::Gate,
     store::{Fault, Op, Store},
 };
+
+/// A state in the making that is signed in with `tokens(1)`.
+pub(crate) fn builder(auth: &Auth) -> RefreshStateBuilder {
+    RefreshState::builder(auth.refresher()).tokens(tokens(1))
+}
+
+/// One that keeps its tokens in this store.
+pub(crate) fn stored(auth: &Auth, store: &Store) -> RefreshStateBuilder {
+    RefreshState::builder(auth.refresher()).store(store.clone())
+}
+
+/// A state that has read its store.
+pub(crate) async fn opened(auth: &Auth, store: &Store) -> Arc<RefreshState> {
+    let state = stored(auth, store).build();
+    state.token().await.unwrap();
+    state
+}
 
 pub(crate) const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
