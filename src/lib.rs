@@ -88,6 +88,8 @@ mod error;
 mod future;
 mod head;
 mod layer;
+#[cfg(feature = "oauth2")]
+pub mod oauth2;
 mod origin;
 mod refresher;
 mod service;

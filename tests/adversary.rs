@@ -17,7 +17,7 @@ use tower::{Layer, Service, ServiceExt};
 use tower_refresh::{
     BoxFuture, FailureKind, Generation, RefreshFailure, RefreshLayer, RefreshState, SaveError,
     StoreError,
-    store::{Lease, MemoryStore, Record, TokenStore},
+    store::{Deleted, Lease, MemoryStore, Record, TokenStore},
 };
 use tracing::span;
 
@@ -133,7 +133,7 @@ impl TokenStore for SlowToTell {
         })
     }
 
-    fn delete(&self) -> BoxFuture<'_, Result<Generation, StoreError>> {
+    fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {
         self.0.delete()
     }
 

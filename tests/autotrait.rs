@@ -144,6 +144,7 @@ const _: () = {
     owned::<Generation>();
     owned::<MemoryStore>();
     owned::<Record>();
+    owned::<tower_refresh::store::Deleted>();
     owned::<Status>();
     owned::<Tokens>();
     owned::<Trigger>();
@@ -165,6 +166,20 @@ const _: () = {
     error::<StoreError>();
     clone::<RefreshFailure>();
     clone::<NotReplayable>();
+};
+
+#[cfg(feature = "oauth2")]
+const _: () = {
+    use tower_refresh::oauth2::{
+        Client, ClientBuilder, ClientCredentialsGrant, Error, ErrorKind, RefreshTokenGrant, Revoker,
+    };
+    owned::<Client>();
+    owned::<ClientBuilder>();
+    owned::<ClientCredentialsGrant>();
+    error::<Error>();
+    owned::<ErrorKind>();
+    owned::<RefreshTokenGrant>();
+    owned::<Revoker>();
 };
 
 fn is_send<T: Send>(value: T) -> T {

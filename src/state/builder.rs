@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    DiscardHook, Inner, RefreshState,
+    Inner, RefreshState, TokensHook,
     machine::Machine,
     policy::{Policy, WhileUnsaved},
     waiters::Waiters,
@@ -27,14 +27,15 @@ pub struct RefreshStateBuilder {
     refresher: Arc<dyn Refresher>,
     store: Option<Arc<dyn TokenStore>>,
     tokens: Option<Tokens>,
-    on_discard: Option<DiscardHook>,
+    on_discard: Option<TokensHook>,
+    on_sign_out: Option<TokensHook>,
     policy: Policy,
 }
 
 impl RefreshStateBuilder {
     pub(super) fn new(refresher: Arc<dyn Refresher>) -> Self {
         let policy = Policy { needs_tokens: refresher.needs_tokens(), ..Policy::default() };
-        Self { refresher, store: None, tokens: None, on_discard: None, policy }
+        Self { refresher, store: None, tokens: None, on_discard: None, on_sign_out: None, policy }
     }
 
     /// Tokens to begin with. Default: none, that is, signed out (or, with a
@@ -115,6 +116,19 @@ impl RefreshStateBuilder {
         self
     }
 
+    /// Called by [`clear`](RefreshState::clear) with the tokens that were deleted, after
+    /// the sign-out has taken effect: revoke them there (RFC 7009). `clear` waits for it,
+    /// and it goes on when `clear` is cancelled. Not called if the deletion failed, nor
+    /// for tokens that another process deleted. Default: nothing.
+    pub fn on_sign_out<F, Fut>(mut self, hook: F) -> Self
+    where
+        F: Fn(Tokens) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.on_sign_out = Some(Arc::new(move |tokens| Box::pin(hook(tokens))));
+        self
+    }
+
     /// Builds the state. Nothing is read, redeemed or spawned yet.
     #[must_use]
     pub fn build(self) -> Arc<RefreshState> {
@@ -150,6 +164,7 @@ impl RefreshStateBuilder {
             refresher: self.refresher,
             store,
             on_discard: self.on_discard,
+            on_sign_out: self.on_sign_out,
         })
     }
 }

@@ -44,7 +44,11 @@ pub use self::{
     status::{Counts, Status, Trigger},
 };
 pub(crate) use self::{machine::Answer, wait::Wait};
-use self::{machine::Machine, pilot::Pilot, waiters::Waiters};
+use self::{
+    machine::Machine,
+    pilot::{Pilot, catch},
+    waiters::Waiters,
+};
 use crate::{
     error::RefreshFailure,
     refresher::{BoxFuture, Refresher},
@@ -100,10 +104,11 @@ pub struct RefreshState {
     writes: Arc<tokio::sync::Mutex<()>>,
     refresher: Arc<dyn Refresher>,
     store: Arc<dyn TokenStore>,
-    on_discard: Option<DiscardHook>,
+    on_discard: Option<TokensHook>,
+    on_sign_out: Option<TokensHook>,
 }
 
-type DiscardHook = Arc<dyn Fn(Tokens) -> BoxFuture<'static, ()> + Send + Sync>;
+type TokensHook = Arc<dyn Fn(Tokens) -> BoxFuture<'static, ()> + Send + Sync>;
 
 struct Inner {
     machine: Machine,

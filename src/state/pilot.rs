@@ -208,7 +208,7 @@ fn next_deadline(state: &RefreshState, now: Instant) -> Instant {
 }
 
 /// Runs a user's future. `None`: it panicked.
-async fn catch<T>(future: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn catch<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|cx| {
         // What has panicked is not polled again, and shares nothing with us.

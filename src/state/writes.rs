@@ -6,9 +6,9 @@ use std::{
     task::Poll,
 };
 
-use tokio::{runtime::Handle, task::unconstrained};
+use tokio::{runtime::Handle, sync::OwnedMutexGuard, task::unconstrained};
 
-use super::{RefreshState, Task, machine::Machine};
+use super::{RefreshState, Task, catch, machine::Machine};
 use crate::{
     error::{SaveError, StoreError},
     store::Record,
@@ -31,7 +31,8 @@ impl RefreshState {
     pub async fn set(self: &Arc<Self>, tokens: Tokens) -> Result<Generation, StoreError> {
         let state = Arc::clone(self);
         let sign_outs = self.lock().machine.sign_outs();
-        self.finish(async move {
+        self.finish(move |turn| async move {
+            let _turn = turn;
             let time = Time::now();
             for _ in 0..MAX_CONFLICTS {
                 let held = state.store.load().await?;
@@ -58,7 +59,8 @@ impl RefreshState {
     /// tokens. A refresh under way is superseded: its result is discarded.
     ///
     /// Takes effect in this process on the first poll; the deletion goes on when
-    /// the caller is cancelled.
+    /// the caller is cancelled. Waits for the
+    /// [`on_sign_out`](super::RefreshStateBuilder::on_sign_out) hook, if there is one.
     ///
     /// # Errors
     ///
@@ -67,29 +69,37 @@ impl RefreshState {
     pub async fn clear(self: &Arc<Self>) -> Result<(), StoreError> {
         self.with(Machine::sign_out);
         let state = Arc::clone(self);
-        self.finish(async move {
-            let generation = state.store.delete().await?;
-            state.with(|machine| machine.deleted(generation));
+        self.finish(move |turn| async move {
+            let deleted = state.store.delete().await?;
+            state.with(|machine| machine.deleted(deleted.generation));
+            // The next sign-in need not wait for the hook.
+            drop(turn);
+            if let (Some(hook), Some(tokens)) = (&state.on_sign_out, deleted.tokens) {
+                catch(async { hook(tokens).await }).await;
+            }
             Ok(())
         })
         .await
     }
 
     /// Runs a store operation when its turn has come, and to its end even if the
-    /// caller goes away.
-    async fn finish<T: Send + 'static>(
+    /// caller goes away. The next one's turn comes when the guard is dropped.
+    async fn finish<T: Send + 'static, Fut>(
         self: &Arc<Self>,
-        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
-    ) -> Result<T, StoreError> {
+        work: impl FnOnce(OwnedMutexGuard<()>) -> Fut + Send + 'static,
+    ) -> Result<T, StoreError>
+    where
+        Fut: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
         // Polled here for its place in the queue: tasks may begin in any order.
         let mut turn = Box::pin(unconstrained(Arc::clone(&self.writes).lock_owned()));
         let first = poll_fn(|cx| Poll::Ready(turn.as_mut().poll(cx))).await;
         let work = async move {
-            let _turn = match first {
+            let turn = match first {
                 Poll::Ready(turn) => turn,
                 Poll::Pending => turn.await,
             };
-            work.await
+            work(turn).await
         };
         let Ok(runtime) = Handle::try_current() else {
             return work.await;

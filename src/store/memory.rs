@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 
-use super::{Lease, Record, TokenStore};
+use super::{Deleted, Lease, Record, TokenStore};
 use crate::{
     error::{SaveError, StoreError},
     refresher::BoxFuture,
@@ -59,12 +59,12 @@ impl TokenStore for MemoryStore {
         })
     }
 
-    fn delete(&self) -> BoxFuture<'_, Result<Generation, StoreError>> {
+    fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {
         Box::pin(async {
             let mut held = self.record();
             let generation = held.generation.next();
-            *held = Record { generation, tokens: None };
-            Ok(generation)
+            let deleted = std::mem::replace(&mut *held, Record { generation, tokens: None });
+            Ok(Deleted { generation, tokens: deleted.tokens })
         })
     }
 

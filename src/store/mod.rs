@@ -27,6 +27,16 @@ pub struct Record {
     pub tokens: Option<Tokens>,
 }
 
+/// What [`TokenStore::delete`] did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deleted {
+    /// The version that the store is at now.
+    pub generation: Generation,
+    /// The tokens that were there, to be revoked. `None` if there were none, or none
+    /// that can be read.
+    pub tokens: Option<Tokens>,
+}
+
 impl Record {
     /// Whether this is what was written as `other`. A store may keep an expiry less
     /// exactly than it was given.
@@ -59,10 +69,10 @@ pub trait TokenStore: Send + Sync + 'static {
     /// is [`SaveError::Failed`].
     fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>>;
 
-    /// Removes the tokens whatever the generation, and moves to the next one,
-    /// which it returns. The number must outlive the tokens, so that a save that
-    /// was under way meets a conflict.
-    fn delete(&self) -> BoxFuture<'_, Result<Generation, StoreError>>;
+    /// Removes the tokens whatever the generation, and moves to the next one. The
+    /// number must outlive the tokens, so that a save that was under way meets a
+    /// conflict.
+    fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>>;
 
     /// Waits for the credential's lock. It must not run out while it is held and
     /// its holder is alive: a lease with a time limit renews itself.
@@ -79,7 +89,7 @@ impl<S: TokenStore + ?Sized> TokenStore for Arc<S> {
         (**self).save(expected, record)
     }
 
-    fn delete(&self) -> BoxFuture<'_, Result<Generation, StoreError>> {
+    fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {
         (**self).delete()
     }
 

@@ -6,6 +6,7 @@
 //! | `time` | early refresh, expiry, cool-down, brake, deadline |
 //! | `unsaved` | a store that fails |
 //! | `fence` | sign-in and sign-out at every step of a flight |
+//! | `sign_out` | what a sign-out tells its hook |
 //! | `shared` | several states, one store |
 
 #[path = "../support/mod.rs"]
@@ -14,5 +15,6 @@ mod support;
 mod basics;
 mod fence;
 mod shared;
+mod sign_out;
 mod time;
 mod unsaved;

@@ -7,7 +7,7 @@ use std::{
 
 use tower_refresh::{
     BoxFuture, Generation, SaveError, StoreError, Tokens,
-    store::{Lease, MemoryStore, Record, TokenStore},
+    store::{Deleted, Lease, MemoryStore, Record, TokenStore},
 };
 
 use super::Gate;
@@ -139,12 +139,12 @@ impl TokenStore for Store {
         })
     }
 
-    fn delete(&self) -> BoxFuture<'_, Result<Generation, StoreError>> {
+    fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {
         Box::pin(async {
             let fault = self.begin(Op::Delete).await?;
-            let generation = self.memory().delete().await?;
+            let deleted = self.memory().delete().await?;
             Self::end(fault).await?;
-            Ok(generation)
+            Ok(deleted)
         })
     }
 

@@ -1,0 +1,314 @@
+//! [`Client`]: this program as the authorization server knows it.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use ::oauth2::{
+    AuthType, ClientId, ClientSecret, EmptyExtraTokenFields, EndpointNotSet, EndpointSet,
+    RequestTokenError, StandardRevocableToken, StandardTokenIntrospectionResponse, TokenUrl,
+    basic::{BasicErrorResponse, BasicTokenType},
+    url::{Url, form_urlencoded},
+};
+use bytes::{Buf, Bytes};
+use http::{Request, Response, StatusCode};
+use http_body::Body;
+use secrecy::{ExposeSecret, SecretString};
+use tower_service::Service;
+
+use super::{
+    answer::Answer,
+    endpoint::Endpoint,
+    error::{Error, ErrorKind},
+    grant::{ClientCredentialsGrant, RefreshTokenGrant},
+    revoke::Revoker,
+    transport::{Exchange, Over, Transport, Unanswered},
+};
+use crate::error::{BoxError, ConfigError};
+
+/// The oauth2 crate's client, which makes the messages and reads the answers.
+pub(super) type Messages<Revocation> = ::oauth2::Client<
+    BasicErrorResponse,
+    Answer,
+    StandardTokenIntrospectionResponse<EmptyExtraTokenFields, BasicTokenType>,
+    StandardRevocableToken,
+    BasicErrorResponse,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    Revocation,
+    EndpointSet,
+>;
+
+/// What the oauth2 crate says went wrong.
+pub(super) type Trouble = RequestTokenError<Unanswered, BasicErrorResponse>;
+
+/// The errors that are final (RFC 6749, section 5.2).
+const REJECTED: [&str; 5] = [
+    "invalid_grant",
+    "invalid_client",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+];
+
+/// The parameters that this module sets itself.
+const RESERVED: [&str; 7] = [
+    "grant_type",
+    "refresh_token",
+    "client_id",
+    "client_secret",
+    "scope",
+    "token",
+    "token_type_hint",
+];
+
+/// A client of an authorization server (RFC 6749, section 1.1). Cheap to clone.
+///
+/// Made by [`Client::builder`].
+#[derive(Clone)]
+pub struct Client(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) settings: Settings,
+    pub(super) transport: Box<dyn Transport>,
+}
+
+/// Configures a [`Client`]; begins at [`Client::builder`] and ends with
+/// [`over`](Self::over), or with `build` where the feature `oauth2-client` is on.
+#[must_use]
+pub struct ClientBuilder(Settings);
+
+pub(super) struct Settings {
+    pub(super) endpoint: Endpoint,
+    pub(super) messages: Messages<EndpointNotSet>,
+    secret: Option<SecretString>,
+    /// Space-separated, as it is sent.
+    pub(super) scope: Option<String>,
+    pub(super) params: Vec<(String, String)>,
+    also_rejected: Vec<String>,
+    pub(super) timeout: Duration,
+}
+
+impl Client {
+    /// Begins with the token endpoint (RFC 6749, section 3.2) and the client's id. The
+    /// client does not authenticate (a public client) unless it is told to.
+    ///
+    /// # Errors
+    ///
+    /// If the endpoint is not an `https` URL (on loopback: `http` or `https`), or has a
+    /// fragment or user information.
+    pub fn builder(
+        token_endpoint: &str,
+        client_id: impl Into<String>,
+    ) -> Result<ClientBuilder, ConfigError> {
+        let endpoint = Endpoint::parse(token_endpoint)?;
+        let url = TokenUrl::new(endpoint.as_https());
+        let url = url.map_err(|_| ConfigError::new("an endpoint is not a URL"))?;
+        let messages = ::oauth2::Client::new(ClientId::new(client_id.into()))
+            .set_token_uri(url)
+            .set_auth_type(AuthType::RequestBody);
+        Ok(ClientBuilder(Settings {
+            endpoint,
+            messages,
+            secret: None,
+            scope: None,
+            params: Vec::new(),
+            also_rejected: Vec::new(),
+            timeout: Duration::from_secs(30),
+        }))
+    }
+
+    /// A refresher that redeems the refresh token (RFC 6749, section 6).
+    #[must_use]
+    pub fn refresh_token_grant(&self) -> RefreshTokenGrant {
+        RefreshTokenGrant(self.clone())
+    }
+
+    /// A refresher that gets tokens for the client itself (RFC 6749, section 4.4). The
+    /// first one is fetched on first use; no refresh token is needed.
+    #[must_use]
+    pub fn client_credentials_grant(&self) -> ClientCredentialsGrant {
+        ClientCredentialsGrant(self.clone())
+    }
+
+    /// Revokes tokens at this endpoint (RFC 7009).
+    ///
+    /// # Errors
+    ///
+    /// As [`builder`](Self::builder).
+    pub fn revoker(&self, revocation_endpoint: &str) -> Result<Revoker, ConfigError> {
+        Revoker::new(self.clone(), revocation_endpoint)
+    }
+
+    /// A message to this endpoint.
+    pub(super) fn exchange<'a>(&'a self, endpoint: &'a Endpoint) -> Exchange<'a> {
+        Exchange::new(&*self.0.transport, endpoint, self.0.settings.timeout)
+    }
+
+    /// What came of it, for the user: without `token`, which was sent, and without the
+    /// client's own secret.
+    pub(super) fn error(&self, exchange: Exchange<'_>, trouble: &Trouble, token: &str) -> Error {
+        let status = exchange.status();
+        match trouble {
+            RequestTokenError::ServerResponse(words) => {
+                let code = words.error().as_ref();
+                let kind = match status {
+                    Some(status) if self.0.settings.rejects(status, code) => ErrorKind::Rejected,
+                    _ => ErrorKind::Refused,
+                };
+                let description = words.error_description().map(String::as_str);
+                let secret = self.0.settings.secret.as_ref();
+                let secret = secret.map(|secret| secret.expose_secret()).unwrap_or_default();
+                let encoded = [token, secret].map(encode);
+                let secrets = [token, secret, &encoded[0], &encoded[1]];
+                exchange.error(kind).with_words(code, description, &secrets)
+            }
+            _ if status.is_some_and(|status| !status.is_success()) => {
+                exchange.error(ErrorKind::Refused)
+            }
+            _ => exchange.error(ErrorKind::Malformed),
+        }
+    }
+}
+
+impl Settings {
+    /// Whether an answer is final. A server in trouble may say anything.
+    fn rejects(&self, status: StatusCode, code: &str) -> bool {
+        let in_trouble = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+        let is_final = REJECTED.contains(&code) || self.also_rejected.iter().any(|it| it == code);
+        is_final && !in_trouble
+    }
+}
+
+/// As it stands in a form.
+fn encode(secret: &str) -> String {
+    form_urlencoded::byte_serialize(secret.as_bytes()).collect()
+}
+
+impl ClientBuilder {
+    /// Authenticates by HTTP Basic: `client_secret_basic` (RFC 6749, section 2.3.1).
+    pub fn client_secret_basic(self, secret: impl Into<String>) -> Self {
+        self.authenticate(AuthType::BasicAuth, secret.into())
+    }
+
+    /// Authenticates in the request's body: `client_secret_post` (RFC 6749,
+    /// section 2.3.1).
+    pub fn client_secret_post(self, secret: impl Into<String>) -> Self {
+        self.authenticate(AuthType::RequestBody, secret.into())
+    }
+
+    fn authenticate(mut self, how: AuthType, secret: String) -> Self {
+        self.0.secret = Some(secret.as_str().into());
+        let messages = self.0.messages;
+        self.0.messages = messages.set_auth_type(how).set_client_secret(ClientSecret::new(secret));
+        self
+    }
+
+    /// The scope to ask for, separated by spaces (RFC 6749, section 3.3). Default: none,
+    /// that is, the server's default, or for a refresh what was granted before.
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.0.scope = Some(scope.into());
+        self
+    }
+
+    /// Where the token is to be used: `resource` (RFC 8707, section 2). Called again, it
+    /// adds another.
+    ///
+    /// # Errors
+    ///
+    /// If it is not an absolute URI, or has a fragment.
+    pub fn resource(mut self, uri: impl Into<String>) -> Result<Self, ConfigError> {
+        let uri = uri.into();
+        let parsed = Url::parse(&uri);
+        let parsed = parsed.map_err(|_| ConfigError::new("a resource is not an absolute URI"))?;
+        if parsed.fragment().is_some() {
+            return Err(ConfigError::new("a resource has a fragment"));
+        }
+        self.0.params.push(("resource".into(), uri));
+        Ok(self)
+    }
+
+    /// Who the token is for, by the server's name: `audience` (as in RFC 8693,
+    /// section 2.1). Called again, it adds another.
+    pub fn audience(mut self, audience: impl Into<String>) -> Self {
+        self.0.params.push(("audience".into(), audience.into()));
+        self
+    }
+
+    /// Another parameter of the token request (RFC 6749, section 8.2).
+    ///
+    /// # Errors
+    ///
+    /// If it is one that is set otherwise: `grant_type`, `refresh_token`, `client_id`,
+    /// `client_secret`, `scope`, `token` or `token_type_hint`.
+    pub fn param(
+        mut self,
+        name: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Result<Self, ConfigError> {
+        let name = name.into();
+        if RESERVED.contains(&&*name) {
+            return Err(ConfigError::new("a parameter is one that is set otherwise"));
+        }
+        self.0.params.push((name, value.into()));
+        Ok(self)
+    }
+
+    /// Takes another error code for final, such as GitHub's `bad_refresh_token`.
+    pub fn also_rejected(mut self, code: impl Into<String>) -> Self {
+        self.0.also_rejected.push(code.into());
+        self
+    }
+
+    /// How long an exchange may take, from being sent to the answer's last byte.
+    /// Default: 30 s. An answer that comes later is lost, and a rotated refresh token
+    /// with it: better too long than too short.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.0.timeout = limit;
+        self
+    }
+
+    /// Sends over this tower HTTP service, whose request body can be made of
+    /// [`Bytes`]. It should not follow redirects, and must not be the service that the
+    /// credential is for.
+    #[must_use]
+    pub fn over<S, B, ResBody>(self, service: S) -> Client
+    where
+        S: Service<Request<B>, Response = Response<ResBody>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+        B: From<Bytes> + Send + 'static,
+        ResBody: Body + Send + 'static,
+        ResBody::Data: Buf + Send,
+        ResBody::Error: Into<BoxError>,
+    {
+        Client(Arc::new(Inner { settings: self.0, transport: Box::new(Over::new(service)) }))
+    }
+
+    #[cfg(feature = "oauth2-client")]
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.0.endpoint
+    }
+}
+
+impl Settings {
+    fn describe(&self, f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
+        f.debug_struct(name)
+            .field("token_endpoint", &format_args!("{}", self.endpoint))
+            .field("client_id", &self.messages.client_id().as_str())
+            .field("scope", &self.scope)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.settings.describe(f, "Client")
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.describe(f, "ClientBuilder")
+    }
+}

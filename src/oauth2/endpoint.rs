@@ -1,0 +1,104 @@
+//! Where messages go: a URL that may carry secrets, and a name for it that has none.
+
+use std::fmt;
+
+use ::oauth2::url::{Host, Url};
+use http::Uri;
+
+use crate::error::ConfigError;
+
+/// A token or revocation endpoint.
+#[derive(Clone)]
+pub(super) struct Endpoint {
+    pub(super) uri: Uri,
+    url: Url,
+}
+
+impl Endpoint {
+    /// Only `https`, loopback excepted (RFC 6749, sections 3.1 and 3.2).
+    pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
+        let url = Url::parse(text).map_err(|_| ConfigError::new("an endpoint is not a URL"))?;
+        if url.fragment().is_some() {
+            return Err(ConfigError::new("an endpoint has a fragment"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(ConfigError::new("an endpoint has user information"));
+        }
+        match url.scheme() {
+            "https" => {}
+            "http" if url.host().is_some_and(is_loopback) => {}
+            "http" => return Err(ConfigError::new("an endpoint is http, and not on loopback")),
+            _ => return Err(ConfigError::new("an endpoint is not https")),
+        }
+        let uri = url.as_str().parse();
+        let uri = uri.map_err(|_| ConfigError::new("an endpoint is not a URI"))?;
+        Ok(Self { uri, url })
+    }
+
+    /// The same with the scheme `https`. The oauth2 crate takes nothing else for some
+    /// messages; they are sent to [`uri`](Self::uri), loopback or not.
+    pub(super) fn as_https(&self) -> String {
+        let mut url = self.url.clone();
+        // Between http and https it always works.
+        let _ = url.set_scheme("https");
+        url.into()
+    }
+}
+
+fn is_loopback(host: Host<&str>) -> bool {
+    match host {
+        Host::Domain(name) => name == "localhost",
+        Host::Ipv4(address) => address.is_loopback(),
+        Host::Ipv6(address) => address.is_loopback(),
+    }
+}
+
+/// Without the query, which may hold a secret.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.url.origin().ascii_serialization(), self.url.path())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Endpoint;
+
+    #[test]
+    fn https_or_loopback() {
+        for good in [
+            "https://auth.example.com/token",
+            "https://auth.example.com:8443/token?tenant=1",
+            "http://localhost:8080/token",
+            "http://LOCALHOST/token",
+            "http://127.0.0.1:1/token",
+            "http://127.8.7.6/token",
+            "http://[::1]:8080/token",
+        ] {
+            let endpoint = Endpoint::parse(good).unwrap();
+            assert!(endpoint.as_https().starts_with("https://"), "{good}");
+        }
+        for bad in [
+            "",
+            "/token",
+            "auth.example.com/token",
+            "ftp://localhost/token",
+            "http://auth.example.com/token",
+            "http://localhost.example.com/token",
+            "http://128.0.0.1/token",
+            "http://[::2]/token",
+            "https://user@auth.example.com/token",
+            "https://:word@auth.example.com/token",
+            "https://auth.example.com/token#here",
+        ] {
+            assert!(Endpoint::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn its_name_has_no_query() {
+        let endpoint = Endpoint::parse("https://auth.example.com:8443/a/token?key=hush").unwrap();
+        assert_eq!(endpoint.to_string(), "https://auth.example.com:8443/a/token");
+        assert_eq!(endpoint.uri, "https://auth.example.com:8443/a/token?key=hush");
+    }
+}

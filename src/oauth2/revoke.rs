@@ -1,0 +1,84 @@
+//! Revocation (RFC 7009), for tokens that nobody will use.
+
+use std::fmt;
+
+use ::oauth2::{
+    AccessToken, EndpointSet, RefreshToken, RequestTokenError, RevocationUrl,
+    StandardRevocableToken,
+};
+
+use super::{
+    client::{Client, Messages},
+    endpoint::Endpoint,
+    error::Error,
+};
+use crate::{error::ConfigError, refresher::BoxFuture, tokens::Tokens};
+
+/// Revokes tokens (RFC 7009). Made by [`Client::revoker`].
+#[derive(Clone)]
+pub struct Revoker {
+    client: Client,
+    endpoint: Endpoint,
+    messages: Messages<EndpointSet>,
+}
+
+impl Revoker {
+    pub(super) fn new(client: Client, endpoint: &str) -> Result<Self, ConfigError> {
+        let endpoint = Endpoint::parse(endpoint)?;
+        let url = RevocationUrl::new(endpoint.as_https());
+        let url = url.map_err(|_| ConfigError::new("an endpoint is not a URL"))?;
+        let messages = client.0.settings.messages.clone().set_revocation_url(url);
+        Ok(Self { client, endpoint, messages })
+    }
+
+    /// Revokes the refresh token, and with it, as servers should have it, the access
+    /// token (RFC 7009, section 2.1); without a refresh token, the access token. A
+    /// token that the server does not know counts as revoked (section 2.2).
+    ///
+    /// If it is cancelled, nobody knows whether the token was revoked.
+    ///
+    /// # Errors
+    ///
+    /// If the server did not say that it is done.
+    pub async fn revoke(&self, tokens: &Tokens) -> Result<(), Error> {
+        let (token, revocable): (_, StandardRevocableToken) = match tokens.refresh_token() {
+            Some(token) => (token, RefreshToken::new(token.to_owned()).into()),
+            None => {
+                let token = tokens.access_token();
+                (token, AccessToken::new(token.to_owned()).into())
+            }
+        };
+        let exchange = self.client.exchange(&self.endpoint);
+        let result = match self.messages.revoke_token(revocable) {
+            Ok(request) => request.request_async(&exchange).await,
+            // Only of an URL that is not https, which ours always is.
+            Err(error) => Err(RequestTokenError::Other(error.to_string())),
+        };
+        result.map_err(|trouble| self.client.error(exchange, &trouble, token))
+    }
+
+    /// For [`on_discard`](crate::RefreshStateBuilder::on_discard) and
+    /// [`on_sign_out`](crate::RefreshStateBuilder::on_sign_out): revokes once, and logs a
+    /// warning if that fails.
+    pub fn hook(
+        &self,
+    ) -> impl Fn(Tokens) -> BoxFuture<'static, ()> + Clone + Send + Sync + 'static + use<> {
+        let this = self.clone();
+        move |tokens| {
+            let this = this.clone();
+            Box::pin(async move {
+                if let Err(error) = this.revoke(&tokens).await {
+                    tracing::warn!(%error, "tokens were not revoked");
+                }
+            })
+        }
+    }
+}
+
+impl fmt::Debug for Revoker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Revoker")
+            .field("endpoint", &format_args!("{}", self.endpoint))
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,195 @@
+//! Sending a message to an endpoint over a user's tower service, within bounds, and
+//! noting what the oauth2 crate does not tell.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    marker::PhantomData,
+    sync::{Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use ::oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
+use bytes::{Buf, Bytes};
+use http::{
+    HeaderMap, Request, Response, StatusCode,
+    header::{AUTHORIZATION, DATE, RETRY_AFTER},
+};
+use http_body::Body;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use secrecy::zeroize::Zeroizing;
+use tokio::time::timeout;
+use tower_service::Service;
+
+use super::{
+    answer::tidy,
+    endpoint::Endpoint,
+    error::{Error, ErrorKind},
+};
+use crate::{error::BoxError, refresher::BoxFuture};
+
+/// A longer answer is none.
+const LARGEST_ANSWER: usize = 64 << 10;
+
+/// A tower HTTP service whose types are nobody else's business.
+pub(super) trait Transport: Send + Sync + 'static {
+    /// Sends a request and reads the answer to its end.
+    fn send(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Bytes>, Failure>>;
+}
+
+/// Why there is no whole answer.
+pub(super) enum Failure {
+    Send(BoxError),
+    Read(StatusCode, BoxError),
+    TooLarge(StatusCode),
+}
+
+pub(super) struct Over<S, B> {
+    service: Mutex<S>,
+    body: PhantomData<fn() -> B>,
+}
+
+impl<S, B> Over<S, B> {
+    pub(super) fn new(service: S) -> Self {
+        Self { service: Mutex::new(service), body: PhantomData }
+    }
+}
+
+impl<S, B, ResBody> Transport for Over<S, B>
+where
+    S: Service<Request<B>, Response = Response<ResBody>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError>,
+    B: From<Bytes> + Send + 'static,
+    ResBody: Body + Send + 'static,
+    ResBody::Data: Buf + Send,
+    ResBody::Error: Into<BoxError>,
+{
+    fn send(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Bytes>, Failure>> {
+        let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Box::pin(async move {
+            let failed = |error: S::Error| Failure::Send(error.into());
+            poll_fn(|cx| service.poll_ready(cx)).await.map_err(failed)?;
+            let response = service.call(request.map(B::from)).await.map_err(failed)?;
+            let (parts, body) = response.into_parts();
+            match Limited::new(body, LARGEST_ANSWER).collect().await {
+                Ok(body) => Ok(Response::from_parts(parts, body.to_bytes())),
+                Err(error) if error.is::<LengthLimitError>() => {
+                    Err(Failure::TooLarge(parts.status))
+                }
+                Err(error) => Err(Failure::Read(parts.status, error)),
+            }
+        })
+    }
+}
+
+/// One message and its answer: what the oauth2 crate sends with, and what is known of
+/// it beyond the crate's own result.
+pub(super) struct Exchange<'a> {
+    transport: &'a dyn Transport,
+    endpoint: &'a Endpoint,
+    limit: Duration,
+    noted: Mutex<Noted>,
+}
+
+#[derive(Default)]
+struct Noted {
+    status: Option<StatusCode>,
+    retry_after: Option<Duration>,
+    failure: Option<Error>,
+}
+
+impl<'a> Exchange<'a> {
+    pub(super) fn new(
+        transport: &'a dyn Transport,
+        endpoint: &'a Endpoint,
+        limit: Duration,
+    ) -> Self {
+        Self { transport, endpoint, limit, noted: Mutex::default() }
+    }
+
+    /// Why there was no answer; or an error of this kind about the answer that came.
+    pub(super) fn error(self, kind: ErrorKind) -> Error {
+        let noted = self.noted.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let error = noted.failure.unwrap_or_else(|| Error::new(kind, self.endpoint));
+        match noted.status {
+            Some(status) => error.with_status(status).with_retry_after(noted.retry_after),
+            None => error,
+        }
+    }
+
+    /// The status of the answer, if there was one.
+    pub(super) fn status(&self) -> Option<StatusCode> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner).status
+    }
+
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Error> {
+        let (mut parts, body) = request.into_parts();
+        parts.uri = self.endpoint.uri.clone();
+        if let Some(value) = parts.headers.get_mut(AUTHORIZATION) {
+            value.set_sensitive(true);
+        }
+        // Wiped when the last of its holders is done with it.
+        let body = Bytes::from_owner(Zeroizing::new(body));
+        let sending = self.transport.send(Request::from_parts(parts, body));
+        let error = |kind| Error::new(kind, self.endpoint);
+        let response = match timeout(self.limit, sending).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(Failure::Send(source))) => {
+                return Err(error(ErrorKind::Connection).with_source(source));
+            }
+            Ok(Err(Failure::Read(status, source))) => {
+                return Err(error(ErrorKind::Connection).with_status(status).with_source(source));
+            }
+            Ok(Err(Failure::TooLarge(status))) => {
+                return Err(error(ErrorKind::TooLarge).with_status(status));
+            }
+            Err(_) => return Err(error(ErrorKind::TimedOut)),
+        };
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.status = Some(response.status());
+        noted.retry_after = retry_after(response.headers(), SystemTime::now());
+        Ok(tidy(response))
+    }
+}
+
+/// The error itself is noted; the oauth2 crate has no place for it.
+impl<'c> AsyncHttpClient<'c> for Exchange<'_> {
+    type Error = Unanswered;
+    type Future = BoxFuture<'c, Result<HttpResponse, Unanswered>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(async move {
+            self.send(request).await.map_err(|failure| {
+                let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+                noted.failure = Some(failure);
+                Unanswered
+            })
+        })
+    }
+}
+
+/// See [`Noted::failure`].
+#[derive(Debug)]
+pub(super) struct Unanswered;
+
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no answer")
+    }
+}
+
+impl std::error::Error for Unanswered {}
+
+/// `Retry-After` (RFC 9110, section 10.2.3). A date is measured by the server's own
+/// clock, if it tells it: ours may be another.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
+    let value = text(RETRY_AFTER)?;
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = |text: &str| httpdate::parse_http_date(text).ok();
+    let now = text(DATE).and_then(date).unwrap_or(now);
+    Some(date(value)?.duration_since(now).unwrap_or_default())
+}

@@ -1,0 +1,274 @@
+//! Every way in which a token endpoint can fail, and what the user is told.
+
+use std::{
+    error::Error as _,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{net::TcpListener, time::Instant};
+use tower_refresh::{
+    FailureKind, RefreshFailure, RefreshState,
+    oauth2::{Client, Error, ErrorKind},
+};
+
+use super::endpoint::{Endpoint, Reply, json, rotated, tokens};
+
+const HTML: &str = "<html><body>Bad Gateway</body></html>";
+
+/// What a refresh that meets this reply fails with.
+async fn failure(reply: Reply) -> RefreshFailure {
+    let endpoint = Endpoint::start([reply]).await;
+    let client = endpoint.client().timeout(Duration::from_millis(300)).build().unwrap();
+    let state = RefreshState::builder(client.refresh_token_grant()).tokens(tokens(1)).build();
+    let failure = state.refresh().await.unwrap_err();
+    assert!(endpoint.seen().len() <= 1, "asked again");
+    // The old token is still there.
+    assert_eq!(state.current().access_token(), Some("access-1"));
+    failure
+}
+
+fn cause(failure: &RefreshFailure) -> &Error {
+    failure.source().unwrap().downcast_ref().unwrap()
+}
+
+#[tokio::test]
+async fn what_is_rejected() {
+    for code in [
+        "invalid_grant",
+        "invalid_client",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_scope",
+    ] {
+        for status in [400, 401, 403] {
+            let body = format!(r#"{{"error":"{code}","error_description":"so it is"}}"#);
+            let failure = failure(json(status, &body)).await;
+            assert_eq!(failure.kind(), FailureKind::Rejected, "{code} {status}");
+            let cause = cause(&failure);
+            assert_eq!(cause.kind(), ErrorKind::Rejected);
+            assert_eq!(cause.status().unwrap().as_u16(), status);
+            assert_eq!(cause.error(), Some(code));
+            assert_eq!(cause.description(), Some("so it is"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_transient() {
+    let html = |status| Reply::Answer(status, "content-type: text/html\r\n", HTML.to_owned());
+    let bare = |status, body: &str| Reply::Answer(status, "", body.to_owned());
+    let grant = r#"{"error":"invalid_grant"}"#;
+    let cases = [
+        (json(400, r#"{"error":"temporarily_unavailable"}"#), ErrorKind::Refused),
+        (json(400, r#"{"error":"server_error"}"#), ErrorKind::Refused),
+        (json(400, r#"{"error":"invalid_request"}"#), ErrorKind::Refused),
+        (json(429, grant), ErrorKind::Refused),
+        (json(500, grant), ErrorKind::Refused),
+        (json(503, r#"{"error":"temporarily_unavailable"}"#), ErrorKind::Refused),
+        (json(400, r#"{"error":{"code":400}}"#), ErrorKind::Refused),
+        (json(400, "{"), ErrorKind::Refused),
+        (html(400), ErrorKind::Refused),
+        (html(404), ErrorKind::Refused),
+        (html(502), ErrorKind::Refused),
+        (bare(503, ""), ErrorKind::Refused),
+        (bare(401, ""), ErrorKind::Refused),
+        (Reply::Answer(307, "location: /elsewhere\r\n", String::new()), ErrorKind::Refused),
+        (html(200), ErrorKind::Malformed),
+        (bare(200, ""), ErrorKind::Malformed),
+        (json(200, "{"), ErrorKind::Malformed),
+        (json(200, "[]"), ErrorKind::Malformed),
+        (json(200, "\u{feff}{}"), ErrorKind::Malformed),
+        (json(200, r#"{"token_type":"Bearer"}"#), ErrorKind::Malformed),
+        (json(200, r#"{"access_token":1,"token_type":"Bearer"}"#), ErrorKind::Malformed),
+        (Reply::HalfABody, ErrorKind::TimedOut),
+        (Reply::Silence, ErrorKind::TimedOut),
+        (Reply::ResetBefore, ErrorKind::Connection),
+        (Reply::ResetAfter, ErrorKind::Connection),
+    ];
+    for (number, (reply, kind)) in cases.into_iter().enumerate() {
+        let failure = failure(reply).await;
+        assert_eq!(failure.kind(), FailureKind::Transient, "case {number}");
+        assert_eq!(cause(&failure).kind(), kind, "case {number}");
+        assert!(failure.retry_at().is_some());
+    }
+}
+
+#[tokio::test]
+async fn nobody_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}/token", listener.local_addr().unwrap());
+    drop(listener);
+    let client = Client::builder(&uri, "id").unwrap().build().unwrap();
+    let state = RefreshState::builder(client.refresh_token_grant()).tokens(tokens(1)).build();
+    let failure = state.refresh().await.unwrap_err();
+    assert_eq!(failure.kind(), FailureKind::Transient);
+    assert_eq!(cause(&failure).kind(), ErrorKind::Connection);
+    assert!(cause(&failure).source().is_some());
+}
+
+/// A good answer of exactly this many bytes.
+fn padded(bytes: usize) -> Reply {
+    let body = r#"{"access_token":"access-2","token_type":"Bearer"}"#;
+    json(200, &format!("{body}{}", " ".repeat(bytes - body.len())))
+}
+
+#[tokio::test]
+async fn an_answer_has_64_kib_at_most() {
+    let failure = failure(padded((64 << 10) + 1)).await;
+    assert_eq!(failure.kind(), FailureKind::Transient);
+    assert_eq!(cause(&failure).kind(), ErrorKind::TooLarge);
+    assert_eq!(cause(&failure).status().unwrap(), 200);
+
+    let endpoint = Endpoint::start([padded(64 << 10)]).await;
+    let client = endpoint.client().build().unwrap();
+    let state = RefreshState::builder(client.refresh_token_grant()).tokens(tokens(1)).build();
+    assert_eq!(state.refresh().await.unwrap().access_token(), Some("access-2"));
+}
+
+/// A state that tries again at once.
+async fn impatient(
+    replies: impl IntoIterator<Item = Reply>,
+) -> (Endpoint, std::sync::Arc<RefreshState>) {
+    let endpoint = Endpoint::start(replies).await;
+    let client = endpoint.client().build().unwrap();
+    let state = RefreshState::builder(client.refresh_token_grant())
+        .tokens(tokens(1))
+        .cool_down(Duration::ZERO, Duration::ZERO)
+        .build();
+    (endpoint, state)
+}
+
+#[tokio::test]
+async fn a_reset_before_the_server_knew_is_made_good_by_the_next_try() {
+    let (endpoint, state) = impatient([Reply::ResetBefore, rotated(2)]).await;
+    assert_eq!(state.refresh().await.unwrap_err().kind(), FailureKind::Transient);
+    assert_eq!(state.refresh().await.unwrap().access_token(), Some("access-2"));
+    assert_eq!(endpoint.seen().len(), 1);
+}
+
+/// The server has rotated, and nobody here can know. The same token is brought again:
+/// a server with a grace period gives the same pair, a strict one refuses.
+#[tokio::test]
+async fn a_reset_after_the_server_committed() {
+    let (endpoint, state) = impatient([Reply::ResetAfter, rotated(2)]).await;
+    assert_eq!(state.refresh().await.unwrap_err().kind(), FailureKind::Transient);
+    assert_eq!(state.refresh().await.unwrap().access_token(), Some("access-2"));
+    let brought: Vec<_> = endpoint.seen();
+    assert_eq!(brought[0].field("refresh_token"), Some("refresh-1"));
+    assert_eq!(brought[1].field("refresh_token"), Some("refresh-1"));
+
+    let strict = json(400, r#"{"error":"invalid_grant","error_description":"used before"}"#);
+    let (_endpoint, state) = impatient([Reply::ResetAfter, strict]).await;
+    assert_eq!(state.refresh().await.unwrap_err().kind(), FailureKind::Transient);
+    let failure = state.refresh().await.unwrap_err();
+    assert_eq!(failure.kind(), FailureKind::Rejected);
+    assert_eq!(cause(&failure).description(), Some("used before"));
+}
+
+#[tokio::test]
+async fn retry_after_in_seconds_and_as_a_date() {
+    let now = SystemTime::now();
+    let date = |offset: u64| httpdate::fmt_http_date(now + Duration::from_secs(offset));
+    let far = httpdate::fmt_http_date(now - Duration::from_secs(100_000));
+    // The server's own clock counts, if it tells it.
+    let by_its_clock = format!(
+        "date: {far}\r\nretry-after: {}\r\n",
+        httpdate::fmt_http_date(now - Duration::from_secs(100_000 - 90))
+    );
+    let cases = [
+        ("retry-after: 120\r\n".to_owned(), 120..=120),
+        ("retry-after:  7 \r\n".to_owned(), 7..=7),
+        (format!("retry-after: {}\r\n", date(300)), 290..=300),
+        (by_its_clock, 90..=90),
+        (format!("retry-after: {far}\r\n"), 0..=0),
+    ];
+    for (headers, wait) in cases {
+        let headers: &'static str = headers.leak();
+        for status in [429, 503] {
+            let before = Instant::now();
+            let failure = failure(Reply::Answer(status, headers, String::new())).await;
+            assert_eq!(failure.kind(), FailureKind::Transient);
+            let told = cause(&failure).retry_after().unwrap().as_secs();
+            assert!(wait.contains(&told), "{headers:?} {told}");
+            assert!(failure.retry_at().unwrap() >= before + Duration::from_secs(*wait.start()));
+        }
+    }
+    for odd in ["retry-after: soon\r\n", "retry-after: -1\r\n", "retry-after: 1.5\r\n"] {
+        let failure = failure(Reply::Answer(503, odd, String::new())).await;
+        assert_eq!(cause(&failure).retry_after(), None, "{odd}");
+    }
+}
+
+#[tokio::test]
+async fn a_code_of_the_users_is_final_even_with_a_200() {
+    let words = r#"{"error":"bad_refresh_token","error_description":"incorrect or expired"}"#;
+    let endpoint = Endpoint::start([json(200, words), json(200, words)]).await;
+    for (also, kind) in [(false, FailureKind::Transient), (true, FailureKind::Rejected)] {
+        let mut client = endpoint.client();
+        if also {
+            client = client.also_rejected("bad_refresh_token");
+        }
+        let client = client.build().unwrap();
+        let state = RefreshState::builder(client.refresh_token_grant()).tokens(tokens(1)).build();
+        let failure = state.refresh().await.unwrap_err();
+        assert_eq!(failure.kind(), kind);
+        assert_eq!(cause(&failure).error(), Some("bad_refresh_token"));
+        assert_eq!(cause(&failure).status().unwrap(), 200);
+    }
+}
+
+/// Everything that can be printed of an error and its causes.
+fn printed(failure: &RefreshFailure) -> String {
+    let mut text = format!("{failure} {failure:?}");
+    let mut source = failure.source();
+    while let Some(error) = source {
+        text += &format!("\n{error} {error:?} {error:#?}");
+        source = error.source();
+    }
+    text
+}
+
+#[tokio::test]
+async fn the_user_is_told_all_but_secrets() {
+    let secrets = ["refresh/SECRET+1", "client SECRET&2"];
+    let said =
+        "token refresh/SECRET+1 (refresh%2FSECRET%2B1) of client SECRET&2 (client+SECRET%262)";
+    for status in [400, 503] {
+        let words = format!(r#"{{"error":"invalid_grant","error_description":"{said}"}}"#);
+        let endpoint = Endpoint::start([json(status, &words)]).await;
+        let client = Client::builder(&endpoint.uri("/token?key=SECRET-3"), "id")
+            .unwrap()
+            .client_secret_basic(secrets[1])
+            .build()
+            .unwrap();
+        let state = RefreshState::builder(client.refresh_token_grant())
+            .tokens(tokens(1).with_refresh_token(secrets[0]))
+            .build();
+        let failure = state.refresh().await.unwrap_err();
+        let text = printed(&failure);
+        assert!(!text.contains("SECRET"), "{text}");
+        let kind = if status == 400 { "rejected" } else { "refused" };
+        let expected = format!(
+            "{}: {kind} ({}): invalid_grant: token [redacted] ([redacted]) of [redacted] ([redacted])",
+            endpoint.uri("/token"),
+            http::StatusCode::from_u16(status).unwrap(),
+        );
+        assert_eq!(cause(&failure).to_string(), expected);
+        for text in [format!("{client:?}"), format!("{:?}", client.refresh_token_grant())] {
+            assert!(text.contains("/token") && !text.contains("SECRET"), "{text}");
+        }
+    }
+}
+
+/// An answer that is no answer may hold new tokens: it is not shown.
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_is_not_shown() {
+    for body in [
+        r#"{"access_token":"SECRET","refresh_token":"SECRET""#,
+        r#"{"access_token":{"SECRET":1},"refresh_token":"SECRET"}"#,
+        r#"SECRET"#,
+    ] {
+        let text = printed(&failure(json(200, body)).await);
+        assert!(!text.contains("SECRET"), "{text}");
+    }
+}

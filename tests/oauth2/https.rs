@@ -1,0 +1,102 @@
+//! The ready-made client over TLS, HTTP/1 and HTTP/2.
+
+use std::{
+    convert::Infallible,
+    error::Error as _,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, Version};
+use http_body_util::Full;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tower_refresh::{
+    FailureKind, RefreshState,
+    oauth2::{Client, Error, ErrorKind},
+};
+
+use super::endpoint::tokens;
+
+type Versions = Arc<Mutex<Vec<Version>>>;
+
+/// A token endpoint at `https://localhost` that speaks this protocol, and a client's TLS
+/// configuration that trusts it.
+async fn serve(protocol: &[u8]) -> (String, ClientConfig, Versions) {
+    let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = identity.cert.der().clone();
+    let key = PrivateKeyDer::try_from(identity.signing_key.serialize_der()).unwrap();
+    let mut server = ServerConfig::builder_with_provider(ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)
+        .unwrap();
+    server.alpn_protocols = vec![protocol.to_vec()];
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("https://localhost:{}/token", listener.local_addr().unwrap().port());
+    let acceptor = TlsAcceptor::from(Arc::new(server));
+    let versions = Versions::default();
+    let seen = Arc::clone(&versions);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // Who does not trust it hangs up.
+            let Ok(stream) = acceptor.accept(stream).await else { continue };
+            let seen = Arc::clone(&seen);
+            let service = service_fn(move |request: Request<Incoming>| {
+                seen.lock().unwrap().push(request.version());
+                async {
+                    let body = r#"{"access_token":"access-2","token_type":"Bearer"}"#;
+                    Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(body)))
+                }
+            });
+            tokio::spawn(async move {
+                let server = auto::Builder::new(TokioExecutor::new());
+                let _ = server.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    (uri, trusting(roots), versions)
+}
+
+fn trusting(roots: RootCertStore) -> ClientConfig {
+    ClientConfig::builder_with_provider(ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+#[tokio::test]
+async fn http1_and_http2() {
+    for (protocol, version) in [(&b"http/1.1"[..], Version::HTTP_11), (b"h2", Version::HTTP_2)] {
+        let (uri, config, versions) = serve(protocol).await;
+        let client = Client::builder(&uri, "id").unwrap().build_with_tls(config);
+        let state = RefreshState::builder(client.refresh_token_grant()).tokens(tokens(1)).build();
+        assert_eq!(state.refresh().await.unwrap().access_token(), Some("access-2"));
+        assert_eq!(*versions.lock().unwrap(), [version]);
+    }
+}
+
+#[tokio::test]
+async fn who_is_not_trusted_gets_no_token() {
+    let (uri, _, versions) = serve(b"h2").await;
+    let nobody = trusting(RootCertStore::empty());
+    let client = Client::builder(&uri, "id").unwrap().build_with_tls(nobody);
+    let state = RefreshState::builder(client.refresh_token_grant()).tokens(tokens(1)).build();
+    let failure = state.refresh().await.unwrap_err();
+    assert_eq!(failure.kind(), FailureKind::Transient);
+    let cause: &Error = failure.source().unwrap().downcast_ref().unwrap();
+    assert_eq!(cause.kind(), ErrorKind::Connection);
+    assert_eq!(versions.lock().unwrap().len(), 0);
+}

@@ -1,0 +1,10 @@
+//! The OAuth 2.0 grants and revocation against token endpoints on real sockets.
+
+#![cfg(feature = "oauth2-client")]
+
+mod clocks;
+mod endpoint;
+mod errors;
+mod grants;
+mod https;
+mod revocation;
