@@ -109,7 +109,7 @@ pub use crate::{
     refresher::{BoxFuture, FromNothing, Refresher, from_nothing},
     service::Refresh,
     source::{CredentialSource, FromExtensions},
-    state::{Counts, RefreshState, RefreshStateBuilder, Status, Trigger, WhileUnsaved},
+    state::{Counts, KeepFresh, RefreshState, RefreshStateBuilder, Status, Trigger, WhileUnsaved},
     tokens::{Credential, Generation, Tokens},
 };
 

@@ -18,9 +18,9 @@ use http_body_util::Full;
 use tower::Service;
 use tower_refresh::{
     Attempt, ConfigError, Counts, Credential, CredentialSource, FailureKind, FromExtensions,
-    FromNothing, Generation, Refresh, RefreshError, RefreshFailure, RefreshLayer, RefreshState,
-    RefreshStateBuilder, Refresher, ResponseFuture, SaveError, Status, StoreError, Tokens, Trigger,
-    Verdict, WhileUnsaved,
+    FromNothing, Generation, KeepFresh, Refresh, RefreshError, RefreshFailure, RefreshLayer,
+    RefreshState, RefreshStateBuilder, Refresher, ResponseFuture, SaveError, Status, StoreError,
+    Tokens, Trigger, Verdict, WhileUnsaved,
     body::{BodyError, BodyErrorKind, Budget, CloneBody, NotReplayable, Replay, ReplayBody, Tee},
     store::{MemoryStore, Record, TokenStore},
 };
@@ -142,6 +142,7 @@ const _: () = {
     owned::<FromExtensions>();
     owned::<FromNothing<fn()>>();
     owned::<Generation>();
+    owned::<KeepFresh>();
     owned::<MemoryStore>();
     owned::<Record>();
     owned::<tower_refresh::store::Deleted>();

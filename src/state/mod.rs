@@ -7,11 +7,13 @@
 //! | `machine.rs`, `flight.rs`, `saving.rs`, `policy.rs` | the decisions, pure |
 //! | `pilot.rs` | does what a flight's steps say, in a task of its own |
 //! | `waiters.rs`, `wait.rs` | who waits, and the waiting |
+//! | `fresh.rs` | refreshes ahead of expiry where no request does |
 //! | `writes.rs` | sign-in and sign-out |
 //! | `status.rs` | what an operator can read |
 
 mod builder;
 mod flight;
+mod fresh;
 mod machine;
 #[cfg(test)]
 mod model;
@@ -40,6 +42,7 @@ use tokio::{
 
 pub use self::{
     builder::RefreshStateBuilder,
+    fresh::KeepFresh,
     policy::WhileUnsaved,
     status::{Counts, Status, Trigger},
 };
@@ -196,6 +199,8 @@ impl RefreshState {
     /// as that does; wrap it in a timeout. Cancel safe.
     pub async fn drain(self: &Arc<Self>) {
         self.with(Machine::drain);
+        // Those who would wait for the next flight hear that there will be none.
+        self.tasks.send_modify(|_| {});
         // The sender is in `self`: this cannot end in an error.
         let _ = self.tasks.subscribe().wait_for(|tasks| *tasks == 0).await;
     }

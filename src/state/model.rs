@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     flight::{Outcome, Step},
+    fresh::Upkeep,
     machine::{Answer, Machine, Ticket},
     policy::{Policy, WhileUnsaved},
 };
@@ -404,6 +405,18 @@ impl World {
             // I7: nobody waits without a flight.
             assert!(node.waiters.is_empty() || machine.flight().is_some(), "waiting for nothing");
             assert_eq!(machine.flight().is_some(), node.step.is_some());
+            // Whoever looks ahead neither spins nor sleeps on.
+            let mut looked = machine.clone();
+            match looked.upkeep(self.time.now) {
+                Upkeep::Until(at) => {
+                    assert!(at > self.time.now && looked.flight().is_none(), "it spins");
+                }
+                upkeep => {
+                    let hopeless = looked.is_dead() || looked.credential().early().is_none();
+                    assert_eq!(upkeep, Upkeep::News);
+                    assert!(looked.flight().is_some() || hopeless, "nobody wakes it");
+                }
+            }
             let generation = machine.credential().generation();
             assert!(generation >= node.generation, "the generation went back");
             node.generation = generation;

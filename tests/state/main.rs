@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `basics` | the API, first use, signed out |
 //! | `time` | early refresh, expiry, cool-down, brake, deadline |
+//! | `keep_fresh` | refreshing ahead of expiry without requests |
 //! | `unsaved` | a store that fails |
 //! | `fence` | sign-in and sign-out at every step of a flight |
 //! | `sign_out` | what a sign-out tells its hook |
@@ -14,6 +15,7 @@ mod support;
 
 mod basics;
 mod fence;
+mod keep_fresh;
 mod shared;
 mod sign_out;
 mod time;
