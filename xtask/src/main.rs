@@ -10,14 +10,27 @@ use std::{
 /// A check's name, the environment it needs, and its command line.
 type Check = (&'static str, &'static [(&'static str, &'static str)], &'static str);
 
+const DENY: &[(&str, &str)] = &[("RUSTFLAGS", "-D warnings")];
+
 const CHECKS: &[Check] = &[
     ("format", &[], "fmt --all --check"),
     ("clippy", &[], "clippy --workspace --all-targets --all-features --locked -- -D warnings"),
     ("docs", &[("RUSTDOCFLAGS", "-D warnings")], "doc --no-deps --all-features --locked"),
-    ("default-build", &[("RUSTFLAGS", "-D warnings")], "check --lib --locked"),
+    ("default-build", DENY, "check --lib --locked"),
+    ("oauth2-build", DENY, "check --lib --locked --features oauth2"),
+    ("oauth2-client-build", DENY, "check --lib --locked --features oauth2-client"),
+    ("full-build", DENY, "check --lib --locked --features full"),
     ("tests", &[], "test --all-features --locked"),
     ("quickstart", &[], "run --example quickstart --locked"),
     ("quickstart-late", &[], "run --example quickstart --locked -- --requests 1000 --late"),
+    ("hyper_client", &[], "run --example hyper_client --features oauth2-client --locked"),
+    ("axum_gateway", &[], "run --example axum_gateway --features oauth2-client --locked"),
+    (
+        "client_credentials",
+        &[],
+        "run --example client_credentials --features oauth2-client --locked",
+    ),
+    ("custom_refresher", &[], "run --example custom_refresher --locked"),
 ];
 
 const BENCHES: &[Check] = &[
