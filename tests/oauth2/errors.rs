@@ -2,12 +2,17 @@
 
 use std::{
     error::Error as _,
+    future::pending,
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
 use tokio::{net::TcpListener, time::Instant};
+use tower::service_fn;
 use tower_refresh::{
-    FailureKind, RefreshFailure, RefreshState,
+    BoxError, FailureKind, RefreshFailure, RefreshState,
     oauth2::{Client, Error, ErrorKind},
 };
 
@@ -104,6 +109,27 @@ async fn nobody_there() {
     assert_eq!(failure.kind(), FailureKind::Transient);
     assert_eq!(cause(&failure).kind(), ErrorKind::Connection);
     assert!(cause(&failure).source().is_some());
+}
+
+/// 30 s if nothing else is said, whatever the answer is waiting for.
+#[tokio::test(start_paused = true)]
+async fn an_exchange_takes_no_longer_than_its_limit() {
+    let never = service_fn(|_: Request<Full<Bytes>>| pending::<Result<Response<String>, BoxError>>());
+    for (limit, seconds) in [(None, 30), (Some(7), 7)] {
+        let mut client = Client::builder("https://auth.example.com/token", "id").unwrap();
+        if let Some(limit) = limit {
+            client = client.timeout(Duration::from_secs(limit));
+        }
+        let grant = client.over(never).refresh_token_grant();
+        let state = RefreshState::builder(grant)
+            .tokens(tokens(1))
+            .deadline(Duration::from_secs(3600))
+            .build();
+        let begun = Instant::now();
+        let failure = state.refresh().await.unwrap_err();
+        assert_eq!(cause(&failure).kind(), ErrorKind::TimedOut);
+        assert_eq!(begun.elapsed().as_secs(), seconds);
+    }
 }
 
 /// A good answer of exactly this many bytes.
