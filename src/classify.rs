@@ -1,7 +1,8 @@
 //! What a response means for the token it was sent with.
 
 use http::{HeaderMap, StatusCode, header::WWW_AUTHENTICATE};
-use http_auth::ChallengeParser;
+
+use crate::challenge::Challenges;
 
 /// What a response says of the access token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,40 +48,41 @@ where
 }
 
 /// The default: 401 is a challenge (RFC 9110, section 15.5.2), unless its
-/// `WWW-Authenticate` asks for another scope (`insufficient_scope`, RFC 6750,
-/// section 3.1) or a stronger sign-in (`insufficient_user_authentication`,
-/// RFC 9470), which a refresh does not bring. A 5xx says nothing of the token, since
-/// it may come from before the check; anything else accepts it.
+/// `WWW-Authenticate` asks for what a refresh does not bring: another scope
+/// (`insufficient_scope`, RFC 6750, section 3.1), a stronger sign-in
+/// (`insufficient_user_authentication`, RFC 9470) or a nonce in the proof
+/// (`use_dpop_nonce`, RFC 9449, section 9). A 5xx says nothing of the token, since it may
+/// come from before the check; anything else accepts it.
 pub fn classify(status: StatusCode, headers: &HeaderMap) -> Verdict {
     match status.as_u16() {
-        401 if asks_for_more(headers) => Verdict::NotOurs,
-        401 => Verdict::Challenge,
+        401 => refused(headers),
         500.. => Verdict::NotOurs,
         _ => Verdict::Accept,
     }
 }
 
+/// The token is not accepted; whether a refresh would help.
+fn refused(headers: &HeaderMap) -> Verdict {
+    if asks_for_more(headers) { Verdict::NotOurs } else { Verdict::Challenge }
+}
+
 /// Whether every challenge that names an error names one that no refresh helps.
 fn asks_for_more(headers: &HeaderMap) -> bool {
     let mut asks = false;
-    for value in headers.get_all(WWW_AUTHENTICATE) {
-        // The parser knows ASCII only, and a description may be in any language.
-        let ascii = |byte: &u8| if byte.is_ascii() { char::from(*byte) } else { '?' };
-        let value: String = value.as_bytes().iter().map(ascii).collect();
-        // What cannot be parsed says nothing: the 401 alone counts then.
-        for challenge in ChallengeParser::new(&value).map_while(Result::ok) {
-            for (name, value) in &challenge.params {
-                if name.eq_ignore_ascii_case("error") {
-                    match &*value.to_unescaped() {
-                        "insufficient_scope" | "insufficient_user_authentication" => asks = true,
-                        _ => return false,
-                    }
-                }
+    for line in headers.get_all(WWW_AUTHENTICATE) {
+        let params = Challenges::of(line.as_bytes()).flat_map(|challenge| challenge.params());
+        for (_, error) in params.filter(|(name, _)| name.eq_ignore_ascii_case(b"error")) {
+            if !BEYOND_A_REFRESH.iter().any(|known| error.is(known)) {
+                return false;
             }
+            asks = true;
         }
     }
     asks
 }
+
+const BEYOND_A_REFRESH: [&str; 3] =
+    ["insufficient_scope", "insufficient_user_authentication", "use_dpop_nonce"];
 
 #[cfg(test)]
 mod tests {
@@ -108,6 +110,12 @@ mod tests {
             ],
             &["DPoP error=\"insufficient_scope\", Bearer error=\"invalid_token\""],
             &["\"\"not a challenge"],
+            &["Bearer error=\"Insufficient_Scope\""],
+            &["Bearer error=use_dpop_nonce", "Bearer error=expired"],
+            // Half a challenge is none, and neither is what follows it.
+            &["Bearer error=insufficient_scope, realm=\"x"],
+            &["Bearer realm=, error=insufficient_scope"],
+            &["Negotiate YII==, Bearer error=\"invalid_token\""],
         ] {
             assert_eq!(judge(401, authenticate), Verdict::Challenge, "{authenticate:?}");
         }
@@ -123,6 +131,10 @@ mod tests {
             &["Basic realm=\"x\", Bearer error=insufficient_scope"],
             &["Basic realm=\"x\"", "Bearer error=\"insufficient_scope\""],
             &["Bearer error=\"insufficient_scope\", error_description=\"zu wenig für dich\""],
+            &["Negotiate YII==, Bearer error=\"insufficient_\\scope\""],
+            &["DPoP error=\"use_dpop_nonce\", algs=\"ES256\""],
+            &["bearer Error=insufficient_scope, DPoP error=use_dpop_nonce"],
+            &["Bearer error=insufficient_scope, @", "@"],
         ] {
             assert_eq!(judge(401, authenticate), Verdict::NotOurs, "{authenticate:?}");
         }

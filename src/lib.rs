@@ -70,7 +70,7 @@
 //! | `service.rs` | [`Refresh`]: what happens synchronously, in `call` |
 //! | `future.rs` | [`ResponseFuture`]: the order of things |
 //! | `source.rs`, `attach.rs`, `origin.rs` | which credential; how and where its token is attached |
-//! | `classify.rs` | what a response means for the token |
+//! | `classify.rs`, `challenge.rs` | what a response means for the token; `WWW-Authenticate` |
 //! | `head.rs`, `body/` | what is kept of a request for its replay |
 //! | `drain.rs` | reading a refused response to its end |
 //! | `state/` | [`RefreshState`]; `machine.rs` and `flight.rs` hold the decisions |
@@ -81,6 +81,7 @@
 
 mod attach;
 pub mod body;
+mod challenge;
 mod classify;
 mod config;
 mod drain;
