@@ -1,8 +1,8 @@
 //! What a response means for the token it was sent with.
 
-use http::{HeaderMap, StatusCode, header::WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, StatusCode, header::WWW_AUTHENTICATE};
 
-use crate::challenge::Challenges;
+use crate::{challenge::Challenges, grpc};
 
 /// What a response says of the access token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,11 +53,31 @@ where
 /// (`insufficient_user_authentication`, RFC 9470) or a nonce in the proof
 /// (`use_dpop_nonce`, RFC 9449, section 9). A 5xx says nothing of the token, since it may
 /// come from before the check; anything else accepts it.
+///
+/// A gRPC response that is nothing but a status (HTTP 200, `content-type:
+/// application/grpc`, `grpc-status` in its head) is judged by that: `UNAUTHENTICATED`
+/// (16) is a challenge like a 401; `UNKNOWN`, `DEADLINE_EXCEEDED`, `INTERNAL`,
+/// `UNAVAILABLE` and `DATA_LOSS` say as little as a 5xx; any other accepts the token.
 pub fn classify(status: StatusCode, headers: &HeaderMap) -> Verdict {
     match status.as_u16() {
+        200 => match headers.get(&grpc::STATUS) {
+            Some(status) if grpc::is_grpc(headers) => judge_rpc(status, headers),
+            _ => Verdict::Accept,
+        },
         401 => refused(headers),
         500.. => Verdict::NotOurs,
         _ => Verdict::Accept,
+    }
+}
+
+/// Judges a call by its status code.
+fn judge_rpc(status: &HeaderValue, headers: &HeaderMap) -> Verdict {
+    let code = status.to_str().ok().and_then(|code| code.parse::<u32>().ok());
+    match code {
+        Some(16) => refused(headers),
+        // What is no number counts as unknown.
+        None | Some(2 | 4 | 13 | 14 | 15) => Verdict::NotOurs,
+        Some(_) => Verdict::Accept,
     }
 }
 
@@ -148,5 +168,50 @@ mod tests {
         for status in [500, 503] {
             assert_eq!(judge(status, &[]), Verdict::NotOurs, "{status}");
         }
+    }
+
+    fn judge_rpc(status: u16, kind: &'static str, code: &'static str, more: &str) -> Verdict {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", HeaderValue::from_static(kind));
+        headers.insert("grpc-status", HeaderValue::from_static(code));
+        if !more.is_empty() {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_str(more).unwrap());
+        }
+        classify(StatusCode::from_u16(status).unwrap(), &headers)
+    }
+
+    #[test]
+    fn a_grpc_status_in_the_head_counts() {
+        for code in [
+            "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15",
+            "16", "17", "", "x", "-1",
+        ] {
+            let expected = match code {
+                "16" => Verdict::Challenge,
+                "2" | "4" | "13" | "14" | "15" | "" | "x" | "-1" => Verdict::NotOurs,
+                _ => Verdict::Accept,
+            };
+            for kind in ["application/grpc", "application/grpc+proto", "Application/gRPC;a=b"] {
+                assert_eq!(judge_rpc(200, kind, code, ""), expected, "{code} {kind}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_rpc_that_needs_more_than_a_refresh_is_not_ours() {
+        let judge = |more| judge_rpc(200, "application/grpc", "16", more);
+        assert_eq!(judge("Bearer error=\"insufficient_scope\""), Verdict::NotOurs);
+        assert_eq!(judge("DPoP error=\"use_dpop_nonce\""), Verdict::NotOurs);
+        assert_eq!(judge("Bearer error=\"invalid_token\""), Verdict::Challenge);
+        assert_eq!(judge("Bearer"), Verdict::Challenge);
+    }
+
+    #[test]
+    fn only_grpc_has_a_grpc_status() {
+        assert_eq!(judge_rpc(200, "application/json", "16", ""), Verdict::Accept);
+        assert_eq!(judge_rpc(200, "text/application/grpc", "16", ""), Verdict::Accept);
+        assert_eq!(judge_rpc(404, "application/grpc", "16", ""), Verdict::Accept);
+        assert_eq!(judge_rpc(503, "application/grpc", "16", ""), Verdict::NotOurs);
+        assert_eq!(judge_rpc(401, "application/grpc", "0", ""), Verdict::Challenge);
     }
 }
