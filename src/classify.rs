@@ -57,7 +57,9 @@ where
 /// A gRPC response that is nothing but a status (HTTP 200, `content-type:
 /// application/grpc`, `grpc-status` in its head) is judged by that: `UNAUTHENTICATED`
 /// (16) is a challenge like a 401; `UNKNOWN`, `DEADLINE_EXCEEDED`, `INTERNAL`,
-/// `UNAVAILABLE` and `DATA_LOSS` say as little as a 5xx; any other accepts the token.
+/// `UNAVAILABLE` and `DATA_LOSS` say as little as a 5xx; any other accepts the token. For
+/// servers that send the status after the head there is
+/// [`GrpcStatusLayer`](crate::grpc::GrpcStatusLayer).
 pub fn classify(status: StatusCode, headers: &HeaderMap) -> Verdict {
     match status.as_u16() {
         200 => match headers.get(&grpc::STATUS) {

@@ -71,7 +71,7 @@
 //! | `future.rs` | [`ResponseFuture`]: the order of things |
 //! | `source.rs`, `attach.rs`, `origin.rs` | which credential; how and where its token is attached |
 //! | `classify.rs`, `challenge.rs` | what a response means for the token; `WWW-Authenticate` |
-//! | `grpc/` | what of gRPC is known: its deadlines |
+//! | `grpc/` | gRPC's deadlines; [`GrpcStatusLayer`](grpc::GrpcStatusLayer) |
 //! | `head.rs`, `body/` | what is kept of a request for its replay |
 //! | `drain.rs` | reading a refused response to its end |
 //! | `state/` | [`RefreshState`]; `machine.rs` and `flight.rs` hold the decisions |
@@ -88,7 +88,7 @@ mod config;
 mod drain;
 mod error;
 mod future;
-mod grpc;
+pub mod grpc;
 mod head;
 mod layer;
 mod origin;

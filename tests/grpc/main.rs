@@ -3,10 +3,14 @@
 //! | module | what |
 //! |---|---|
 //! | `timeout` | a request that is sent later has less time |
+//! | `status` | a status that comes after the head, and `GrpcStatusLayer` |
 
+#[path = "../support/script_body.rs"]
+mod script_body;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod status;
 mod timeout;
 
 use http::HeaderValue;
