@@ -1,7 +1,8 @@
 //! What a response means for the token it was sent with.
 
-use http::{HeaderMap, StatusCode, header::WWW_AUTHENTICATE};
-use http_auth::ChallengeParser;
+use http::{HeaderMap, HeaderValue, StatusCode, header::WWW_AUTHENTICATE};
+
+use crate::{challenge::Challenges, grpc};
 
 /// What a response says of the access token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,40 +48,63 @@ where
 }
 
 /// The default: 401 is a challenge (RFC 9110, section 15.5.2), unless its
-/// `WWW-Authenticate` asks for another scope (`insufficient_scope`, RFC 6750,
-/// section 3.1) or a stronger sign-in (`insufficient_user_authentication`,
-/// RFC 9470), which a refresh does not bring. A 5xx says nothing of the token, since
-/// it may come from before the check; anything else accepts it.
+/// `WWW-Authenticate` asks for what a refresh does not bring: another scope
+/// (`insufficient_scope`, RFC 6750, section 3.1), a stronger sign-in
+/// (`insufficient_user_authentication`, RFC 9470) or a nonce in the proof
+/// (`use_dpop_nonce`, RFC 9449, section 9). A 5xx says nothing of the token, since it may
+/// come from before the check; anything else accepts it.
+///
+/// A gRPC response that is nothing but a status (HTTP 200, `content-type:
+/// application/grpc`, `grpc-status` in its head) is judged by that: `UNAUTHENTICATED`
+/// (16) is a challenge like a 401; `UNKNOWN`, `DEADLINE_EXCEEDED`, `INTERNAL`,
+/// `UNAVAILABLE` and `DATA_LOSS` say as little as a 5xx; any other accepts the token. For
+/// servers that send the status after the head there is
+/// [`GrpcStatusLayer`](crate::grpc::GrpcStatusLayer).
 pub fn classify(status: StatusCode, headers: &HeaderMap) -> Verdict {
     match status.as_u16() {
-        401 if asks_for_more(headers) => Verdict::NotOurs,
-        401 => Verdict::Challenge,
+        200 => match headers.get(&grpc::STATUS) {
+            Some(status) if grpc::is_grpc(headers) => judge_rpc(status, headers),
+            _ => Verdict::Accept,
+        },
+        401 => refused(headers),
         500.. => Verdict::NotOurs,
         _ => Verdict::Accept,
     }
 }
 
+/// Judges a call by its status code.
+fn judge_rpc(status: &HeaderValue, headers: &HeaderMap) -> Verdict {
+    let code = status.to_str().ok().and_then(|code| code.parse::<u32>().ok());
+    match code {
+        Some(16) => refused(headers),
+        // What is no number counts as unknown.
+        None | Some(2 | 4 | 13 | 14 | 15) => Verdict::NotOurs,
+        Some(_) => Verdict::Accept,
+    }
+}
+
+/// The token is not accepted; whether a refresh would help.
+fn refused(headers: &HeaderMap) -> Verdict {
+    if asks_for_more(headers) { Verdict::NotOurs } else { Verdict::Challenge }
+}
+
 /// Whether every challenge that names an error names one that no refresh helps.
 fn asks_for_more(headers: &HeaderMap) -> bool {
     let mut asks = false;
-    for value in headers.get_all(WWW_AUTHENTICATE) {
-        // The parser knows ASCII only, and a description may be in any language.
-        let ascii = |byte: &u8| if byte.is_ascii() { char::from(*byte) } else { '?' };
-        let value: String = value.as_bytes().iter().map(ascii).collect();
-        // What cannot be parsed says nothing: the 401 alone counts then.
-        for challenge in ChallengeParser::new(&value).map_while(Result::ok) {
-            for (name, value) in &challenge.params {
-                if name.eq_ignore_ascii_case("error") {
-                    match &*value.to_unescaped() {
-                        "insufficient_scope" | "insufficient_user_authentication" => asks = true,
-                        _ => return false,
-                    }
-                }
+    for line in headers.get_all(WWW_AUTHENTICATE) {
+        let params = Challenges::of(line.as_bytes()).flat_map(|challenge| challenge.params());
+        for (_, error) in params.filter(|(name, _)| name.eq_ignore_ascii_case(b"error")) {
+            if !BEYOND_A_REFRESH.iter().any(|known| error.is(known)) {
+                return false;
             }
+            asks = true;
         }
     }
     asks
 }
+
+const BEYOND_A_REFRESH: [&str; 3] =
+    ["insufficient_scope", "insufficient_user_authentication", "use_dpop_nonce"];
 
 #[cfg(test)]
 mod tests {
@@ -108,6 +132,12 @@ mod tests {
             ],
             &["DPoP error=\"insufficient_scope\", Bearer error=\"invalid_token\""],
             &["\"\"not a challenge"],
+            &["Bearer error=\"Insufficient_Scope\""],
+            &["Bearer error=use_dpop_nonce", "Bearer error=expired"],
+            // Half a challenge is none, and neither is what follows it.
+            &["Bearer error=insufficient_scope, realm=\"x"],
+            &["Bearer realm=, error=insufficient_scope"],
+            &["Negotiate YII==, Bearer error=\"invalid_token\""],
         ] {
             assert_eq!(judge(401, authenticate), Verdict::Challenge, "{authenticate:?}");
         }
@@ -123,6 +153,10 @@ mod tests {
             &["Basic realm=\"x\", Bearer error=insufficient_scope"],
             &["Basic realm=\"x\"", "Bearer error=\"insufficient_scope\""],
             &["Bearer error=\"insufficient_scope\", error_description=\"zu wenig für dich\""],
+            &["Negotiate YII==, Bearer error=\"insufficient_\\scope\""],
+            &["DPoP error=\"use_dpop_nonce\", algs=\"ES256\""],
+            &["bearer Error=insufficient_scope, DPoP error=use_dpop_nonce"],
+            &["Bearer error=insufficient_scope, @", "@"],
         ] {
             assert_eq!(judge(401, authenticate), Verdict::NotOurs, "{authenticate:?}");
         }
@@ -136,5 +170,50 @@ mod tests {
         for status in [500, 503] {
             assert_eq!(judge(status, &[]), Verdict::NotOurs, "{status}");
         }
+    }
+
+    fn judge_rpc(status: u16, kind: &'static str, code: &'static str, more: &str) -> Verdict {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", HeaderValue::from_static(kind));
+        headers.insert("grpc-status", HeaderValue::from_static(code));
+        if !more.is_empty() {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_str(more).unwrap());
+        }
+        classify(StatusCode::from_u16(status).unwrap(), &headers)
+    }
+
+    #[test]
+    fn a_grpc_status_in_the_head_counts() {
+        for code in [
+            "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15",
+            "16", "17", "", "x", "-1",
+        ] {
+            let expected = match code {
+                "16" => Verdict::Challenge,
+                "2" | "4" | "13" | "14" | "15" | "" | "x" | "-1" => Verdict::NotOurs,
+                _ => Verdict::Accept,
+            };
+            for kind in ["application/grpc", "application/grpc+proto", "Application/gRPC;a=b"] {
+                assert_eq!(judge_rpc(200, kind, code, ""), expected, "{code} {kind}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_rpc_that_needs_more_than_a_refresh_is_not_ours() {
+        let judge = |more| judge_rpc(200, "application/grpc", "16", more);
+        assert_eq!(judge("Bearer error=\"insufficient_scope\""), Verdict::NotOurs);
+        assert_eq!(judge("DPoP error=\"use_dpop_nonce\""), Verdict::NotOurs);
+        assert_eq!(judge("Bearer error=\"invalid_token\""), Verdict::Challenge);
+        assert_eq!(judge("Bearer"), Verdict::Challenge);
+    }
+
+    #[test]
+    fn only_grpc_has_a_grpc_status() {
+        assert_eq!(judge_rpc(200, "application/json", "16", ""), Verdict::Accept);
+        assert_eq!(judge_rpc(200, "text/application/grpc", "16", ""), Verdict::Accept);
+        assert_eq!(judge_rpc(404, "application/grpc", "16", ""), Verdict::Accept);
+        assert_eq!(judge_rpc(503, "application/grpc", "16", ""), Verdict::NotOurs);
+        assert_eq!(judge_rpc(401, "application/grpc", "0", ""), Verdict::Challenge);
     }
 }

@@ -24,6 +24,7 @@ use bytes::Buf;
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::{
@@ -32,6 +33,7 @@ use crate::{
     config::Own,
     drain::Drain,
     error::{BoxError, FailureKind, RefreshFailure},
+    grpc::timeout,
     head::Head,
     source::Source,
     state::{Answer, RefreshState, Wait},
@@ -68,18 +70,25 @@ pin_project! {
 enum Slow<S, B, ResBody> {
     Gate {
         wait: Wait,
-        request: Request<ReplayBody<B>>,
+        later: Later<B>,
     },
     Drain {
         drain: Drain<ResBody>,
-        request: Request<ReplayBody<B>>,
+        later: Later<B>,
     },
     Ready {
         service: S,
-        request: Request<ReplayBody<B>>,
+        later: Later<B>,
     },
     /// Between two states.
     Left,
+}
+
+/// A request that is sent later than its caller thinks.
+struct Later<B> {
+    request: Request<ReplayBody<B>>,
+    /// Until when it has time, by its `grpc-timeout`.
+    deadline: Option<Instant>,
 }
 
 /// What is kept of a request until its response is judged.
@@ -160,9 +169,14 @@ where
             // At the gate it has waited for this refresh already, as long as it may.
             (Answer::Wait(_), Ok(())) if self.has_run_out() => self.give_up(response, None),
             (Answer::Wait(ticket), Ok(())) => {
-                Next::Wait(Wait::new(Arc::clone(self.state()), ticket), response)
+                let wait = Wait::new(Arc::clone(self.state()), ticket);
+                Next::Wait(wait.no_later_than(self.deadline()), response)
             }
         }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.head.as_ref()?.deadline()
     }
 
     fn has_run_out(&self) -> bool {
@@ -184,8 +198,14 @@ where
         }
     }
 
-    /// Sends the request once more, unless its body is not to be had any more.
+    /// Sends the request once more, unless its time is up or its body is not to be had
+    /// any more.
     fn again<ResBody: Body>(&mut self, response: Response<ResBody>) -> Next<S, B, ResBody> {
+        let deadline = self.deadline();
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            self.refused = Some(Box::new(RefreshFailure::new(FailureKind::Deadline)));
+            return self.give_up(response, None);
+        }
         // While the upload still runs its connection is lost anyway.
         let reusable = self.replay.is_sent() && !response.body().is_end_stream();
         let replay = std::mem::replace(&mut self.replay, Replay::never(NotReplayable::Released));
@@ -196,17 +216,17 @@ where
         };
         self.number = Self::REPLAY;
         self.refused = None;
-        let request = Request::from_parts(head.restore(), body);
+        let later = Later { request: Request::from_parts(head.restore(), body), deadline };
         Next::Replay(Box::new(if reusable {
-            Slow::Drain { drain: Drain::new(response.into_body()), request }
+            Slow::Drain { drain: Drain::new(response.into_body()), later }
         } else {
-            Slow::Ready { service: self.own.service(), request }
+            Slow::Ready { service: self.own.service(), later }
         }))
     }
 
     /// What an attempt carries is decided when it is sent: its service may have taken
     /// long to be ready.
-    fn dress(&mut self, request: Request<ReplayBody<B>>) -> Request<ReplayBody<B>> {
+    fn dress(&mut self, later: Later<B>) -> Request<ReplayBody<B>> {
         let credential = self.state().current();
         self.generation = credential.generation();
         if self.number == Self::REPLAY {
@@ -215,7 +235,10 @@ where
         }
         let config = &self.own.config;
         let value = config.attach.value(&credential, false);
-        let (mut parts, body) = request.into_parts();
+        let (mut parts, body) = later.request.into_parts();
+        if let Some(deadline) = later.deadline {
+            parts.headers.insert(&timeout::TIMEOUT, timeout::until(deadline));
+        }
         config.dress(&mut parts, &credential, value.as_ref(), self.number);
         Request::from_parts(parts, body)
     }
@@ -261,10 +284,12 @@ where
     pub(crate) fn waiting(
         wait: Wait,
         request: Request<ReplayBody<B>>,
+        deadline: Option<Instant>,
         exchange: Exchange<S, B>,
     ) -> Self {
         tracing::debug!("waiting for a token");
-        Self { state: State::slow(Slow::Gate { wait, request }), exchange: Some(exchange) }
+        let (wait, later) = (wait.no_later_than(deadline), Later { request, deadline });
+        Self { state: State::slow(Slow::Gate { wait, later }), exchange: Some(exchange) }
     }
 }
 
@@ -344,27 +369,27 @@ where
             match self {
                 Self::Gate { wait, .. } => {
                     let outcome = ready!(Pin::new(wait).poll(cx));
-                    let Self::Gate { request, .. } = std::mem::replace(self, Self::Left) else {
+                    let Self::Gate { later, .. } = std::mem::replace(self, Self::Left) else {
                         gone()
                     };
                     // If there is no fresh token, it is sent with what there is.
                     exchange.refused = outcome.err().map(Box::new);
-                    *self = Self::Ready { service: exchange.own.service(), request };
+                    *self = Self::Ready { service: exchange.own.service(), later };
                 }
                 Self::Drain { drain, .. } => {
                     ready!(drain.poll(cx));
-                    let Self::Drain { request, .. } = std::mem::replace(self, Self::Left) else {
+                    let Self::Drain { later, .. } = std::mem::replace(self, Self::Left) else {
                         gone()
                     };
-                    *self = Self::Ready { service: exchange.own.service(), request };
+                    *self = Self::Ready { service: exchange.own.service(), later };
                 }
                 Self::Ready { service, .. } => {
                     ready!(service.poll_ready(cx))?;
-                    let Self::Ready { mut service, request } = std::mem::replace(self, Self::Left)
+                    let Self::Ready { mut service, later } = std::mem::replace(self, Self::Left)
                     else {
                         gone()
                     };
-                    return Poll::Ready(Ok(service.call(exchange.dress(request))));
+                    return Poll::Ready(Ok(service.call(exchange.dress(later))));
                 }
                 Self::Left => gone(),
             }

@@ -12,6 +12,9 @@ use http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
     request::{Parts, Request},
 };
+use tokio::time::Instant;
+
+use crate::grpc::timeout;
 
 /// A request's head, without its headers' map.
 pub(crate) struct Head {
@@ -19,6 +22,8 @@ pub(crate) struct Head {
     uri: Uri,
     version: Version,
     extensions: Extensions,
+    /// Until when the request has time, by its `grpc-timeout`.
+    deadline: Option<Instant>,
     /// For each header: both lengths and whether it is sensitive (8 bytes), name,
     /// value.
     headers: Block,
@@ -53,7 +58,11 @@ impl Head {
         if headers.capacity() == 0 {
             headers.reserve_exact(parts.headers.iter().map(size).sum());
         }
+        let mut timeout = None;
         for (name, value) in &parts.headers {
+            if *name == timeout::TIMEOUT {
+                timeout = timeout.or(Some(value));
+            }
             let (name, sensitive) = (name.as_str().as_bytes(), value.is_sensitive());
             let value = value.as_bytes();
             headers.extend_from_slice(&lengths(name, value, sensitive)?.to_ne_bytes());
@@ -65,8 +74,13 @@ impl Head {
             uri: parts.uri.clone(),
             version: parts.version,
             extensions: parts.extensions.clone(),
+            deadline: timeout.and_then(timeout::after_now),
             headers: block,
         })
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     pub(crate) fn restore(self) -> Parts {

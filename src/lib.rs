@@ -70,7 +70,8 @@
 //! | `service.rs` | [`Refresh`]: what happens synchronously, in `call` |
 //! | `future.rs` | [`ResponseFuture`]: the order of things |
 //! | `source.rs`, `attach.rs`, `origin.rs` | which credential; how and where its token is attached |
-//! | `classify.rs` | what a response means for the token |
+//! | `classify.rs`, `challenge.rs` | what a response means for the token; `WWW-Authenticate` |
+//! | `grpc/` | gRPC's deadlines; [`GrpcStatusLayer`](grpc::GrpcStatusLayer) |
 //! | `head.rs`, `body/` | what is kept of a request for its replay |
 //! | `drain.rs` | reading a refused response to its end |
 //! | `state/` | [`RefreshState`]; `machine.rs` and `flight.rs` hold the decisions |
@@ -81,11 +82,13 @@
 
 mod attach;
 pub mod body;
+mod challenge;
 mod classify;
 mod config;
 mod drain;
 mod error;
 mod future;
+pub mod grpc;
 mod head;
 mod layer;
 #[cfg(feature = "oauth2")]

@@ -19,6 +19,7 @@ use crate::{
     config::{Config, Own},
     error::{BoxError, RefreshFailure},
     future::{Exchange, ResponseFuture},
+    grpc::timeout,
     head::Head,
     source::Source,
     state::{Answer, RefreshState, Wait},
@@ -182,14 +183,12 @@ where
                 Err(wait) => {
                     // Nobody waits for a token while holding a service that is ready.
                     *inner = own.service();
+                    let deadline = timeout::deadline(&parts.headers);
                     let (body, replay) = keep(body);
                     let sent_with = (Generation::ZERO, None);
                     let exchange = Exchange::new(Arc::clone(own), found, head, replay, sent_with);
-                    return ResponseFuture::waiting(
-                        wait,
-                        Request::from_parts(parts, body),
-                        exchange,
-                    );
+                    let request = Request::from_parts(parts, body);
+                    return ResponseFuture::waiting(wait, request, deadline, exchange);
                 }
             },
         };

@@ -22,6 +22,7 @@ use tower_refresh::{
     RefreshState, RefreshStateBuilder, Refresher, ResponseFuture, SaveError, Status, StoreError,
     Tokens, Trigger, Verdict, WhileUnsaved,
     body::{BodyError, BodyErrorKind, Budget, CloneBody, NotReplayable, Replay, ReplayBody, Tee},
+    grpc::{GrpcStatus, GrpcStatusFuture, GrpcStatusLayer, Peeked, Watched},
     store::{MemoryStore, Record, TokenStore},
 };
 
@@ -131,6 +132,22 @@ const _: () = {
     owned::<Budget>();
     owned::<Tee>();
     owned::<CloneBody>();
+};
+
+const _: () = {
+    owned::<GrpcStatusLayer>();
+    clone::<GrpcStatusLayer>();
+    send::<GrpcStatus<SendService>>();
+    clone::<GrpcStatus<SendService>>();
+    owned::<GrpcStatus<PlainService>>();
+    send::<GrpcStatusFuture<SendFuture, SendBody>>();
+    unpin::<GrpcStatusFuture<Ready<()>, SendBody>>();
+    send::<Watched<SendBody>>();
+    unpin::<Watched<SendBody>>();
+    owned::<Watched<Full<Bytes>>>();
+    send::<Peeked<SendBody>>();
+    unpin::<Peeked<SendBody>>();
+    owned::<Peeked<Full<Bytes>>>();
 };
 
 const _: () = {

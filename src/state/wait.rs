@@ -25,16 +25,28 @@ pub(crate) struct Wait {
     state: Arc<RefreshState>,
     ticket: Ticket,
     deadline: Instant,
+    /// The deadline is earlier than the state's own would be.
+    hasty: bool,
     place: Option<Place>,
-    /// The flight keeps its waiters' deadlines, as long as its runtime runs. Whoever
-    /// waits in another one does not count on that.
+    /// The flight keeps its waiters' deadlines, as long as its runtime runs, and those
+    /// that are in the order they came. Whoever waits in another runtime, or is in more of
+    /// a hurry than others, does not count on that.
     clock: Option<Pin<Box<Sleep>>>,
 }
 
 impl Wait {
     pub(crate) fn new(state: Arc<RefreshState>, ticket: Ticket) -> Self {
         let deadline = policy::after(Instant::now(), state.deadline);
-        Self { state, ticket, deadline, place: None, clock: None }
+        Self { state, ticket, deadline, hasty: false, place: None, clock: None }
+    }
+
+    /// Waits until then at most.
+    pub(crate) fn no_later_than(mut self, limit: Option<Instant>) -> Self {
+        if let Some(limit) = limit.filter(|limit| *limit < self.deadline) {
+            self.deadline = limit;
+            self.hasty = true;
+        }
+        self
     }
 }
 
@@ -62,8 +74,8 @@ impl Future for Wait {
                 drop(stale);
                 if this.place.replace(place).is_none() {
                     let here = Handle::try_current().ok().map(|handle| handle.id());
-                    let away = here.is_some() && here != home;
-                    this.clock = away.then(|| Box::pin(sleep_until(this.deadline)));
+                    let alone = here.is_some() && (this.hasty || here != home);
+                    this.clock = alone.then(|| Box::pin(sleep_until(this.deadline)));
                 }
                 let over = |clock: &mut Pin<Box<Sleep>>| clock.as_mut().poll(cx).is_ready();
                 if this.clock.as_mut().is_some_and(over) {

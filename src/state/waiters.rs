@@ -1,8 +1,8 @@
 //! Who waits: a first-in, first-out list of wakers with deadlines.
 //!
 //! All waiters of one state may wait equally long, so their deadlines are in the
-//! order they came, and one timer, the flight's, serves them all. Waking is all at
-//! once: nobody is handed a lock by the one before.
+//! order they came, and one timer, the flight's, serves them all; whoever may wait less
+//! has a timer too. Waking is all at once: nobody is handed a lock by the one before.
 
 use std::{collections::VecDeque, task::Waker};
 

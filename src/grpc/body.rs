@@ -1,0 +1,167 @@
+//! Bodies that [`GrpcStatusLayer`](super::GrpcStatusLayer) looks at.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::Buf;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+pin_project! {
+    /// A request's body, as it is; [`GrpcStatusLayer`](super::GrpcStatusLayer) learns when it
+    /// has ended or was dropped.
+    pub struct Watched<B> {
+        #[pin]
+        body: B,
+        end: End,
+    }
+}
+
+/// Says when it is dropped, at the latest.
+struct End(Arc<AtomicBool>);
+
+/// Whether a request's body is being sent still.
+pub(super) struct Sent(Arc<AtomicBool>);
+
+/// A response's body, as it is, though [`GrpcStatusLayer`](super::GrpcStatusLayer) may have
+/// looked at its first frame.
+pub struct Peeked<B: Body> {
+    /// What the body has given already: a frame, an error, or its end.
+    first: Option<First<B>>,
+    body: B,
+}
+
+type First<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
+
+impl<B: Body> Watched<B> {
+    pub(super) fn new(body: B) -> (Self, Sent) {
+        let ended = Arc::new(AtomicBool::new(body.is_end_stream()));
+        (Self { body, end: End(Arc::clone(&ended)) }, Sent(ended))
+    }
+}
+
+impl End {
+    fn say(&self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.say();
+    }
+}
+
+impl Sent {
+    pub(super) fn is_over(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
+impl<B: Body> Body for Watched<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let mut this = self.project();
+        let polled = ready!(this.body.as_mut().poll_frame(cx));
+        if !matches!(polled, Some(Ok(_))) || this.body.is_end_stream() {
+            this.end.say();
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<B: Body> Peeked<B> {
+    pub(super) fn new(body: B) -> Self {
+        Self { first: None, body }
+    }
+}
+
+impl<B: Body + Unpin> Peeked<B> {
+    /// Looks at what comes first, and leaves it where it is.
+    pub(super) fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Option<&Frame<B::Data>>> {
+        if self.first.is_none() {
+            self.first = Some(ready!(Pin::new(&mut self.body).poll_frame(cx)));
+        }
+        let frame = self.first.as_ref().and_then(|first| first.as_ref()?.as_ref().ok());
+        Poll::Ready(frame)
+    }
+}
+
+impl<B: Body + Unpin> Body for Peeked<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        match self.first.take() {
+            Some(None) => {
+                // The body is not polled again after its end.
+                self.first = Some(None);
+                Poll::Ready(None)
+            }
+            Some(first) => Poll::Ready(first),
+            None => Pin::new(&mut self.body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.first {
+            Some(first) => first.is_none(),
+            None => self.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.body.size_hint();
+        let first = match &self.first {
+            Some(None) => return SizeHint::with_exact(0),
+            Some(Some(Ok(frame))) => frame.data_ref().map_or(0, Buf::remaining) as u64,
+            _ => 0,
+        };
+        let mut hint = SizeHint::new();
+        // The body may claim anything. No upper bound is better than a wrong one.
+        hint.set_lower(rest.lower().saturating_add(first));
+        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(first)) {
+            hint.set_upper(upper);
+        }
+        hint
+    }
+}
+
+// What has come first is not pinned.
+impl<B: Body + Unpin> Unpin for Peeked<B> {}
+
+// By hand, because a body's bytes are nobody's business.
+impl<B> fmt::Debug for Watched<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watched").finish_non_exhaustive()
+    }
+}
+
+impl<B: Body> fmt::Debug for Peeked<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peeked").finish_non_exhaustive()
+    }
+}
