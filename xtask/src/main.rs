@@ -18,6 +18,7 @@ const CHECKS: &[Check] = &[
     ("tests", &[], "test --all-features --locked"),
     ("quickstart", &[], "run --example quickstart --locked"),
     ("quickstart-late", &[], "run --example quickstart --locked -- --requests 1000 --late"),
+    ("reqwest_client", &[], "run --example reqwest_client --features reqwest-middleware --locked"),
 ];
 
 const BENCHES: &[Check] = &[
