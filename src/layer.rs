@@ -145,13 +145,18 @@ impl<K> RefreshLayer<K> {
     pub fn clone_bodies(self) -> RefreshLayer<crate::body::CloneBody> {
         RefreshLayer { config: self.config, keep: PhantomData }
     }
+
+    /// What every service made by this layer shares.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        Arc::new(self.config.clone())
+    }
 }
 
 impl<S: Clone, K> Layer<S> for RefreshLayer<K> {
     type Service = Refresh<S, K>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Refresh::new(inner, Arc::new(self.config.clone()))
+        Refresh::new(inner, self.config())
     }
 }
 

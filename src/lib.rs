@@ -76,6 +76,7 @@
 //! | `drain.rs` | reading a refused response to its end |
 //! | `state/` | [`RefreshState`]; `machine.rs` and `flight.rs` hold the decisions |
 //! | `refresher.rs`, `store/` | who redeems, and where the tokens live |
+//! | `reqwest.rs` | `RefreshMiddleware`: the layer for reqwest (feature `reqwest-middleware`) |
 //! | `tokens.rs`, `error.rs` | [`Tokens`], [`Generation`], [`Credential`]; what can go wrong |
 //!
 //! [tower]: https://docs.rs/tower
@@ -95,6 +96,8 @@ mod layer;
 pub mod oauth2;
 mod origin;
 mod refresher;
+#[cfg(feature = "reqwest-middleware")]
+mod reqwest;
 mod service;
 mod source;
 mod state;
@@ -115,6 +118,9 @@ pub use crate::{
     state::{Counts, KeepFresh, RefreshState, RefreshStateBuilder, Status, Trigger, WhileUnsaved},
     tokens::{Credential, Generation, Tokens},
 };
+
+#[cfg(feature = "reqwest-middleware")]
+pub use crate::reqwest::RefreshMiddleware;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -174,6 +174,12 @@ const _: () = {
     send::<Box<dyn tower_refresh::store::Lease>>();
 };
 
+#[cfg(feature = "reqwest-middleware")]
+const _: () = {
+    owned::<tower_refresh::RefreshMiddleware>();
+    clone::<tower_refresh::RefreshMiddleware>();
+};
+
 const _: () = {
     error::<BodyError>();
     error::<ConfigError>();

@@ -94,6 +94,8 @@ use self::{
     tee::{Keeper, Reader},
 };
 
+#[cfg(feature = "reqwest-middleware")]
+pub(crate) use self::keep::KnownBytes;
 pub use self::{
     budget::Budget,
     error::{BodyError, BodyErrorKind, NotReplayable},
@@ -169,6 +171,16 @@ where
     /// The body's size hint is trusted for its size, trailers not counted. A body that does not
     /// know its exact size, or is longer than `cap`, is handled as by [`tee`](Self::tee).
     pub fn cloned(body: B, clone: fn(&B) -> B, cap: usize, budget: &Budget) -> (Self, Replay<B>) {
+        Self::with_copy(body, clone, cap, budget)
+    }
+
+    /// [`cloned`](Self::cloned), for a copy that may be there already.
+    pub(crate) fn with_copy(
+        body: B,
+        clone: impl FnOnce(&B) -> B,
+        cap: usize,
+        budget: &Budget,
+    ) -> (Self, Replay<B>) {
         let exact = body.size_hint().exact();
         let size = match exact.and_then(|exact| usize::try_from(exact).ok()) {
             Some(size) if size <= cap && !body.is_end_stream() => size,
@@ -181,6 +193,17 @@ where
             Replay::never(NotReplayable::OverBudget)
         };
         (Self::plain(body), replay)
+    }
+}
+
+#[cfg(feature = "reqwest-middleware")]
+impl<B> ReplayBody<B> {
+    /// The source itself, if this attempt alone has it and no poll of it has panicked.
+    pub(crate) fn into_source(self) -> Result<B, Self> {
+        match self.0 {
+            Inner::Alone(Source::Live { body, intact: true }) => Ok(body),
+            inner => Err(Self(inner)),
+        }
     }
 }
 

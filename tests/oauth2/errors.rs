@@ -114,7 +114,8 @@ async fn nobody_there() {
 /// 30 s if nothing else is said, whatever the answer is waiting for.
 #[tokio::test(start_paused = true)]
 async fn an_exchange_takes_no_longer_than_its_limit() {
-    let never = service_fn(|_: Request<Full<Bytes>>| pending::<Result<Response<String>, BoxError>>());
+    let never =
+        service_fn(|_: Request<Full<Bytes>>| pending::<Result<Response<String>, BoxError>>());
     for (limit, seconds) in [(None, 30), (Some(7), 7)] {
         let mut client = Client::builder("https://auth.example.com/token", "id").unwrap();
         if let Some(limit) = limit {

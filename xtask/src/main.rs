@@ -19,6 +19,8 @@ const CHECKS: &[Check] = &[
     ("default-build", DENY, "check --lib --locked"),
     ("oauth2-build", DENY, "check --lib --locked --features oauth2"),
     ("oauth2-client-build", DENY, "check --lib --locked --features oauth2-client"),
+    ("reqwest-build", DENY, "check --lib --locked --features reqwest-middleware"),
+    ("oauth2-reqwest-build", DENY, "check --lib --locked --features oauth2,reqwest-middleware"),
     ("full-build", DENY, "check --lib --locked --features full"),
     ("tests", &[], "test --all-features --locked"),
     ("quickstart", &[], "run --example quickstart --locked"),
@@ -31,6 +33,7 @@ const CHECKS: &[Check] = &[
         "run --example client_credentials --features oauth2-client --locked",
     ),
     ("custom_refresher", &[], "run --example custom_refresher --locked"),
+    ("reqwest_client", &[], "run --example reqwest_client --features reqwest-middleware --locked"),
 ];
 
 const BENCHES: &[Check] = &[
