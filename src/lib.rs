@@ -122,6 +122,7 @@ pub use crate::{
 #[cfg(feature = "reqwest-middleware")]
 pub use crate::reqwest::RefreshMiddleware;
 
-#[cfg(doctest)]
+// Its examples use every feature.
+#[cfg(all(doctest, feature = "full"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -3,18 +3,16 @@
 //!
 //! Every token, of every kind, old and new, begins with `SECRET`.
 
+#[path = "support/logs.rs"]
+mod logs;
 mod support;
 
-use std::{
-    convert::Infallible,
-    io,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http_body_util::Full;
+use logs::Logs;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_refresh::{
     FailureKind, FromExtensions, RefreshError, RefreshLayer, RefreshState, RefreshStateBuilder,
@@ -23,8 +21,6 @@ use tower_refresh::{
     from_nothing,
     store::{MemoryStore, Record},
 };
-use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::fmt::format::FmtSpan;
 
 use support::{Api, Auth, Fault, Op, Play, Store, answer, get, idle, kind, mock, next, post, secs};
 
@@ -33,59 +29,6 @@ fn secret(number: u64) -> Tokens {
         .with_refresh_token(format!("SECRET-refresh-{number}"))
         .with_extra("id_token", format!("SECRET-extra-{number}"))
         .with_expires_in(secs(3600))
-}
-
-/// Everything that is logged by this thread, at `TRACE`, with spans and fields.
-#[derive(Clone, Default)]
-struct Logs(Arc<Mutex<Vec<u8>>>);
-
-impl Logs {
-    fn capture() -> (Self, DefaultGuard) {
-        let logs = Self::default();
-        let sink = logs.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_span_events(FmtSpan::FULL)
-            .with_ansi(false)
-            .with_writer(move || sink.clone())
-            .finish();
-        (logs, tracing::subscriber::set_default(subscriber))
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-
-    /// The lines that have all of these in them.
-    fn count(&self, parts: &[&str]) -> usize {
-        self.text().lines().filter(|line| parts.iter().all(|part| line.contains(part))).count()
-    }
-
-    #[track_caller]
-    fn assert_told(&self, parts: &[&str]) {
-        assert!(self.count(parts) > 0, "no line with {parts:?} in\n{}", self.text());
-    }
-
-    /// This library's lines were there, and no token was in any.
-    #[track_caller]
-    fn assert_clean(&self) {
-        let text = self.text();
-        assert!(text.contains("tower_refresh"), "nothing was captured: {text}");
-        if let Some(line) = text.lines().find(|line| line.contains("SECRET")) {
-            panic!("a token was logged: {line}");
-        }
-    }
-}
-
-impl io::Write for Logs {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 fn builder(auth: &Auth) -> RefreshStateBuilder {

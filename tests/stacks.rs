@@ -2,7 +2,7 @@
 //! against a strict server that rotates: one refresh, no reuse, no failure. And with one
 //! straggler, whose 401 comes when everything is over: still one.
 
-#![cfg(feature = "oauth2-client")]
+#![cfg(all(feature = "oauth2-client", feature = "reqwest-middleware"))]
 
 #[path = "../examples/support/loopback.rs"]
 mod loopback;
@@ -18,10 +18,11 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use loopback::{CLIENT_ID, Loopback};
+use reqwest_middleware::ClientBuilder;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::JoinSet;
 use tower::{ServiceBuilder, ServiceExt};
-use tower_refresh::{RefreshLayer, RefreshState, oauth2};
+use tower_refresh::{RefreshLayer, RefreshMiddleware, RefreshState, oauth2};
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
@@ -124,6 +125,28 @@ async fn hyper() {
             let request = post(uri.clone(), late, Full::new(body));
             let service = service.clone();
             async move { read(service.oneshot(request).await?).await }
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn reqwest() {
+    each(async |http2, straggler| {
+        let (servers, state) = start().await;
+        let client = reqwest::Client::builder();
+        let client = if http2 { client.http2_prior_knowledge() } else { client.http1_only() };
+        let client = ClientBuilder::new(client.build().unwrap())
+            .with(RefreshMiddleware::new(RefreshLayer::new(state)))
+            .build();
+        let uri = servers.api();
+        herd(&servers, straggler, move |body, late| {
+            let mut request = client.post(&uri).body(body);
+            if late {
+                request = request.header("x-late", "yes");
+            }
+            async move { read(request.send().await?.into()).await }
         })
         .await;
     })

@@ -16,7 +16,10 @@ use tower_refresh::{
     oauth2::{Client, Error, ErrorKind},
 };
 
-use super::endpoint::{Endpoint, Reply, json, rotated, tokens};
+use super::{
+    endpoint::{Endpoint, Reply, json, rotated, tokens},
+    logs::Logs,
+};
 
 const HTML: &str = "<html><body>Bad Gateway</body></html>";
 
@@ -298,4 +301,25 @@ async fn an_answer_that_cannot_be_read_is_not_shown() {
         let text = printed(&failure(json(200, body)).await);
         assert!(!text.contains("SECRET"), "{text}");
     }
+}
+
+/// A refresh that works, one that is refused with its own token echoed, and a revocation
+/// that is refused likewise: all of it is logged, and no secret.
+#[tokio::test]
+async fn no_secret_is_logged() {
+    let (logs, _guard) = Logs::capture();
+    let echo = r#"{"error":"invalid_grant","error_description":"SECRET-2 of client SECRET-0"}"#;
+    let rotated = r#"{"access_token":"SECRET-a","refresh_token":"SECRET-2","id_token":"SECRET-i"}"#;
+    let endpoint = Endpoint::start([json(200, rotated), json(400, echo), json(400, echo)]).await;
+    let client = endpoint.client().client_secret_basic("SECRET-0").build().unwrap();
+    let revoker = client.revoker(&endpoint.uri("/revoke?key=SECRET-k")).unwrap();
+    let state = RefreshState::builder(client.refresh_token_grant())
+        .tokens(tokens(1).with_refresh_token("SECRET-1"))
+        .on_sign_out(revoker.hook())
+        .build();
+    state.refresh().await.unwrap();
+    assert_eq!(state.refresh().await.unwrap_err().kind(), FailureKind::Rejected);
+    state.clear().await.unwrap();
+    logs.assert_told(&["tokens were not revoked", "/revoke: rejected", "[redacted]"]);
+    logs.assert_clean();
 }

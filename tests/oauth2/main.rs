@@ -2,6 +2,9 @@
 
 #![cfg(feature = "oauth2-client")]
 
+#[path = "../support/logs.rs"]
+mod logs;
+
 mod clocks;
 mod endpoint;
 mod errors;
