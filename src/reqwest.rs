@@ -272,11 +272,4 @@ impl http_body::Body for Lent {
         }
         Pin::new(&mut self.body).poll_frame(cx)
     }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.whole {
-            Some(response) => response.content_length() == Some(0),
-            None => self.body.is_end_stream(),
-        }
-    }
 }
