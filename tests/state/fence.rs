@@ -250,3 +250,23 @@ async fn a_sign_in_that_ends_after_a_sign_out_was_begun_gives_nobody_a_token() {
         assert_eq!(kind(state.token().await), FailureKind::SignedOut);
     }
 }
+
+/// The store is written in the order in which writes were begun: or else the sign-in
+/// would be written over the sign-out.
+#[tokio::test(start_paused = true)]
+async fn a_sign_out_waits_for_the_sign_in_that_was_begun_before() {
+    let scene = Scene::set().await;
+    scene.store.gate(Op::Save).close();
+    let mut set = task::spawn(scene.state.set(tokens(5)));
+    assert_pending!(set.poll());
+    scene.store.gate(Op::Save).arrived(1).await;
+    let mut clear = task::spawn(scene.state.clear());
+    assert_pending!(clear.poll());
+    idle().await;
+    assert_eq!(scene.store.count(Op::Delete), 0);
+    scene.store.gate(Op::Save).open();
+    set.await.unwrap();
+    clear.await.unwrap();
+    assert_eq!(scene.store.record().await.tokens, None);
+    assert_eq!(kind(scene.state.token().await), FailureKind::SignedOut);
+}
