@@ -21,9 +21,9 @@ pub(crate) struct Challenges<'a>(&'a [u8]);
 
 /// A scheme with parameters, with one opaque token, or alone.
 #[derive(Clone, Debug)]
-#[cfg_attr(not(test), allow(dead_code, reason = "no rule looks at a scheme or its token yet"))]
 pub(crate) struct Challenge<'a> {
     scheme: &'a [u8],
+    #[cfg_attr(not(test), allow(dead_code, reason = "no rule looks at it yet"))]
     token68: Option<&'a [u8]>,
     params: &'a [u8],
 }
@@ -63,6 +63,11 @@ impl<'a> Iterator for Challenges<'a> {
 }
 
 impl<'a> Challenge<'a> {
+    /// Whether its scheme is this one, in any case.
+    pub(crate) fn is(&self, scheme: &str) -> bool {
+        self.scheme.eq_ignore_ascii_case(scheme.as_bytes())
+    }
+
     /// Names, in any case, and values.
     pub(crate) fn params(&self) -> impl Iterator<Item = (&'a [u8], Value<'a>)> + use<'a> {
         let mut rest = self.params;

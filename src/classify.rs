@@ -88,19 +88,20 @@ fn refused(headers: &HeaderMap) -> Verdict {
     if asks_for_more(headers) { Verdict::NotOurs } else { Verdict::Challenge }
 }
 
-/// Whether every challenge that names an error names one that no refresh helps.
+/// Whether every error that is named is one that no refresh helps. What a Bearer
+/// challenge names is of the token that was sent; others count if none does.
 fn asks_for_more(headers: &HeaderMap) -> bool {
-    let mut asks = false;
-    for line in headers.get_all(WWW_AUTHENTICATE) {
-        let params = Challenges::of(line.as_bytes()).flat_map(|challenge| challenge.params());
-        for (_, error) in params.filter(|(name, _)| name.eq_ignore_ascii_case(b"error")) {
-            if !BEYOND_A_REFRESH.iter().any(|known| error.is(known)) {
-                return false;
-            }
-            asks = true;
+    let (mut bearer, mut others) = (None, None);
+    let lines = headers.get_all(WWW_AUTHENTICATE).into_iter();
+    for challenge in lines.flat_map(|line| Challenges::of(line.as_bytes())) {
+        let said = if challenge.is("Bearer") { &mut bearer } else { &mut others };
+        for (_, error) in challenge.params().filter(|(name, _)| name.eq_ignore_ascii_case(b"error"))
+        {
+            let beyond = BEYOND_A_REFRESH.iter().any(|known| error.is(known));
+            *said = Some(beyond && said.unwrap_or(true));
         }
     }
-    asks
+    bearer.or(others).unwrap_or(false)
 }
 
 const BEYOND_A_REFRESH: [&str; 3] =
@@ -155,6 +156,8 @@ mod tests {
             &["Bearer error=\"insufficient_scope\", error_description=\"zu wenig für dich\""],
             &["Negotiate YII==, Bearer error=\"insufficient_\\scope\""],
             &["DPoP error=\"use_dpop_nonce\", algs=\"ES256\""],
+            &["Bearer realm=\"x\", DPoP error=\"use_dpop_nonce\""],
+            &["BEARER error=\"insufficient_scope\", DPoP error=\"invalid_token\""],
             &["bearer Error=insufficient_scope, DPoP error=use_dpop_nonce"],
             &["Bearer error=insufficient_scope, @", "@"],
         ] {

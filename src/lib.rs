@@ -8,9 +8,20 @@
 //! - [`RefreshState`] is one credential: its tokens, its generation, the refresh under way.
 //!   It works without HTTP, too.
 //! - [`RefreshLayer`] puts it in front of any tower service: hyper-util's client, a tonic
-//!   channel, an axum router.
-//! - A [`Refresher`] redeems; an async closure is one. A [`TokenStore`](store::TokenStore)
-//!   keeps the tokens; memory is the default.
+//!   channel, an axum router; and of reqwest.
+//! - A [`Refresher`] redeems: an OAuth 2.0 grant (`oauth2`), or an async closure. A
+//!   [`TokenStore`](store::TokenStore) keeps the tokens; memory is the default.
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `oauth2` | OAuth 2.0 grants and revocation, over a tower HTTP service of yours |
+//! | `oauth2-client` | a ready-made HTTP client for them, and `oauth2` |
+//! | `reqwest-middleware` | `RefreshMiddleware`, the layer for reqwest |
+//! | `full` | all of them |
 //!
 //! # Example
 //!
@@ -76,6 +87,7 @@
 //! | `drain.rs` | reading a refused response to its end |
 //! | `state/` | [`RefreshState`]; `machine.rs` and `flight.rs` hold the decisions |
 //! | `refresher.rs`, `store/` | who redeems, and where the tokens live |
+//! | `oauth2/` | OAuth 2.0 grants and revocation (feature `oauth2`) |
 //! | `reqwest.rs` | `RefreshMiddleware`: the layer for reqwest (feature `reqwest-middleware`) |
 //! | `tokens.rs`, `error.rs` | [`Tokens`], [`Generation`], [`Credential`]; what can go wrong |
 //!
