@@ -269,7 +269,19 @@ impl ClientBuilder {
 
     /// Sends over this tower HTTP service, whose request body can be made of
     /// [`Bytes`]. It should not follow redirects, and must not be the service that the
-    /// credential is for.
+    /// credential is for. With reqwest:
+    ///
+    /// ```
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+    /// let http = tower::service_fn(move |request: http::Request<reqwest::Body>| {
+    ///     let http = http.clone();
+    ///     async move { http.execute(request.try_into()?).await.map(http::Response::from) }
+    /// });
+    /// let client = tower_refresh::oauth2::Client::builder("https://auth.example.com/token", "me")?
+    ///     .over(http);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn over<S, B, ResBody>(self, service: S) -> Client
     where
