@@ -135,7 +135,7 @@ async fn hyper() {
 async fn reqwest() {
     each(async |http2, straggler| {
         let (servers, state) = start().await;
-        let client = reqwest::Client::builder();
+        let client = reqwest::Client::builder().no_proxy();
         let client = if http2 { client.http2_prior_knowledge() } else { client.http1_only() };
         let client = ClientBuilder::new(client.build().unwrap())
             .with(RefreshMiddleware::new(RefreshLayer::new(state)))

@@ -33,7 +33,11 @@ const CHECKS: &[Check] = &[
         "run --example client_credentials --features oauth2-client --locked",
     ),
     ("custom_refresher", &[], "run --example custom_refresher --locked"),
-    ("reqwest_client", &[], "run --example reqwest_client --features reqwest-middleware --locked"),
+    (
+        "reqwest_client",
+        &[],
+        "run --example reqwest_client --features oauth2,reqwest-middleware --locked",
+    ),
 ];
 
 const BENCHES: &[Check] = &[
