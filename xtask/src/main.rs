@@ -18,6 +18,7 @@ const CHECKS: &[Check] = &[
     ("tests", &[], "test --all-features --locked"),
     ("quickstart", &[], "run --example quickstart --locked"),
     ("quickstart-late", &[], "run --example quickstart --locked -- --requests 1000 --late"),
+    ("tonic_client", &[], "run --example tonic_client --locked"),
 ];
 
 const BENCHES: &[Check] = &[
