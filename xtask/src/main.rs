@@ -38,6 +38,7 @@ const CHECKS: &[Check] = &[
         &[],
         "run --example reqwest_client --features oauth2,reqwest-middleware --locked",
     ),
+    ("tonic_client", &[], "run --example tonic_client --locked"),
 ];
 
 const BENCHES: &[Check] = &[
