@@ -4,6 +4,10 @@
 
 #![cfg(all(feature = "oauth2-client", feature = "reqwest-middleware"))]
 
+#[path = "../examples/tonic_client/echo.rs"]
+#[rustfmt::skip]
+#[allow(unreachable_pub, dead_code, clippy::all)]
+mod echo;
 #[path = "../examples/support/loopback.rs"]
 mod loopback;
 
@@ -21,8 +25,15 @@ use loopback::{CLIENT_ID, Loopback};
 use reqwest_middleware::ClientBuilder;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::JoinSet;
+use tonic::{Response, Status, Streaming, service::Routes, transport::Channel};
 use tower::{ServiceBuilder, ServiceExt};
-use tower_refresh::{RefreshLayer, RefreshMiddleware, RefreshState, oauth2};
+use tower_refresh::{RefreshLayer, RefreshMiddleware, RefreshState, body::ReplayBody, oauth2};
+
+use echo::{
+    Chunk, Sum,
+    echo_client::EchoClient,
+    echo_server::{Echo, EchoServer},
+};
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
@@ -151,6 +162,61 @@ async fn reqwest() {
         .await;
     })
     .await;
+}
+
+/// Lets `unary` through with a good token.
+struct Strict(Loopback);
+
+type Never = futures_util::stream::Empty<Result<Chunk, Status>>;
+
+#[tonic::async_trait]
+impl Echo for Strict {
+    type CountStream = Never;
+    type ChatStream = Never;
+
+    async fn unary(&self, request: tonic::Request<Chunk>) -> Result<Response<Chunk>, Status> {
+        let (metadata, _, chunk) = request.into_parts();
+        match self.0.judge(&metadata.into_headers()).await {
+            true => Ok(Response::new(chunk)),
+            false => Err(Status::unauthenticated("the token has expired")),
+        }
+    }
+
+    async fn collect(&self, _: tonic::Request<Streaming<Chunk>>) -> Result<Response<Sum>, Status> {
+        Err(Status::unimplemented("nobody calls this here"))
+    }
+
+    async fn count(&self, _: tonic::Request<Chunk>) -> Result<Response<Never>, Status> {
+        Err(Status::unimplemented("nobody calls this here"))
+    }
+
+    async fn chat(&self, _: tonic::Request<Streaming<Chunk>>) -> Result<Response<Never>, Status> {
+        Err(Status::unimplemented("nobody calls this here"))
+    }
+}
+
+/// gRPC is HTTP/2.
+#[tokio::test]
+async fn tonic() {
+    for straggler in [false, true] {
+        let (servers, state) = start().await;
+        let routes = Routes::new(EchoServer::new(Strict(servers.clone())));
+        let uri = loopback::serve(routes.into_axum_router()).await.unwrap();
+        let channel = ServiceBuilder::new()
+            .layer(RefreshLayer::new(state))
+            .map_request(|r: Request<ReplayBody<tonic::body::Body>>| r.map(tonic::body::Body::new))
+            .service(Channel::from_shared(uri).unwrap().connect_lazy());
+        let client = EchoClient::new(channel);
+        herd(&servers, straggler, move |data, late| {
+            let mut request = tonic::Request::new(Chunk { number: 0, data });
+            if late {
+                request.metadata_mut().insert("x-late", "yes".parse().unwrap());
+            }
+            let mut client = client.clone();
+            async move { Ok(client.unary(request).await?.into_inner().data) }
+        })
+        .await;
+    }
 }
 
 /// The layer on an axum router that forwards, over one protocol on both sides.

@@ -173,6 +173,12 @@ impl Loopback {
         self.shared.hold.send_modify(|hold| hold.answer_late = true);
     }
 
+    /// Says, when the time has come, whether a request to some other server brings the
+    /// good access token.
+    pub(crate) async fn judge(&self, headers: &HeaderMap) -> bool {
+        self.shared.judge(headers).await
+    }
+
     /// What the servers saw.
     pub(crate) fn book(&self) -> Book {
         self.shared.book().clone()
