@@ -60,10 +60,10 @@ impl Head {
         }
         let mut timeout = None;
         for (name, value) in &parts.headers {
-            if *name == timeout::TIMEOUT {
+            let (name, sensitive) = (name.as_str().as_bytes(), value.is_sensitive());
+            if name == timeout::NAME.as_bytes() {
                 timeout = timeout.or(Some(value));
             }
-            let (name, sensitive) = (name.as_str().as_bytes(), value.is_sensitive());
             let value = value.as_bytes();
             headers.extend_from_slice(&lengths(name, value, sensitive)?.to_ne_bytes());
             headers.extend_from_slice(name);

@@ -9,7 +9,9 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-pub(crate) static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub(crate) const NAME: &str = "grpc-timeout";
+
+pub(crate) static TIMEOUT: HeaderName = HeaderName::from_static(NAME);
 
 const MOST: u128 = 99_999_999;
 
