@@ -76,6 +76,7 @@
 //! | `drain.rs` | reading a refused response to its end |
 //! | `state/` | [`RefreshState`]; `machine.rs` and `flight.rs` hold the decisions |
 //! | `refresher.rs`, `store/` | who redeems, and where the tokens live |
+//! | `oauth2/` | OAuth 2.0 grants and revocation (feature `oauth2`) |
 //! | `reqwest.rs` | `RefreshMiddleware`: the layer for reqwest (feature `reqwest-middleware`) |
 //! | `tokens.rs`, `error.rs` | [`Tokens`], [`Generation`], [`Credential`]; what can go wrong |
 //!

@@ -13,7 +13,7 @@ use ::oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
 use bytes::{Buf, Bytes};
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode,
-    header::{AUTHORIZATION, DATE, RETRY_AFTER},
+    header::{ACCEPT_ENCODING, AUTHORIZATION, DATE, RETRY_AFTER},
     response::Parts,
 };
 use http_body::Body;
@@ -147,6 +147,8 @@ impl<'a> Exchange<'a> {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Error> {
         let (mut parts, body) = request.into_parts();
         parts.uri = self.endpoint.uri.clone();
+        // Nothing here could read what is compressed, and the answer would be lost.
+        parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(value) = parts.headers.get_mut(AUTHORIZATION) {
             value.set_sensitive(true);
             self.noted().authorization = Some(value.clone());

@@ -11,7 +11,7 @@ use tower_refresh::{
     oauth2::{Client, ClientBuilder, Error, ErrorKind},
 };
 
-use super::endpoint::{Endpoint, Reply, json, tokens};
+use super::endpoint::{Endpoint, Reply, json, rotated, tokens};
 
 /// A client of a server that says this.
 fn said(status: u16, body: impl Into<Bytes>) -> Client {
@@ -164,4 +164,13 @@ async fn no_form_of_a_secret_is_echoed() {
         assert!(!text.contains("SECRET"), "{text}");
         assert!(text.ends_with("[redacted] for the API"), "{text}");
     }
+}
+
+/// Without a word about it any coding is acceptable (RFC 9110, section 12.5.3).
+#[tokio::test]
+async fn no_answer_is_to_be_compressed() {
+    let endpoint = Endpoint::start([rotated(2)]).await;
+    let client = endpoint.client().build().unwrap();
+    state(&client).refresh().await.unwrap();
+    assert_eq!(endpoint.seen()[0].header("accept-encoding"), Some("identity"));
 }
