@@ -16,6 +16,12 @@ pub enum Verdict {
     NotOurs,
 }
 
+/// In a response's extensions: it is not from where the token was sent, so that its
+/// refusal is not the token's.
+#[cfg_attr(not(feature = "reqwest-middleware"), allow(dead_code, reason = "who else redirects?"))]
+#[derive(Clone, Copy)]
+pub(crate) struct Elsewhere;
+
 /// Judges responses by status and headers. A closure is one.
 ///
 /// ```

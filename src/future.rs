@@ -29,7 +29,7 @@ use tower_service::Service;
 
 use crate::{
     body::{NotReplayable, Replay, ReplayBody},
-    classify::Verdict,
+    classify::{Elsewhere, Verdict},
     config::Own,
     drain::Drain,
     error::{BoxError, FailureKind, RefreshFailure},
@@ -150,7 +150,9 @@ where
                 false
             }
             Verdict::NotOurs => false,
-            Verdict::Challenge => self.number == Self::FIRST,
+            Verdict::Challenge => {
+                self.number == Self::FIRST && response.extensions().get::<Elsewhere>().is_none()
+            }
         }
     }
 

@@ -29,6 +29,7 @@ use tower_service::Service;
 use crate::{
     attach::{Attach, Attempt},
     body::{KnownBytes, ReplayBody},
+    classify::Elsewhere,
     config::Config,
     layer::RefreshLayer,
     refresher::BoxFuture,
@@ -89,7 +90,8 @@ use crate::{
 /// - The client's default headers are added later: a token wins over an `Authorization` there.
 /// - reqwest follows redirects below this. It takes `Authorization` away when the host changes,
 ///   but no [other header](RefreshLayer::attach_header), and without asking
-///   [`allow_origin`](RefreshLayer::allow_origin).
+///   [`allow_origin`](RefreshLayer::allow_origin). A 401 that another origin has said in the
+///   end is none of the token, and starts no refresh.
 /// - A request whose URL has no origin, or none that can be sent to, is left to reqwest as it is.
 ///
 /// Cancel safe: dropping the request stops neither a refresh nor anybody else's request.
@@ -226,9 +228,20 @@ impl<'r> Service<http::Request<ReplayBody<Body>>> for Attempts<'r, '_> {
                 extensions.insert(attempt);
             }
             let request = original.request(parts, body)?;
-            next.run(request, &mut extensions).await.map(Lent::out)
+            let sent_to = request.url().origin();
+            let mut response = next.run(request, &mut extensions).await?;
+            if response.url().origin() != sent_to && !is_made_up(&response) {
+                response.extensions_mut().insert(Elsewhere);
+            }
+            Ok(Lent::out(response))
         })
     }
+}
+
+/// Whether a middleware has made it, and given it no URL: it has one that reqwest gives to
+/// all of these.
+fn is_made_up(response: &Response) -> bool {
+    *response.url() == *Response::from(http::Response::new(Body::default())).url()
 }
 
 /// A response's body, with the response around it for as long as nobody reads it.
@@ -248,7 +261,8 @@ impl Lent {
     }
 
     fn back(lent: http::Response<Self>) -> Response {
-        let (parts, Self { whole, body }) = lent.into_parts();
+        let (mut parts, Self { whole, body }) = lent.into_parts();
+        parts.extensions.remove::<Elsewhere>();
         let Some(mut response) = whole else {
             // The layer reads only what it throws away: nobody comes here.
             return http::Response::from_parts(parts, body).into();

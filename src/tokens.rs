@@ -180,6 +180,10 @@ impl Tokens {
         self
     }
 
+    pub(crate) fn without_refresh_token(self) -> Self {
+        Self { refresh_token: None, ..self }
+    }
+
     /// The same tokens with their end by the wall clock, as a store keeps them.
     pub(crate) fn absolute(mut self, time: Time) -> Self {
         if let Some(Expiry::In(life)) = self.expiry {

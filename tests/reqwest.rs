@@ -558,3 +558,29 @@ async fn a_redirect_that_is_not_followed_is_the_callers() {
     assert_eq!(response.status(), StatusCode::TEMPORARY_REDIRECT);
     assert_eq!(response.url().as_str(), url(&server, "/old"));
 }
+
+/// reqwest takes the token away when a redirect leads to another origin: what is said
+/// there is not about it.
+#[tokio::test]
+async fn a_401_of_another_origin_is_no_reason_to_refresh() {
+    let elsewhere =
+        serve(Protocol::Http1, |_, _| async { respond(StatusCode::UNAUTHORIZED, "who?") }).await;
+    let location = url(&elsewhere, "/");
+    let server = serve(Protocol::Http1, move |_, _| {
+        let location = location.clone();
+        async move {
+            let mut response = respond(StatusCode::TEMPORARY_REDIRECT, "");
+            response.headers_mut().insert(header::LOCATION, location.parse().unwrap());
+            response
+        }
+    })
+    .await;
+    let layer = RefreshLayer::new(server.seen.state()).allow_origin(&url(&server, "")).unwrap();
+    let client = with(Protocol::Http1, layer);
+    for _ in 0..3 {
+        let response = client.get(url(&server, "/")).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(response.text().await.unwrap(), "who?");
+    }
+    assert_eq!(server.seen.refreshes(), 0);
+}

@@ -9,7 +9,7 @@ use ::oauth2::{
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
 use crate::tokens::Tokens;
 
@@ -19,7 +19,7 @@ pub(super) type Answer = StandardTokenResponse<Extra, BasicTokenType>;
 /// What else an answer holds.
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(transparent)]
-pub(super) struct Extra(BTreeMap<String, Value>);
+pub(super) struct Extra(BTreeMap<String, String>);
 
 impl ExtraTokenFields for Extra {}
 
@@ -30,19 +30,24 @@ impl fmt::Debug for Extra {
     }
 }
 
+/// An answer's fields as the server wrote them. One that cannot be read harms no other.
+type Fields = BTreeMap<String, Box<RawValue>>;
+
 /// The answer as the oauth2 crate takes it: with status 200 if it is a good one, and
 /// without the slips that servers are known for.
 pub(super) fn tidy(response: Response<Bytes>) -> HttpResponse {
     let mut good = response.status().is_success();
-    let mut body = response.into_body().to_vec();
-    if let Ok(mut answer) = serde_json::from_slice::<Map<String, Value>>(&body) {
-        // Some say what is wrong with a 200.
-        good &= !answer.contains_key("error") || answer.contains_key("access_token");
-        if good {
-            correct(&mut answer);
-            body = Value::Object(answer).to_string().into_bytes();
+    let body = response.into_body();
+    let body = match read(&body) {
+        Some(fields) => {
+            let answer = correct(&fields);
+            // Some say what is wrong with a 200.
+            good &= !fields.contains_key("error") || answer.contains_key("access_token");
+            let answer = if good { answer } else { words(&fields) };
+            Value::Object(answer).to_string().into_bytes()
         }
-    }
+        None => body.into(),
+    };
     let mut response = Response::new(body);
     if !good {
         *response.status_mut() = StatusCode::BAD_REQUEST;
@@ -50,37 +55,65 @@ pub(super) fn tidy(response: Response<Bytes>) -> HttpResponse {
     response
 }
 
-/// `expires_in` in quotes or with a fraction, `scope` as a list, an empty
-/// `refresh_token`, no `token_type`.
-fn correct(answer: &mut Map<String, Value>) {
-    let whole = |seconds: &f64| (0.0..1e15).contains(seconds);
-    let seconds = match answer.remove("expires_in") {
-        Some(Value::Number(number)) => number.as_f64(),
-        Some(Value::String(text)) => text.trim().parse().ok(),
-        _ => None,
-    };
-    if let Some(seconds) = seconds.filter(whole) {
-        answer.insert("expires_in".into(), (seconds as u64).into());
+/// In spite of a byte order mark, bytes that are not UTF-8, and what follows the end.
+fn read(body: &[u8]) -> Option<Fields> {
+    let text = String::from_utf8_lossy(body);
+    let text = text.trim_start_matches('\u{feff}');
+    Fields::deserialize(&mut serde_json::Deserializer::from_str(text)).ok()
+}
+
+/// `expires_in` in quotes or with a fraction, `scope` as a list, a token that is a number,
+/// an empty `refresh_token`, no `token_type`.
+fn correct(fields: &Fields) -> Map<String, Value> {
+    let mut answer = Map::new();
+    for (name, raw) in fields {
+        let value = serde_json::from_str(raw.get()).ok();
+        let value = match (name.as_str(), value) {
+            (_, Some(Value::Null)) => None,
+            ("expires_in", value) => value.and_then(seconds).map(Value::from),
+            ("scope", value) => value.and_then(scope).map(Value::from),
+            // To keep the old one instead would be to spend it twice.
+            ("access_token" | "refresh_token", Some(Value::Number(_))) => Some(raw.get().into()),
+            ("access_token" | "refresh_token" | "token_type", value) => {
+                value.filter(|value| value.as_str().is_some_and(|text| !text.is_empty()))
+            }
+            (_, Some(text @ Value::String(_))) => Some(text),
+            // To the last digit.
+            _ => Some(raw.get().into()),
+        };
+        if let Some(value) = value {
+            answer.insert(name.clone(), value);
+        }
     }
-    let scope = match answer.remove("scope") {
-        Some(Value::String(scope)) => Some(scope),
-        Some(Value::Array(scopes)) => {
+    answer.entry("token_type").or_insert_with(|| "bearer".into());
+    answer
+}
+
+fn seconds(value: Value) -> Option<u64> {
+    let seconds: f64 = match value {
+        Value::Number(number) => number.as_f64()?,
+        Value::String(text) => text.trim().parse().ok()?,
+        _ => return None,
+    };
+    (0.0..1e15).contains(&seconds).then_some(seconds as u64)
+}
+
+fn scope(value: Value) -> Option<String> {
+    match value {
+        Value::String(scope) => Some(scope),
+        Value::Array(scopes) => {
             Some(scopes.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "))
         }
         _ => None,
-    };
-    if let Some(scope) = scope {
-        answer.insert("scope".into(), scope.into());
     }
-    let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
-    for name in ["access_token", "refresh_token"] {
-        if !answer.get(name).is_some_and(is_text) {
-            answer.remove(name);
-        }
-    }
-    if !answer.get("token_type").is_some_and(is_text) {
-        answer.insert("token_type".into(), "bearer".into());
-    }
+}
+
+/// What an error says (RFC 6749, section 5.2). A description that is no text must not
+/// hide that the refresh token is dead.
+fn words(fields: &Fields) -> Map<String, Value> {
+    let text = |name: &str| serde_json::from_str(fields.get(name)?.get()).ok();
+    let names = ["error", "error_description", "error_uri"].into_iter();
+    names.filter_map(|name| Some((name.to_owned(), Value::String(text(name)?)))).collect()
 }
 
 /// The tokens in an answer to a request for the scope `asked`.
@@ -101,11 +134,7 @@ pub(super) fn tokens(answer: &Answer, asked: Option<&str>) -> Tokens {
     }
     tokens = tokens.with_extra("token_type", answer.token_type().as_ref());
     for (name, value) in &answer.extra_fields().0 {
-        tokens = match value {
-            Value::Null => tokens,
-            Value::String(text) => tokens.with_extra(name, text),
-            other => tokens.with_extra(name, other.to_string()),
-        };
+        tokens = tokens.with_extra(name, value);
     }
     tokens
 }
@@ -150,13 +179,19 @@ mod tests {
     #[test]
     fn other_fields_are_kept() {
         let tokens = read(
-            r#"{"access_token":"a","token_type":"DPoP","id_token":"i","n":1,"o":{"p":[true]},"z":null}"#,
+            r#"{"access_token":"a","token_type":"DPoP","id_token":"i","n":1,"o":{"p":[true]},"z":null,"b":12345678901234567890123}"#,
         );
         let tokens = tokens.unwrap();
         let extras: Vec<_> = tokens.extras().collect();
         assert_eq!(
             extras,
-            [("id_token", "i"), ("n", "1"), ("o", r#"{"p":[true]}"#), ("token_type", "dpop")]
+            [
+                ("b", "12345678901234567890123"),
+                ("id_token", "i"),
+                ("n", "1"),
+                ("o", r#"{"p":[true]}"#),
+                ("token_type", "dpop")
+            ]
         );
     }
 
@@ -168,8 +203,9 @@ mod tests {
             "[]",
             "{}",
             r#"{"access_token":""}"#,
-            r#"{"access_token":7}"#,
+            r#"{"access_token":true}"#,
             r#"{"error":"bad_refresh_token"}"#,
+            r#"{"error":"bad_refresh_token","access_token":null}"#,
             r#"{"access_token":"a""#,
         ] {
             assert!(read(body).is_none(), "{body}");

@@ -11,7 +11,7 @@ use ::oauth2::{
 use bytes::{Buf, Bytes};
 use http::{Request, Response, StatusCode};
 use http_body::Body;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use tower_service::Service;
 
 use super::{
@@ -156,10 +156,10 @@ impl Client {
                     _ => ErrorKind::Refused,
                 };
                 let description = words.error_description().map(String::as_str);
-                let secret = self.0.settings.secret.as_ref();
-                let secret = secret.map(|secret| secret.expose_secret()).unwrap_or_default();
-                let encoded = [token, secret].map(encode);
-                let secrets = [token, secret, &encoded[0], &encoded[1]];
+                let basic = exchange.basic();
+                let basic = basic.as_ref().map(|basic| basic.expose_secret());
+                let secrets = self.0.settings.secrets().chain([token]).chain(basic);
+                let secrets: Zeroizing<Vec<_>> = secrets.flat_map(forms).collect::<Vec<_>>().into();
                 exchange.error(kind).with_words(code, description, &secrets)
             }
             _ if status.is_some_and(|status| !status.is_success()) => {
@@ -171,6 +171,16 @@ impl Client {
 }
 
 impl Settings {
+    /// What every request has and nobody else should know. What else the user sends may be
+    /// an assertion or a password; what is short is neither.
+    fn secrets(&self) -> impl Iterator<Item = &str> {
+        let may_be_secret = |(name, value): &&(String, String)| {
+            name != "resource" && name != "audience" && value.len() >= 8
+        };
+        let params = self.params.iter().filter(may_be_secret).map(|(_, value)| &**value);
+        self.secret.iter().map(|secret| secret.expose_secret()).chain(params)
+    }
+
     /// Whether an answer is final. A server in trouble may say anything.
     fn rejects(&self, status: StatusCode, code: &str) -> bool {
         let in_trouble = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
@@ -179,9 +189,14 @@ impl Settings {
     }
 }
 
-/// As it stands in a form.
-fn encode(secret: &str) -> String {
-    form_urlencoded::byte_serialize(secret.as_bytes()).collect()
+/// As it is, and as it may stand in a form: with `%2F` or `%2f`.
+fn forms(secret: &str) -> [String; 3] {
+    let upper: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+    let mut lower = upper.clone();
+    for (at, _) in upper.match_indices('%') {
+        lower[at + 1..at + 3].make_ascii_lowercase();
+    }
+    [secret.to_owned(), upper, lower]
 }
 
 impl ClientBuilder {

@@ -69,7 +69,7 @@ impl Error {
         mut self,
         code: &str,
         description: Option<&str>,
-        secrets: &[&str],
+        secrets: &[String],
     ) -> Self {
         self.0.code = Some(clean(code, secrets));
         self.0.description = description.map(|text| clean(text, secrets));
@@ -124,10 +124,10 @@ impl Error {
 }
 
 /// A server's text, fit to be shown: on one line, not too long, and without secrets.
-fn clean(text: &str, secrets: &[&str]) -> String {
+fn clean(text: &str, secrets: &[String]) -> String {
     let mut text = text.to_owned();
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        if text.contains(secret) {
+        if text.contains(&**secret) {
             text = text.replace(secret, "[redacted]");
         }
     }
@@ -213,7 +213,8 @@ mod tests {
 
     #[test]
     fn words_are_shown_without_secrets() {
-        let shown = clean("token hush-1 was\r\nused, hush-1!", &["", "hush-1", "other"]);
+        let secrets = ["", "hush-1", "other"].map(str::to_owned);
+        let shown = clean("token hush-1 was\r\nused, hush-1!", &secrets);
         assert_eq!(shown, "token [redacted] was  used, [redacted]!");
         assert_eq!(clean(&"é".repeat(1000), &[]).chars().count(), super::LONGEST);
     }

@@ -4,7 +4,7 @@
 //! A [`Client`] is this program as the authorization server knows it: the token
 //! endpoint, the client's id and how it authenticates. It sends its messages, which
 //! are the [oauth2] crate's, over any tower HTTP service; with the feature
-//! `oauth2-client` there is a ready-made one ([`ClientBuilder::build`]).
+//! `oauth2-client` there is a ready-made one (`ClientBuilder::build`).
 //!
 //! ```
 //! use tower_refresh::{RefreshState, Tokens, oauth2};

@@ -5,19 +5,20 @@ use std::{
     fmt,
     future::poll_fn,
     marker::PhantomData,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use ::oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
 use bytes::{Buf, Bytes};
 use http::{
-    HeaderMap, Request, Response, StatusCode,
-    header::{AUTHORIZATION, DATE, RETRY_AFTER},
+    HeaderMap, HeaderValue, Request, Response, StatusCode,
+    header::{ACCEPT_ENCODING, AUTHORIZATION, DATE, RETRY_AFTER},
+    response::Parts,
 };
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use secrecy::zeroize::Zeroizing;
+use secrecy::{SecretString, zeroize::Zeroizing};
 use tokio::time::timeout;
 use tower_service::Service;
 
@@ -40,8 +41,8 @@ pub(super) trait Transport: Send + Sync + 'static {
 /// Why there is no whole answer.
 pub(super) enum Failure {
     Send(BoxError),
-    Read(StatusCode, BoxError),
-    TooLarge(StatusCode),
+    Read(Box<Parts>, BoxError),
+    TooLarge(Box<Parts>),
 }
 
 pub(super) struct Over<S, B> {
@@ -75,9 +76,9 @@ where
             match Limited::new(body, LARGEST_ANSWER).collect().await {
                 Ok(body) => Ok(Response::from_parts(parts, body.to_bytes())),
                 Err(error) if error.is::<LengthLimitError>() => {
-                    Err(Failure::TooLarge(parts.status))
+                    Err(Failure::TooLarge(parts.into()))
                 }
-                Err(error) => Err(Failure::Read(parts.status, error)),
+                Err(error) => Err(Failure::Read(parts.into(), error)),
             }
         })
     }
@@ -94,6 +95,8 @@ pub(super) struct Exchange<'a> {
 
 #[derive(Default)]
 struct Noted {
+    /// What the request had, if anything: the client's secret in another form.
+    authorization: Option<HeaderValue>,
     status: Option<StatusCode>,
     retry_after: Option<Duration>,
     failure: Option<Error>,
@@ -120,14 +123,35 @@ impl<'a> Exchange<'a> {
 
     /// The status of the answer, if there was one.
     pub(super) fn status(&self) -> Option<StatusCode> {
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner).status
+        self.noted().status
+    }
+
+    /// How the request authenticated by its header, without the scheme.
+    pub(super) fn basic(&self) -> Option<SecretString> {
+        let noted = self.noted();
+        let (_, value) = noted.authorization.as_ref()?.to_str().ok()?.split_once(' ')?;
+        Some(value.into())
+    }
+
+    fn noted(&self) -> MutexGuard<'_, Noted> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the head says counts, whatever becomes of the body.
+    fn note(&self, status: StatusCode, headers: &HeaderMap) {
+        let mut noted = self.noted();
+        noted.status = Some(status);
+        noted.retry_after = retry_after(headers, SystemTime::now());
     }
 
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Error> {
         let (mut parts, body) = request.into_parts();
         parts.uri = self.endpoint.uri.clone();
+        // Nothing here could read what is compressed, and the answer would be lost.
+        parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(value) = parts.headers.get_mut(AUTHORIZATION) {
             value.set_sensitive(true);
+            self.noted().authorization = Some(value.clone());
         }
         // Wiped when the last of its holders is done with it.
         let body = Bytes::from_owner(Zeroizing::new(body));
@@ -138,17 +162,17 @@ impl<'a> Exchange<'a> {
             Ok(Err(Failure::Send(source))) => {
                 return Err(error(ErrorKind::Connection).with_source(source));
             }
-            Ok(Err(Failure::Read(status, source))) => {
-                return Err(error(ErrorKind::Connection).with_status(status).with_source(source));
+            Ok(Err(Failure::Read(head, source))) => {
+                self.note(head.status, &head.headers);
+                return Err(error(ErrorKind::Connection).with_source(source));
             }
-            Ok(Err(Failure::TooLarge(status))) => {
-                return Err(error(ErrorKind::TooLarge).with_status(status));
+            Ok(Err(Failure::TooLarge(head))) => {
+                self.note(head.status, &head.headers);
+                return Err(error(ErrorKind::TooLarge));
             }
             Err(_) => return Err(error(ErrorKind::TimedOut)),
         };
-        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
-        noted.status = Some(response.status());
-        noted.retry_after = retry_after(response.headers(), SystemTime::now());
+        self.note(response.status(), response.headers());
         Ok(tidy(response))
     }
 }
@@ -161,8 +185,7 @@ impl<'c> AsyncHttpClient<'c> for Exchange<'_> {
     fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(async move {
             self.send(request).await.map_err(|failure| {
-                let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
-                noted.failure = Some(failure);
+                self.noted().failure = Some(failure);
                 Unanswered
             })
         })

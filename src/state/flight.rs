@@ -306,6 +306,8 @@ impl Machine {
             Some(spent) => tokens.or_keep(spent),
             None => tokens,
         };
+        let spent = spent.as_ref().and_then(Tokens::refresh_token);
+        let rotated = spent.is_none() || spent != tokens.refresh_token();
         // A token that has run out the moment it was made tells of clocks that
         // disagree, not of its life: better to learn its end from a challenge.
         let expires = tokens.deadline(begun).filter(|at| *at > time.now);
@@ -313,7 +315,7 @@ impl Machine {
             tokens.expiry = None;
         }
         let minted = self.mint(from, tokens, expires, begun, jitter);
-        self.save(minted)
+        self.save(if rotated { minted } else { minted.with_kept_refresh_token() })
     }
 
     fn reject(&mut self, failure: RefreshFailure) -> Step {

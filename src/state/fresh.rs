@@ -180,3 +180,22 @@ async fn news(
     })
     .await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        error::{FailureKind, RefreshFailure},
+        state::policy::Policy,
+    };
+
+    #[test]
+    fn nobody_looks_before_the_cool_down_is_over() {
+        let now = Instant::now();
+        let over = now + Duration::from_secs(60);
+        let mut machine = Machine::unread(Policy::default(), None);
+        machine.trouble = Some(RefreshFailure::new(FailureKind::Store).with_retry_at(over));
+        assert_eq!(machine.upkeep(now), Upkeep::Until(over));
+        assert_eq!(machine.upkeep(over), Upkeep::News, "a flight is under way");
+    }
+}

@@ -23,6 +23,8 @@ pub(super) struct Minted {
     credential: Credential,
     /// The user's initial tokens, not a refresh's.
     seed: bool,
+    /// The refresh token is the one that was spent: the server does not rotate.
+    kept_refresh_token: bool,
     failed: u32,
     /// Requests use it already ([`WhileUnsaved::Serve`]).
     served: bool,
@@ -34,6 +36,10 @@ impl Minted {
     /// They are the user's initial tokens.
     pub(super) fn seed(self) -> Self {
         Self { seed: true, ..self }
+    }
+
+    pub(super) fn with_kept_refresh_token(self) -> Self {
+        Self { kept_refresh_token: true, ..self }
     }
 
     /// The flight is gone; another one will save them.
@@ -65,8 +71,16 @@ impl Machine {
         let early = expires.map(|at| self.policy.early(begun.now, at, jitter));
         let credential = Credential::new(generation, &tokens, expires, early);
         let record = Record { generation, tokens: Some(tokens.absolute(begun)) };
-        let (seed, failed, served, left_over) = (false, 0, false, false);
-        Minted { expected, record, credential, seed, failed, served, left_over }
+        Minted {
+            expected,
+            record,
+            credential,
+            seed: false,
+            kept_refresh_token: false,
+            failed: 0,
+            served: false,
+            left_over: false,
+        }
     }
 
     /// Saves, or saves again; even what was superseded by now. The store's
@@ -159,9 +173,13 @@ impl Machine {
     }
 
     fn discard(&mut self, minted: Minted) -> Step {
-        match minted.record.tokens {
-            Some(tokens) if !minted.seed => self.enter(Stage::Discarding, Step::Discard(tokens)),
-            _ => self.land(),
+        let Some(mut tokens) = minted.record.tokens.filter(|_| !minted.seed) else {
+            return self.land();
+        };
+        if minted.kept_refresh_token {
+            // Whoever came first may be using it.
+            tokens = tokens.without_refresh_token();
         }
+        self.enter(Stage::Discarding, Step::Discard(tokens))
     }
 }

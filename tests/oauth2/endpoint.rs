@@ -20,6 +20,8 @@ use tower_refresh::{
 pub(crate) enum Reply {
     /// A status, further header lines, and a body.
     Answer(u16, &'static str, String),
+    /// These bytes, whatever they are.
+    Raw(&'static str),
     /// The connection is reset before anything is read.
     ResetBefore,
     /// The whole request is read, and then the connection is reset.
@@ -111,6 +113,10 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
         let reply = shared.replies.lock().unwrap().pop_front();
         let (status, headers, body) = match reply.expect("asked more often than the test expects") {
             Reply::Answer(status, headers, body) => (status, headers, body),
+            Reply::Raw(bytes) => {
+                stream.write_all(bytes.as_bytes()).await.unwrap();
+                return;
+            }
             Reply::ResetAfter | Reply::ResetBefore => return reset(stream),
             Reply::HalfABody => {
                 let head = "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{\"access_token\":";

@@ -87,7 +87,7 @@ async fn what_is_transient() {
         (json(200, "[]"), ErrorKind::Malformed),
         (json(200, "\u{feff}{}"), ErrorKind::Malformed),
         (json(200, r#"{"token_type":"Bearer"}"#), ErrorKind::Malformed),
-        (json(200, r#"{"access_token":1,"token_type":"Bearer"}"#), ErrorKind::Malformed),
+        (json(200, r#"{"access_token":true,"token_type":"Bearer"}"#), ErrorKind::Malformed),
         (Reply::HalfABody, ErrorKind::TimedOut),
         (Reply::Silence, ErrorKind::TimedOut),
         (Reply::ResetBefore, ErrorKind::Connection),

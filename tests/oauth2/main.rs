@@ -9,5 +9,6 @@ mod clocks;
 mod endpoint;
 mod errors;
 mod grants;
+mod hostile;
 mod https;
 mod revocation;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use tokio_test::{assert_pending, task};
 use tower_refresh::{FailureKind, RefreshState, Tokens};
 
-use crate::support::{Auth, Fault, Gate, Op, Store, idle, kind, secs, tokens};
+use crate::support::{Auth, Fault, Gate, Op, Play, Store, idle, kind, secs, tokens};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Held {
@@ -269,4 +269,31 @@ async fn a_sign_out_waits_for_the_sign_in_that_was_begun_before() {
     clear.await.unwrap();
     assert_eq!(scene.store.record().await.tokens, None);
     assert_eq!(kind(scene.state.token().await), FailureKind::SignedOut);
+}
+
+/// A server that does not rotate: the refresh token that was spent is in use still, by
+/// whoever came first. Its access token alone is nobody's.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_token_that_was_not_minted_is_not_discarded() {
+    for (minted, other) in [
+        (Tokens::new("access-2"), false),
+        (Tokens::new("access-2").with_refresh_token("refresh-1"), false),
+        (Tokens::new("access-2"), true),
+    ] {
+        let scene = Scene::set().await;
+        scene.auth.next(Play::Mint(minted));
+        scene.hold(Held::Redeem).await;
+        let winner = Tokens::new("access-60").with_refresh_token("refresh-1");
+        if other {
+            // Another process has taken the lease from this one.
+            let theirs = RefreshState::builder(scene.auth.refresher()).store(scene.store.clone());
+            theirs.build().set(winner).await.unwrap();
+        } else {
+            scene.state.set(winner).await.unwrap();
+        }
+        scene.gate(Held::Redeem).open();
+        scene.state.drain().await;
+        assert_eq!(scene.state.current().access_token(), Some("access-60"));
+        assert_eq!(*scene.discarded.lock().unwrap(), [Tokens::new("access-2")]);
+    }
 }

@@ -16,6 +16,12 @@ const CHECKS: &[Check] = &[
     ("format", &[], "fmt --all --check"),
     ("clippy", &[], "clippy --workspace --all-targets --all-features --locked -- -D warnings"),
     ("docs", &[("RUSTDOCFLAGS", "-D warnings")], "doc --no-deps --all-features --locked"),
+    ("default-docs", &[("RUSTDOCFLAGS", "-D warnings")], "doc --no-deps --lib --locked"),
+    (
+        "oauth2-docs",
+        &[("RUSTDOCFLAGS", "-D warnings")],
+        "doc --no-deps --lib --features oauth2 --locked",
+    ),
     ("default-build", DENY, "check --lib --locked"),
     ("oauth2-build", DENY, "check --lib --locked --features oauth2"),
     ("oauth2-client-build", DENY, "check --lib --locked --features oauth2-client"),
