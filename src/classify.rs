@@ -6,6 +6,7 @@ use crate::{challenge::Challenges, grpc};
 
 /// What a response says of the access token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Verdict {
     /// The token was accepted, whatever else came of the request.
     Accept,

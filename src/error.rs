@@ -40,7 +40,8 @@ impl RefreshError {
         Self { rejected: false, retry_after: None, source: source.into() }
     }
 
-    /// The server's `Retry-After` (RFC 9110, section 10.2.3): no try before that.
+    /// The server's `Retry-After` (RFC 9110, section 10.2.3): no try before that, or
+    /// for an hour if it is longer.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
@@ -109,6 +110,7 @@ impl Error for StoreError {
 
 /// Why a record was not saved.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum SaveError {
     /// The store's generation is not the expected one: somebody else wrote.
     Conflict,

@@ -71,8 +71,8 @@ impl RefreshStateBuilder {
 
     /// How long no refresh is tried after a transient failure: from `first`,
     /// doubled with each failure in a row up to `most`, of which a random part is
-    /// waited. A `Retry-After` that is longer counts instead. Also paces the
-    /// retries of a save. Default: 1 s to 60 s.
+    /// waited. A `Retry-After` that is longer counts instead, up to an hour. Also
+    /// paces the retries of a save. Default: 1 s to 60 s.
     pub fn cool_down(mut self, first: Duration, most: Duration) -> Self {
         self.policy.cool_down = first;
         self.policy.cool_down_max = most;
@@ -106,8 +106,9 @@ impl RefreshStateBuilder {
     /// Called with tokens that were minted and will never be used, because a
     /// sign-in, a sign-out or another process came first: revoke them there
     /// (RFC 7009). A refresh token that the server has not rotated is not among them:
-    /// whoever came first may be using it. The flight waits for it. Not called once the
-    /// flight's runtime is gone. Default: nothing.
+    /// whoever came first may be using it. Nobody waits for it but
+    /// [`drain`](RefreshState::drain). Not called once the flight's runtime is gone.
+    /// Default: nothing.
     pub fn on_discard<F, Fut>(mut self, hook: F) -> Self
     where
         F: Fn(Tokens) -> Fut + Send + Sync + 'static,

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::{
     machine::{Machine, Standing},
-    policy::after,
+    policy::{LONGEST_ASKED, after},
     saving::Minted,
     status::Trigger,
 };
@@ -336,8 +336,8 @@ impl Machine {
     ) -> Step {
         if !self.is_superseded() {
             self.tries = self.tries.saturating_add(1);
-            let pause =
-                self.policy.backoff(self.tries, jitter).max(retry_after.unwrap_or_default());
+            let asked = retry_after.unwrap_or_default().min(LONGEST_ASKED);
+            let pause = self.policy.backoff(self.tries, jitter).max(asked);
             let failure = failure.with_retry_at(after(time.now, pause));
             self.trouble = Some(failure.clone());
             self.note(failure);

@@ -142,7 +142,13 @@ impl Pilot {
             }
             Step::Discard(tokens) => {
                 if let Some(hook) = on_discard {
-                    catch(async { hook(tokens).await }).await;
+                    // In a task of its own: others wait for the flight and its lease.
+                    let (task, hook) = (Task::begin(&self.state), Arc::clone(hook));
+                    let work = async move {
+                        catch(async { hook(tokens).await }).await;
+                        drop(task);
+                    };
+                    tokio::spawn(work.instrument(Span::current()));
                 }
                 Outcome::Done
             }

@@ -56,6 +56,10 @@ impl Default for Policy {
 /// As far away as a wait may be: a hundred years, so that sums stay in range.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
+/// A server's `Retry-After` counts up to here. Some are not what was meant: a moment
+/// where seconds should be is half a century.
+pub(crate) const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+
 /// `now + wait`, whatever a server says.
 pub(crate) fn after(now: Instant, wait: Duration) -> Instant {
     now.checked_add(wait.min(FAR)).unwrap_or(now)

@@ -297,3 +297,36 @@ async fn a_refresh_token_that_was_not_minted_is_not_discarded() {
         assert_eq!(*scene.discarded.lock().unwrap(), [Tokens::new("access-2")]);
     }
 }
+
+/// Whoever signed in meanwhile is not held up by the hook, and nobody else is by the
+/// lease.
+#[tokio::test(start_paused = true)]
+async fn nobody_but_drain_waits_for_the_discard_hook() {
+    let (auth, store, gate) = (Auth::new(), Store::with(tokens(1)), Gate::new());
+    let passed = gate.clone();
+    let state = RefreshState::builder(auth.refresher())
+        .store(store.clone())
+        .on_discard(move |_| {
+            let gate = passed.clone();
+            async move { gate.pass().await }
+        })
+        .build();
+    state.token().await.unwrap();
+    gate.close();
+    auth.gate.close();
+    let mut refresh = task::spawn(state.refresh());
+    assert_pending!(refresh.poll());
+    auth.gate.arrived(1).await;
+    state.set(tokens(60)).await.unwrap();
+    auth.gate.open();
+    gate.arrived(1).await;
+
+    let other = RefreshState::builder(auth.refresher()).store(store).build();
+    assert_eq!(other.token().await.unwrap().access_token(), Some("access-60"));
+    assert_eq!(state.refresh().await.unwrap().access_token(), Some("access-3"));
+    let mut drain = task::spawn(state.drain());
+    idle().await;
+    assert_pending!(drain.poll());
+    gate.open();
+    drain.await;
+}

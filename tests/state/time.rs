@@ -266,10 +266,19 @@ async fn nobody_waits_for_a_cool_down() {
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_after_beyond_all_clocks_does_no_harm() {
+    for asked in [Duration::MAX, secs(1_700_000_000), secs(3601)] {
+        let auth = Auth::new();
+        auth.next(Play::RetryAfter(asked));
+        let state = RefreshState::builder(auth.refresher()).tokens(tokens(1)).build();
+        assert_eq!(kind(state.refresh().await), FailureKind::Transient);
+        sleep(secs(3599)).await;
+        assert_eq!(kind(state.refresh().await), FailureKind::Transient);
+        sleep(secs(2)).await;
+        state.refresh().await.unwrap();
+    }
     let auth = Auth::new();
     auth.next(Play::RetryAfter(Duration::MAX));
-    let state = RefreshState::builder(auth.refresher()).tokens(tokens(1)).build();
-    assert_eq!(kind(state.refresh().await), FailureKind::Transient);
+    let state = RefreshState::builder(auth.refresher()).tokens(tokens(3)).build();
     assert_eq!(kind(state.refresh().await), FailureKind::Transient);
     state.set(tokens(4)).await.unwrap();
     state.refresh().await.unwrap();
