@@ -80,6 +80,7 @@
 //! | `layer.rs`, `config.rs` | [`RefreshLayer`]: every knob; what its services share |
 //! | `service.rs` | [`Refresh`]: what happens synchronously, in `call` |
 //! | `future.rs` | [`ResponseFuture`]: the order of things |
+//! | `exchange.rs` | what is kept of a request, and what follows from a response |
 //! | `source.rs`, `attach.rs`, `origin.rs` | which credential; how and where its token is attached |
 //! | `classify.rs`, `challenge.rs` | what a response means for the token; `WWW-Authenticate` |
 //! | `grpc/` | gRPC's deadlines; [`GrpcStatusLayer`](grpc::GrpcStatusLayer) |
@@ -100,6 +101,7 @@ mod classify;
 mod config;
 mod drain;
 mod error;
+mod exchange;
 mod future;
 pub mod grpc;
 mod head;

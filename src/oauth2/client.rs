@@ -18,8 +18,6 @@ use super::{
     answer::Answer,
     endpoint::Endpoint,
     error::{Error, ErrorKind},
-    grant::{ClientCredentialsGrant, RefreshTokenGrant},
-    revoke::Revoker,
     transport::{Exchange, Over, Transport, Unanswered},
 };
 use crate::error::{BoxError, ConfigError};
@@ -115,28 +113,6 @@ impl Client {
             also_rejected: Vec::new(),
             timeout: Duration::from_secs(30),
         }))
-    }
-
-    /// A refresher that redeems the refresh token (RFC 6749, section 6).
-    #[must_use]
-    pub fn refresh_token_grant(&self) -> RefreshTokenGrant {
-        RefreshTokenGrant(self.clone())
-    }
-
-    /// A refresher that gets tokens for the client itself (RFC 6749, section 4.4). The
-    /// first one is fetched on first use; no refresh token is needed.
-    #[must_use]
-    pub fn client_credentials_grant(&self) -> ClientCredentialsGrant {
-        ClientCredentialsGrant(self.clone())
-    }
-
-    /// Revokes tokens at this endpoint (RFC 7009).
-    ///
-    /// # Errors
-    ///
-    /// As [`builder`](Self::builder).
-    pub fn revoker(&self, revocation_endpoint: &str) -> Result<Revoker, ConfigError> {
-        Revoker::new(self.clone(), revocation_endpoint)
     }
 
     /// A message to this endpoint.

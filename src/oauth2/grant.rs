@@ -28,6 +28,21 @@ pub struct RefreshTokenGrant(pub(super) Client);
 #[derive(Clone)]
 pub struct ClientCredentialsGrant(pub(super) Client);
 
+impl Client {
+    /// A refresher that redeems the refresh token (RFC 6749, section 6).
+    #[must_use]
+    pub fn refresh_token_grant(&self) -> RefreshTokenGrant {
+        RefreshTokenGrant(self.clone())
+    }
+
+    /// A refresher that gets tokens for the client itself (RFC 6749, section 4.4). The
+    /// first one is fetched on first use; no refresh token is needed.
+    #[must_use]
+    pub fn client_credentials_grant(&self) -> ClientCredentialsGrant {
+        ClientCredentialsGrant(self.clone())
+    }
+}
+
 /// Adds the configured parameters to a request of either kind.
 macro_rules! with_params {
     ($request:expr, $settings:expr) => {{

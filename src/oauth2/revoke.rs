@@ -22,6 +22,17 @@ pub struct Revoker {
     messages: Messages<EndpointSet>,
 }
 
+impl Client {
+    /// Revokes tokens at this endpoint (RFC 7009).
+    ///
+    /// # Errors
+    ///
+    /// As [`builder`](Self::builder).
+    pub fn revoker(&self, revocation_endpoint: &str) -> Result<Revoker, ConfigError> {
+        Revoker::new(self.clone(), revocation_endpoint)
+    }
+}
+
 impl Revoker {
     pub(super) fn new(client: Client, endpoint: &str) -> Result<Self, ConfigError> {
         let endpoint = Endpoint::parse(endpoint)?;
