@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     error::Error as _,
+    process::Command,
     sync::{Arc, Mutex},
 };
 
@@ -14,8 +15,9 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
+use rcgen::{CertifiedKey, KeyPair};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::spawn_blocking};
 use tokio_rustls::TlsAcceptor;
 use tower_refresh::{
     FailureKind, RefreshState,
@@ -29,14 +31,25 @@ type Versions = Arc<Mutex<Vec<Version>>>;
 /// A token endpoint at `https://localhost` that speaks this protocol, and a client's TLS
 /// configuration that trusts it.
 async fn serve(protocol: &[u8]) -> (String, ClientConfig, Versions) {
-    let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let identity = identity();
+    let (uri, versions) = serve_as(&identity, protocol).await;
+    let mut roots = RootCertStore::empty();
+    roots.add(identity.cert.der().clone()).unwrap();
+    (uri, trusting(roots), versions)
+}
+
+fn identity() -> CertifiedKey<KeyPair> {
+    rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap()
+}
+
+async fn serve_as(identity: &CertifiedKey<KeyPair>, protocol: &[u8]) -> (String, Versions) {
     let certificate = identity.cert.der().clone();
     let key = PrivateKeyDer::try_from(identity.signing_key.serialize_der()).unwrap();
     let mut server = ServerConfig::builder_with_provider(ring::default_provider().into())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key)
+        .with_single_cert(vec![certificate], key)
         .unwrap();
     server.alpn_protocols = vec![protocol.to_vec()];
 
@@ -63,10 +76,7 @@ async fn serve(protocol: &[u8]) -> (String, ClientConfig, Versions) {
             });
         }
     });
-
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate).unwrap();
-    (uri, trusting(roots), versions)
+    (uri, versions)
 }
 
 fn trusting(roots: RootCertStore) -> ClientConfig {
@@ -99,4 +109,39 @@ async fn who_is_not_trusted_gets_no_token() {
     let cause: &Error = failure.source().unwrap().downcast_ref().unwrap();
     assert_eq!(cause.kind(), ErrorKind::Connection);
     assert_eq!(versions.lock().unwrap().len(), 0);
+}
+
+/// The URI for [`refreshes_by_the_systems_roots`], which is run by the test after it.
+const URI: &str = "TOWER_REFRESH_TEST_URI";
+
+#[tokio::test]
+#[ignore = "run by another test, in a process with roots of its own"]
+async fn refreshes_by_the_systems_roots() {
+    let uri = std::env::var(URI).unwrap();
+    let client = Client::builder(&uri, "id").unwrap().build().unwrap();
+    let state = RefreshState::builder(client.refresh_token_grant()).tokens(tokens(1)).build();
+    assert_eq!(state.refresh().await.unwrap().access_token(), Some("access-2"));
+}
+
+/// A process whose system trusts the server, and one whose system trusts another.
+#[tokio::test]
+async fn the_systems_roots_decide() {
+    let (server, other) = (identity(), identity());
+    let (uri, versions) = serve_as(&server, b"h2").await;
+    for (trusted, works) in [(&server, true), (&other, false)] {
+        let file =
+            std::env::temp_dir().join(format!("tower-refresh-{}-{works}.pem", std::process::id()));
+        std::fs::write(&file, trusted.cert.pem()).unwrap();
+        let mut test = Command::new(std::env::current_exe().unwrap());
+        test.args(["--exact", "https::refreshes_by_the_systems_roots", "--ignored"])
+            .env("SSL_CERT_FILE", &file)
+            .env_remove("SSL_CERT_DIR")
+            .env(URI, &uri);
+        let output = spawn_blocking(move || test.output()).await.unwrap().unwrap();
+        std::fs::remove_file(&file).unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("running 1 test"), "{text}");
+        assert_eq!(output.status.success(), works, "{text}");
+    }
+    assert_eq!(*versions.lock().unwrap(), [Version::HTTP_2]);
 }
