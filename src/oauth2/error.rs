@@ -1,6 +1,6 @@
 //! What went wrong at an endpoint, without secrets.
 
-use std::{error, fmt, time::Duration};
+use std::{cmp::Reverse, error, fmt, time::Duration};
 
 use http::StatusCode;
 
@@ -126,7 +126,10 @@ impl Error {
 /// A server's text, fit to be shown: on one line, not too long, and without secrets.
 fn clean(text: &str, secrets: &[String]) -> String {
     let mut text = text.to_owned();
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+    let mut secrets: Vec<&String> = secrets.iter().filter(|secret| !secret.is_empty()).collect();
+    // One that is part of another must not leave the rest of that.
+    secrets.sort_by_key(|secret| Reverse(secret.len()));
+    for secret in secrets {
         if text.contains(&**secret) {
             text = text.replace(secret, "[redacted]");
         }
@@ -216,6 +219,8 @@ mod tests {
         let secrets = ["", "hush-1", "other"].map(str::to_owned);
         let shown = clean("token hush-1 was\r\nused, hush-1!", &secrets);
         assert_eq!(shown, "token [redacted] was  used, [redacted]!");
+        let secrets = ["hush", "hush-hush"].map(str::to_owned);
+        assert_eq!(clean("hush-hush, hush", &secrets), "[redacted], [redacted]");
         assert_eq!(clean(&"é".repeat(1000), &[]).chars().count(), super::LONGEST);
     }
 }
