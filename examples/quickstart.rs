@@ -28,11 +28,19 @@ use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioIo},
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::Instant};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_refresh::{RefreshError, RefreshLayer, RefreshState, Tokens};
 
 type AnyError = Box<dyn Error + Send + Sync>;
+
+/// The straggler would wait for ever for a replay that never succeeds.
+const LONGEST: Duration = Duration::from_secs(30);
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, AnyError> {
@@ -90,8 +98,15 @@ async fn main() -> Result<ExitCode, AnyError> {
         });
     }
     let mut statuses = HashMap::<StatusCode, usize>::new();
-    while let Some(done) = callers.join_next().await {
-        *statuses.entry(done??).or_default() += 1;
+    let answers = async {
+        while let Some(done) = callers.join_next().await {
+            *statuses.entry(done??).or_default() += 1;
+        }
+        Ok::<_, AnyError>(())
+    };
+    match timeout(LONGEST, answers).await {
+        Ok(done) => done?,
+        Err(_) => eprintln!("not every request was answered within {LONGEST:?}"),
     }
     state.drain().await;
 

@@ -197,6 +197,9 @@ impl RefreshState {
     /// Graceful shutdown: starts no refresh from now on, and waits until the one
     /// under way has saved its tokens. If saving keeps failing this takes as long
     /// as that does; wrap it in a timeout. Cancel safe.
+    ///
+    /// It waits for the hooks, too, and for sign-ins and sign-outs under way. Neither the
+    /// refresher, the store nor a hook may await it: it would wait for itself.
     pub async fn drain(self: &Arc<Self>) {
         self.with(Machine::drain);
         // Those who would wait for the next flight hear that there will be none.

@@ -110,6 +110,10 @@ impl RefreshState {
             drop(task);
             result
         });
-        done.await.unwrap_or_else(|_| Err(StoreError::new("the token store panicked")))
+        done.await.unwrap_or_else(|end| {
+            let panicked = end.is_panic();
+            let reason = if panicked { "the token store panicked" } else { "the runtime is gone" };
+            Err(StoreError::new(reason))
+        })
     }
 }

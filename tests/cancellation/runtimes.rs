@@ -1,13 +1,13 @@
 //! Runtimes that go away while a flight runs.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{error::Error, sync::Arc, thread, time::Duration};
 
 use tokio::{
     runtime::{Builder, Runtime},
     time::{sleep, timeout},
 };
 use tokio_test::{assert_pending, task};
-use tower_refresh::{FailureKind, RefreshState, Tokens, WhileUnsaved};
+use tower_refresh::{FailureKind, RefreshState, StoreError, Tokens, WhileUnsaved};
 
 use crate::support::{Auth, Fault, Op, Store, builder, kind, secs, tokens};
 
@@ -152,6 +152,34 @@ fn minted_tokens_that_were_served_unsaved_are_saved_by_the_next_flight() {
     });
     assert_eq!(auth.asked(), ["refresh-1", "refresh-2"]);
     auth.assert_sound();
+}
+
+/// Whoever waits for a sign-in or sign-out elsewhere hears that, and can try again.
+#[test]
+fn a_sign_in_and_a_sign_out_whose_runtime_goes_away_say_so() {
+    let store = Store::with(tokens(1));
+    let state = RefreshState::builder(Auth::new().refresher()).store(store.clone()).build();
+    store.gate(Op::Load).close();
+    store.gate(Op::Delete).close();
+    let (mut sign_in, mut sign_out) =
+        (task::spawn(state.set(tokens(7))), task::spawn(state.clear()));
+    current_thread().block_on(async {
+        assert_pending!(sign_in.poll());
+        store.gate(Op::Load).arrived(1).await;
+        assert_pending!(sign_out.poll());
+    });
+    let reason = |error: StoreError| error.source().unwrap().to_string();
+    let here = current_thread();
+    assert_eq!(reason(or_hangs(&here, sign_in).unwrap_err()), "the runtime is gone");
+    assert_eq!(reason(or_hangs(&here, sign_out).unwrap_err()), "the runtime is gone");
+
+    store.gate(Op::Load).open();
+    store.gate(Op::Delete).open();
+    here.block_on(async {
+        state.clear().await.unwrap();
+        state.set(tokens(7)).await.unwrap();
+        assert_eq!(state.token().await.unwrap().access_token(), Some("access-7"));
+    });
 }
 
 #[test]

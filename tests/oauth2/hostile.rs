@@ -166,6 +166,19 @@ async fn no_form_of_a_secret_is_echoed() {
     }
 }
 
+/// Cut out in another order, the shorter would leave the rest of the longer.
+#[tokio::test]
+async fn a_secret_that_begins_with_another_is_not_echoed() {
+    let words = r#"{"error":"invalid_grant","error_description":"no family-SECRET, no family"}"#;
+    let endpoint = Endpoint::start([json(400, words)]).await;
+    let client = endpoint.client().client_secret_post("family").build().unwrap();
+    let state = RefreshState::builder(client.refresh_token_grant())
+        .tokens(tokens(1).with_refresh_token("family-SECRET"))
+        .build();
+    let failure = state.refresh().await.unwrap_err();
+    assert_eq!(cause(&failure).description(), Some("no [redacted], no [redacted]"));
+}
+
 /// Without a word about it any coding is acceptable (RFC 9110, section 12.5.3).
 #[tokio::test]
 async fn no_answer_is_to_be_compressed() {
