@@ -309,6 +309,14 @@ where
     }
 }
 
+/// An empty body. Layers that send a request on without its body ask for it, such as
+/// those that follow redirects.
+impl<B> Default for ReplayBody<B> {
+    fn default() -> Self {
+        Self(Inner::Alone(Source::Over))
+    }
+}
+
 // Nothing here is ever pinned in place: a body that is polled is `Unpin` itself.
 impl<B> Unpin for ReplayBody<B> {}
 

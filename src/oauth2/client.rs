@@ -1,6 +1,6 @@
 //! [`Client`]: this program as the authorization server knows it.
 
-use std::{cmp::Reverse, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use ::oauth2::{
     AuthType, ClientId, ClientSecret, EmptyExtraTokenFields, EndpointNotSet, EndpointSet,
@@ -135,10 +135,7 @@ impl Client {
                 let basic = exchange.basic();
                 let basic = basic.as_ref().map(|basic| basic.expose_secret());
                 let secrets = self.0.settings.secrets().chain([token]).chain(basic);
-                let mut secrets: Zeroizing<Vec<_>> =
-                    secrets.flat_map(forms).collect::<Vec<_>>().into();
-                // Of one that begins with another the rest would be left.
-                secrets.sort_unstable_by_key(|secret| Reverse(secret.len()));
+                let secrets: Zeroizing<Vec<_>> = secrets.flat_map(forms).collect::<Vec<_>>().into();
                 exchange.error(kind).with_words(code, description, &secrets)
             }
             _ if status.is_some_and(|status| !status.is_success()) => {

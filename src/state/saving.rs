@@ -1,6 +1,7 @@
 //! What becomes of tokens that were minted: they are saved, however often that has to
 //! be tried, and only then published; or they are discarded because somebody else was
-//! first. Never are they just dropped.
+//! first. They are just dropped where nobody is left to discard them: their runtime is
+//! gone, and a sign-in or sign-out comes before another flight.
 
 use tokio::time::Instant;
 
