@@ -24,7 +24,7 @@ use hyper_util::{
 use loopback::{CLIENT_ID, Loopback};
 use reqwest_middleware::ClientBuilder;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::timeout};
 use tonic::{Response, Status, Streaming, service::Routes, transport::Channel};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_refresh::{RefreshLayer, RefreshMiddleware, RefreshState, body::ReplayBody, oauth2};
@@ -83,7 +83,8 @@ where
         let sent = send(body(number), false);
         callers.spawn(async move { assert_eq!(sent.await.unwrap(), body(number)) });
     }
-    callers.join_all().await;
+    // Not for ever, so that a test fails rather than hangs.
+    timeout(Duration::from_secs(120), callers.join_all()).await.expect("it hangs");
     if let Some(late) = late {
         servers.answer_late();
         assert_eq!(late.await.unwrap().unwrap(), body(REQUESTS));
