@@ -15,6 +15,7 @@
 use std::{
     fmt,
     future::Future,
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -169,14 +170,11 @@ where
             // At the gate it has waited for this refresh already, as long as it may.
             (Answer::Wait(_), Ok(())) if self.has_run_out() => self.give_up(response, None),
             (Answer::Wait(ticket), Ok(())) => {
+                let deadline = self.head.as_ref().and_then(Head::deadline);
                 let wait = Wait::new(Arc::clone(self.state()), ticket);
-                Next::Wait(wait.no_later_than(self.deadline()), response)
+                Next::Wait(wait.no_later_than(deadline), response)
             }
         }
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        self.head.as_ref()?.deadline()
     }
 
     fn has_run_out(&self) -> bool {
@@ -198,17 +196,16 @@ where
         }
     }
 
-    /// Sends the request once more, unless its time is up or its body is not to be had
-    /// any more.
+    /// Sends the request once more, if there is time and its body is to be had.
     fn again<ResBody: Body>(&mut self, response: Response<ResBody>) -> Next<S, B, ResBody> {
-        let deadline = self.deadline();
+        let deadline = self.head.as_ref().and_then(Head::deadline);
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             self.refused = Some(Box::new(RefreshFailure::new(FailureKind::Deadline)));
             return self.give_up(response, None);
         }
         // While the upload still runs its connection is lost anyway.
         let reusable = self.replay.is_sent() && !response.body().is_end_stream();
-        let replay = std::mem::replace(&mut self.replay, Replay::never(NotReplayable::Released));
+        let replay = mem::replace(&mut self.replay, Replay::never(NotReplayable::Released));
         let (body, head) = match (replay.into_replay(), self.head.take()) {
             (Ok(body), Some(head)) => (body, head),
             (Ok(_), None) => return self.give_up(response, Some(NotReplayable::Released)),
@@ -289,13 +286,8 @@ where
     ) -> Self {
         tracing::debug!("waiting for a token");
         let (wait, later) = (wait.no_later_than(deadline), Later { request, deadline });
-        Self { state: State::slow(Slow::Gate { wait, later }), exchange: Some(exchange) }
-    }
-}
-
-impl<S, F, B, ResBody> State<S, F, B, ResBody> {
-    fn slow(slow: Slow<S, B, ResBody>) -> Self {
-        Self::Slow { slow: Box::new(slow) }
+        let slow = Box::new(Slow::Gate { wait, later });
+        Self { state: State::Slow { slow }, exchange: Some(exchange) }
     }
 }
 
@@ -369,24 +361,19 @@ where
             match self {
                 Self::Gate { wait, .. } => {
                     let outcome = ready!(Pin::new(wait).poll(cx));
-                    let Self::Gate { later, .. } = std::mem::replace(self, Self::Left) else {
-                        gone()
-                    };
+                    let Self::Gate { later, .. } = mem::replace(self, Self::Left) else { gone() };
                     // If there is no fresh token, it is sent with what there is.
                     exchange.refused = outcome.err().map(Box::new);
                     *self = Self::Ready { service: exchange.own.service(), later };
                 }
                 Self::Drain { drain, .. } => {
                     ready!(drain.poll(cx));
-                    let Self::Drain { later, .. } = std::mem::replace(self, Self::Left) else {
-                        gone()
-                    };
+                    let Self::Drain { later, .. } = mem::replace(self, Self::Left) else { gone() };
                     *self = Self::Ready { service: exchange.own.service(), later };
                 }
                 Self::Ready { service, .. } => {
                     ready!(service.poll_ready(cx))?;
-                    let Self::Ready { mut service, later } = std::mem::replace(self, Self::Left)
-                    else {
+                    let Self::Ready { mut service, later } = mem::replace(self, Self::Left) else {
                         gone()
                     };
                     return Poll::Ready(Ok(service.call(exchange.dress(later))));

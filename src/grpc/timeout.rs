@@ -9,7 +9,9 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-pub(crate) static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub(crate) const NAME: &str = "grpc-timeout";
+
+pub(crate) static TIMEOUT: HeaderName = HeaderName::from_static(NAME);
 
 const MOST: u128 = 99_999_999;
 
@@ -26,12 +28,7 @@ const UNITS: [(u8, u128); 6] = [
 /// Until when a request that begins now has time. `None` if it does not say, or not in
 /// a form that is known.
 pub(crate) fn deadline(headers: &HeaderMap) -> Option<Instant> {
-    after_now(headers.get(&TIMEOUT)?)
-}
-
-/// As [`deadline`], of the header's value.
-pub(crate) fn after_now(value: &HeaderValue) -> Option<Instant> {
-    Instant::now().checked_add(parse(value.as_bytes())?)
+    Instant::now().checked_add(parse(headers.get(&TIMEOUT)?.as_bytes())?)
 }
 
 /// What is left until then, rounded down, but never nothing: whoever gets the least
