@@ -5,9 +5,10 @@ use std::fmt;
 use ::oauth2::{RefreshToken, Scope};
 
 use super::{
-    answer::tokens,
-    client::{Client, Settings},
+    answer::{Answer, tokens},
+    client::{Client, Settings, Trouble},
     error::Error,
+    transport::Exchange,
 };
 use crate::{
     error::RefreshError,
@@ -41,6 +42,20 @@ impl Client {
     pub fn client_credentials_grant(&self) -> ClientCredentialsGrant {
         ClientCredentialsGrant(self.clone())
     }
+
+    /// The tokens in the answer to a request that has brought `token`, or what went
+    /// wrong.
+    fn granted(
+        &self,
+        exchange: Exchange<'_>,
+        answer: Result<Answer, Trouble>,
+        token: &str,
+    ) -> Result<Tokens, Error> {
+        match answer {
+            Ok(answer) => Ok(tokens(&answer, self.0.settings.scope.as_deref())),
+            Err(trouble) => Err(self.error(exchange, &trouble, token)),
+        }
+    }
 }
 
 /// Adds the configured parameters to a request of either kind.
@@ -66,10 +81,7 @@ impl RefreshTokenGrant {
         let request = with_params!(settings.messages.exchange_refresh_token(&token), settings);
         let exchange = client.exchange(&settings.endpoint);
         let answer = request.request_async(&exchange).await;
-        match answer {
-            Ok(answer) => Ok(tokens(&answer, settings.scope.as_deref())),
-            Err(trouble) => Err(client.error(exchange, &trouble, refresh_token)),
-        }
+        client.granted(exchange, answer, refresh_token)
     }
 }
 
@@ -80,10 +92,7 @@ impl ClientCredentialsGrant {
         let request = with_params!(settings.messages.exchange_client_credentials(), settings);
         let exchange = client.exchange(&settings.endpoint);
         let answer = request.request_async(&exchange).await;
-        match answer {
-            Ok(answer) => Ok(tokens(&answer, settings.scope.as_deref())),
-            Err(trouble) => Err(client.error(exchange, &trouble, "")),
-        }
+        client.granted(exchange, answer, "")
     }
 }
 

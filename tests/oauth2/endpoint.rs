@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    error::Error as _,
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
@@ -12,8 +13,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use tower_refresh::{
-    Tokens,
-    oauth2::{Client, ClientBuilder},
+    RefreshFailure, RefreshState, Tokens,
+    oauth2::{Client, ClientBuilder, Error},
 };
 
 /// What the endpoint does when it is asked next.
@@ -179,4 +180,14 @@ pub(crate) fn rotated(number: u64) -> Reply {
 
 pub(crate) fn tokens(number: u64) -> Tokens {
     Tokens::new(format!("access-{number}")).with_refresh_token(format!("refresh-{number}"))
+}
+
+/// A credential that is signed in with `tokens(1)`.
+pub(crate) fn state_of(client: &Client) -> Arc<RefreshState> {
+    RefreshState::builder(client.refresh_token_grant()).tokens(tokens(1)).build()
+}
+
+/// What a failed refresh says of the endpoint.
+pub(crate) fn cause(failure: &RefreshFailure) -> &Error {
+    failure.source().unwrap().downcast_ref().unwrap()
 }

@@ -13,11 +13,11 @@ use tokio::{net::TcpListener, time::Instant};
 use tower::service_fn;
 use tower_refresh::{
     BoxError, FailureKind, RefreshFailure, RefreshState,
-    oauth2::{Client, Error, ErrorKind},
+    oauth2::{Client, ErrorKind},
 };
 
 use super::{
-    endpoint::{Endpoint, Reply, json, rotated, tokens},
+    endpoint::{Endpoint, Reply, cause, json, rotated, state_of, tokens},
     logs::Logs,
 };
 
@@ -27,16 +27,12 @@ const HTML: &str = "<html><body>Bad Gateway</body></html>";
 async fn failure(reply: Reply) -> RefreshFailure {
     let endpoint = Endpoint::start([reply]).await;
     let client = endpoint.client().timeout(Duration::from_millis(300)).build().unwrap();
-    let state = RefreshState::builder(client.refresh_token_grant()).tokens(tokens(1)).build();
+    let state = state_of(&client);
     let failure = state.refresh().await.unwrap_err();
     assert!(endpoint.seen().len() <= 1, "asked again");
     // The old token is still there.
     assert_eq!(state.current().access_token(), Some("access-1"));
     failure
-}
-
-fn cause(failure: &RefreshFailure) -> &Error {
-    failure.source().unwrap().downcast_ref().unwrap()
 }
 
 #[tokio::test]
@@ -107,7 +103,7 @@ async fn nobody_there() {
     let uri = format!("http://{}/token", listener.local_addr().unwrap());
     drop(listener);
     let client = Client::builder(&uri, "id").unwrap().build().unwrap();
-    let state = RefreshState::builder(client.refresh_token_grant()).tokens(tokens(1)).build();
+    let state = state_of(&client);
     let failure = state.refresh().await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::Transient);
     assert_eq!(cause(&failure).kind(), ErrorKind::Connection);
@@ -151,7 +147,7 @@ async fn an_answer_has_64_kib_at_most() {
 
     let endpoint = Endpoint::start([padded(64 << 10)]).await;
     let client = endpoint.client().build().unwrap();
-    let state = RefreshState::builder(client.refresh_token_grant()).tokens(tokens(1)).build();
+    let state = state_of(&client);
     assert_eq!(state.refresh().await.unwrap().access_token(), Some("access-2"));
 }
 
@@ -239,7 +235,7 @@ async fn a_code_of_the_users_is_final_even_with_a_200() {
             client = client.also_rejected("bad_refresh_token");
         }
         let client = client.build().unwrap();
-        let state = RefreshState::builder(client.refresh_token_grant()).tokens(tokens(1)).build();
+        let state = state_of(&client);
         let failure = state.refresh().await.unwrap_err();
         assert_eq!(failure.kind(), kind);
         assert_eq!(cause(&failure).error(), Some("bad_refresh_token"));

@@ -15,7 +15,7 @@ use tower_refresh::{
     store::{MemoryStore, TokenStore},
 };
 
-use super::endpoint::{Endpoint, Seen, json, rotated, tokens};
+use super::endpoint::{Endpoint, Seen, json, rotated, state_of, tokens};
 
 const BARE: &str = r#"{"access_token":"access-2","token_type":"Bearer"}"#;
 
@@ -23,7 +23,7 @@ const BARE: &str = r#"{"access_token":"access-2","token_type":"Bearer"}"#;
 async fn sent(configure: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Seen {
     let endpoint = Endpoint::start([json(200, BARE)]).await;
     let client = configure(endpoint.client()).build().unwrap();
-    let state = RefreshState::builder(client.refresh_token_grant()).tokens(tokens(1)).build();
+    let state = state_of(&client);
     state.refresh().await.unwrap();
     endpoint.seen().remove(0)
 }
@@ -125,7 +125,7 @@ async fn an_empty_refresh_token_is_none() {
     let body = r#"{"access_token":"access-2","refresh_token":"","token_type":"Bearer"}"#;
     let endpoint = Endpoint::start([json(200, body), rotated(3)]).await;
     let client = endpoint.client().build().unwrap();
-    let state = RefreshState::builder(client.refresh_token_grant()).tokens(tokens(1)).build();
+    let state = state_of(&client);
     state.refresh().await.unwrap();
     state.refresh().await.unwrap();
     assert_eq!(endpoint.seen()[1].field("refresh_token"), Some("refresh-1"));
@@ -135,7 +135,7 @@ async fn an_empty_refresh_token_is_none() {
 async fn an_end_is_believed_and_never_guessed() {
     let endpoint = Endpoint::start([rotated(2), json(200, BARE)]).await;
     let client = endpoint.client().build().unwrap();
-    let state = RefreshState::builder(client.refresh_token_grant()).tokens(tokens(1)).build();
+    let state = state_of(&client);
     let before = SystemTime::now();
     let end = state.refresh().await.unwrap().expires_at().unwrap();
     assert!(end > before + Duration::from_secs(3590));
@@ -149,7 +149,7 @@ async fn other_fields_and_a_narrower_scope_are_readable() {
         r#"{"access_token":"a","token_type":"Bearer","scope":"read","id_token":"id","n":7}"#;
     let endpoint = Endpoint::start([json(200, first), json(200, BARE)]).await;
     let client = endpoint.client().scope("read write").build().unwrap();
-    let state = RefreshState::builder(client.refresh_token_grant()).tokens(tokens(1)).build();
+    let state = state_of(&client);
     let credential = state.refresh().await.unwrap();
     assert_eq!(credential.extra("scope"), Some("read"));
     assert_eq!(credential.extra("id_token"), Some("id"));
@@ -166,7 +166,7 @@ async fn a_scope_that_was_not_asked_for_is_what_was_granted_before() {
     let first = r#"{"access_token":"a","token_type":"Bearer","scope":"read"}"#;
     let endpoint = Endpoint::start([json(200, first), json(200, BARE)]).await;
     let client = endpoint.client().build().unwrap();
-    let state = RefreshState::builder(client.refresh_token_grant()).tokens(tokens(1)).build();
+    let state = state_of(&client);
     state.refresh().await.unwrap();
     assert_eq!(state.refresh().await.unwrap().extra("scope"), Some("read"));
 }
@@ -214,7 +214,7 @@ async fn a_service_of_the_users_is_used() {
         .unwrap()
         .client_secret_basic("hush")
         .over(service);
-    let state = RefreshState::builder(client.refresh_token_grant()).tokens(tokens(1)).build();
+    let state = state_of(&client);
     assert_eq!(state.refresh().await.unwrap().access_token(), Some("access-2"));
     let (request, body) = asked.lock().unwrap().remove(0);
     assert_eq!(request.uri(), "https://auth.example.com:8443/token?tenant=1");

@@ -1,17 +1,17 @@
 //! Servers that mean harm, or were made in a hurry.
 
-use std::{convert::Infallible, error::Error as _, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use tower::service_fn;
 use tower_refresh::{
-    FailureKind, RefreshFailure, RefreshState, Refresher, Tokens,
-    oauth2::{Client, ClientBuilder, Error, ErrorKind},
+    FailureKind, RefreshState, Refresher, Tokens,
+    oauth2::{Client, ClientBuilder, ErrorKind},
 };
 
-use super::endpoint::{Endpoint, Reply, json, rotated, tokens};
+use super::endpoint::{Endpoint, Reply, cause, json, rotated, state_of, tokens};
 
 /// A client of a server that says this.
 fn said(status: u16, body: impl Into<Bytes>) -> Client {
@@ -21,14 +21,6 @@ fn said(status: u16, body: impl Into<Bytes>) -> Client {
         let response = Response::builder().status(status).body(Full::new(body.clone()));
         async move { Ok::<_, Infallible>(response.unwrap()) }
     }))
-}
-
-fn state(client: &Client) -> Arc<RefreshState> {
-    RefreshState::builder(client.refresh_token_grant()).tokens(tokens(1)).build()
-}
-
-fn cause(failure: &RefreshFailure) -> &Error {
-    failure.source().unwrap().downcast_ref().unwrap()
 }
 
 /// What is odd about an answer is not what matters in it, and without the answer the
@@ -88,7 +80,7 @@ async fn a_long_number_keeps_its_digits() {
         200,
         r#"{"access_token":"access-2","account":12345678901234567890123,"o":{"b":1,"a":2}}"#,
     );
-    let renewed = state(&client).refresh().await.unwrap();
+    let renewed = state_of(&client).refresh().await.unwrap();
     assert_eq!(renewed.extra("account"), Some("12345678901234567890123"));
     assert_eq!(renewed.extra("o"), Some(r#"{"b":1,"a":2}"#));
 }
@@ -105,7 +97,7 @@ async fn odd_rejections_are_rejections() {
         b"\xef\xbb\xbf{\"error\":\"invalid_grant\"}",
         b"{\"error\":\"invalid_grant\"}\0",
     ] {
-        let failure = state(&said(400, body)).refresh().await.unwrap_err();
+        let failure = state_of(&said(400, body)).refresh().await.unwrap_err();
         let shown = String::from_utf8_lossy(body);
         assert_eq!(failure.kind(), FailureKind::Rejected, "{shown}");
         assert_eq!(cause(&failure).error(), Some("invalid_grant"), "{shown}");
@@ -127,7 +119,7 @@ async fn a_retry_after_counts_although_the_body_is_too_long_or_breaks_off() {
     for (reply, kind) in cases {
         let endpoint = Endpoint::start([reply]).await;
         let client = endpoint.client().build().unwrap();
-        let failure = state(&client).refresh().await.unwrap_err();
+        let failure = state_of(&client).refresh().await.unwrap_err();
         assert_eq!(cause(&failure).kind(), kind);
         assert_eq!(cause(&failure).status().unwrap(), 503);
         assert_eq!(cause(&failure).retry_after(), Some(Duration::from_secs(120)));
@@ -184,6 +176,6 @@ async fn a_secret_that_begins_with_another_is_not_echoed() {
 async fn no_answer_is_to_be_compressed() {
     let endpoint = Endpoint::start([rotated(2)]).await;
     let client = endpoint.client().build().unwrap();
-    state(&client).refresh().await.unwrap();
+    state_of(&client).refresh().await.unwrap();
     assert_eq!(endpoint.seen()[0].header("accept-encoding"), Some("identity"));
 }

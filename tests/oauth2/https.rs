@@ -2,7 +2,6 @@
 
 use std::{
     convert::Infallible,
-    error::Error as _,
     process::Command,
     sync::{Arc, Mutex},
 };
@@ -20,11 +19,11 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::ring, pki_types:
 use tokio::{net::TcpListener, task::spawn_blocking};
 use tokio_rustls::TlsAcceptor;
 use tower_refresh::{
-    FailureKind, RefreshState,
-    oauth2::{Client, Error, ErrorKind},
+    FailureKind,
+    oauth2::{Client, ErrorKind},
 };
 
-use super::endpoint::tokens;
+use super::endpoint::{cause, state_of};
 
 type Versions = Arc<Mutex<Vec<Version>>>;
 
@@ -92,7 +91,7 @@ async fn http1_and_http2() {
     for (protocol, version) in [(&b"http/1.1"[..], Version::HTTP_11), (b"h2", Version::HTTP_2)] {
         let (uri, config, versions) = serve(protocol).await;
         let client = Client::builder(&uri, "id").unwrap().build_with_tls(config);
-        let state = RefreshState::builder(client.refresh_token_grant()).tokens(tokens(1)).build();
+        let state = state_of(&client);
         assert_eq!(state.refresh().await.unwrap().access_token(), Some("access-2"));
         assert_eq!(*versions.lock().unwrap(), [version]);
     }
@@ -103,10 +102,10 @@ async fn who_is_not_trusted_gets_no_token() {
     let (uri, _, versions) = serve(b"h2").await;
     let nobody = trusting(RootCertStore::empty());
     let client = Client::builder(&uri, "id").unwrap().build_with_tls(nobody);
-    let state = RefreshState::builder(client.refresh_token_grant()).tokens(tokens(1)).build();
+    let state = state_of(&client);
     let failure = state.refresh().await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::Transient);
-    let cause: &Error = failure.source().unwrap().downcast_ref().unwrap();
+    let cause = cause(&failure);
     assert_eq!(cause.kind(), ErrorKind::Connection);
     assert_eq!(versions.lock().unwrap().len(), 0);
 }
@@ -119,7 +118,7 @@ const URI: &str = "TOWER_REFRESH_TEST_URI";
 async fn refreshes_by_the_systems_roots() {
     let uri = std::env::var(URI).unwrap();
     let client = Client::builder(&uri, "id").unwrap().build().unwrap();
-    let state = RefreshState::builder(client.refresh_token_grant()).tokens(tokens(1)).build();
+    let state = state_of(&client);
     assert_eq!(state.refresh().await.unwrap().access_token(), Some("access-2"));
 }
 
