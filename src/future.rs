@@ -67,7 +67,7 @@ enum Slow<S, B, ResBody> {
         later: Later<B>,
     },
     Drain {
-        drain: Drain<ResBody>,
+        drain: Option<Drain<ResBody>>,
         later: Later<B>,
     },
     Ready {
@@ -156,13 +156,8 @@ where
                 Next::Wait(wait, response) => {
                     this.state.set(State::Refused { wait, response: Some(response) });
                 }
-                Next::Replay(later, Some(drain)) => {
+                Next::Replay(later, drain) => {
                     this.state.set(State::slow(Slow::Drain { drain, later }));
-                }
-                Next::Replay(later, None) => {
-                    let Some(exchange) = &*this.exchange else { gone() };
-                    let service = exchange.service();
-                    this.state.set(State::slow(Slow::Ready { service, later }));
                 }
             }
         }
@@ -196,7 +191,9 @@ where
                     *self = Self::Ready { service: exchange.service(), later };
                 }
                 Self::Drain { drain, .. } => {
-                    ready!(drain.poll(cx));
+                    if let Some(drain) = drain {
+                        ready!(drain.poll(cx));
+                    }
                     let Self::Drain { later, .. } = std::mem::replace(self, Self::Left) else {
                         gone()
                     };
