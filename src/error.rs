@@ -13,6 +13,8 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
+use crate::store::Interruption;
+
 /// Any error, boxed.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -23,6 +25,7 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// *transient* failure is tried again. When in doubt, say transient.
 pub struct RefreshError {
     pub(crate) rejected: bool,
+    pub(crate) unspent: bool,
     pub(crate) retry_after: Option<Duration>,
     pub(crate) source: BoxError,
 }
@@ -31,13 +34,13 @@ impl RefreshError {
     /// The server refused the grant for good: `invalid_grant` and the like
     /// (RFC 6749, section 5.2).
     pub fn rejected(source: impl Into<BoxError>) -> Self {
-        Self { rejected: true, retry_after: None, source: source.into() }
+        Self { rejected: true, unspent: true, retry_after: None, source: source.into() }
     }
 
     /// Anything that may pass: the network, a 5xx, a 429, an answer that could
     /// not be read.
     pub fn transient(source: impl Into<BoxError>) -> Self {
-        Self { rejected: false, retry_after: None, source: source.into() }
+        Self { rejected: false, unspent: false, retry_after: None, source: source.into() }
     }
 
     /// The server's `Retry-After` (RFC 9110, section 10.2.3): no try before that, or
@@ -45,6 +48,16 @@ impl RefreshError {
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
+        self
+    }
+
+    /// The refresh token was certainly not spent: no connection could be made, or the
+    /// server said that it did nothing (429, 503). Whoever tries next is told otherwise
+    /// that it may be; if that is rejected, the failure says so
+    /// ([`RefreshFailure::interrupted`]).
+    #[must_use]
+    pub fn unspent(mut self) -> Self {
+        self.unspent = true;
         self
     }
 
@@ -59,6 +72,7 @@ impl fmt::Debug for RefreshError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RefreshError")
             .field("rejected", &self.rejected)
+            .field("unspent", &self.unspent)
             .field("retry_after", &self.retry_after)
             .finish_non_exhaustive()
     }
@@ -114,6 +128,8 @@ impl Error for StoreError {
 pub enum SaveError {
     /// The store's generation is not the expected one: somebody else wrote.
     Conflict,
+    /// The lock under which it was to be saved is another holder's by now.
+    LeaseLost,
     /// The store could not write, or cannot tell whether it did. The same record
     /// will be saved again.
     Failed(StoreError),
@@ -123,6 +139,7 @@ impl fmt::Display for SaveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Conflict => f.write_str("the store holds another generation"),
+            Self::LeaseLost => f.write_str("the lease was lost"),
             Self::Failed(error) => error.fmt(f),
         }
     }
@@ -131,7 +148,7 @@ impl fmt::Display for SaveError {
 impl Error for SaveError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Conflict => None,
+            Self::Conflict | Self::LeaseLost => None,
             Self::Failed(error) => error.source(),
         }
     }
@@ -148,6 +165,7 @@ impl From<StoreError> for SaveError {
 #[derive(Clone)]
 pub struct RefreshFailure {
     kind: FailureKind,
+    interrupted: Option<Interruption>,
     retry_at: Option<Instant>,
     source: Option<Arc<BoxError>>,
 }
@@ -179,7 +197,7 @@ pub enum FailureKind {
 
 impl RefreshFailure {
     pub(crate) fn new(kind: FailureKind) -> Self {
-        Self { kind, retry_at: None, source: None }
+        Self { kind, interrupted: None, retry_at: None, source: None }
     }
 
     pub(crate) fn signed_out() -> Self {
@@ -188,6 +206,11 @@ impl RefreshFailure {
 
     pub(crate) fn with_retry_at(mut self, at: Instant) -> Self {
         self.retry_at = Some(at);
+        self
+    }
+
+    pub(crate) fn with_interrupted(mut self, interrupted: Option<Interruption>) -> Self {
+        self.interrupted = interrupted;
         self
     }
 
@@ -200,6 +223,14 @@ impl RefreshFailure {
     #[must_use]
     pub fn kind(&self) -> FailureKind {
         self.kind
+    }
+
+    /// The refresh token may have been spent before this try, since an earlier one was
+    /// interrupted, and in what way: then a session whose server has no grace period for
+    /// the token before is lost. `None` where nothing is known of such a thing.
+    #[must_use]
+    pub fn interrupted(&self) -> Option<Interruption> {
+        self.interrupted
     }
 
     /// Before this moment no refresh is tried again. `None` where time alone
@@ -234,7 +265,11 @@ impl fmt::Display for FailureKind {
 
 impl fmt::Display for RefreshFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.kind.fmt(f)
+        self.kind.fmt(f)?;
+        match self.interrupted {
+            Some(cause) => write!(f, "; an earlier refresh may have spent it: {cause}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -242,6 +277,7 @@ impl fmt::Debug for RefreshFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RefreshFailure")
             .field("kind", &self.kind)
+            .field("interrupted", &self.interrupted)
             .field("retry_at", &self.retry_at)
             .finish_non_exhaustive()
     }

@@ -17,7 +17,7 @@ use tower::{Layer, Service, ServiceExt};
 use tower_refresh::{
     BoxFuture, FailureKind, Generation, RefreshFailure, RefreshLayer, RefreshState, SaveError,
     StoreError,
-    store::{Deleted, Lease, MemoryStore, Record, TokenStore},
+    store::{Deleted, Leased, MemoryStore, Record, TokenStore},
 };
 use tracing::span;
 
@@ -137,8 +137,8 @@ impl TokenStore for SlowToTell {
         self.0.delete()
     }
 
-    fn lease(&self) -> BoxFuture<'_, Result<Box<dyn Lease>, StoreError>> {
-        self.0.lease()
+    fn lease(&self, seen: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
+        self.0.lease(seen)
     }
 }
 

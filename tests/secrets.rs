@@ -207,7 +207,7 @@ async fn no_public_type_shows_a_token() {
     let auth = Auth::new();
     let state = builder(&auth).build();
     assert_clean(&secret(1));
-    assert_clean(&Record { generation: Default::default(), tokens: Some(secret(1)) });
+    assert_clean(&Record::new(tower_refresh::Generation::ZERO, secret(1)));
     assert_clean(&MemoryStore::with_tokens(secret(1)));
     assert_clean(&builder(&auth));
     assert_clean(&from_nothing(async || Ok(secret(1))));

@@ -144,8 +144,7 @@ impl RefreshStateBuilder {
             (None, Some(tokens)) => {
                 // What this store holds is known: there is no need to read it.
                 let mut machine = Machine::unread(self.policy, None);
-                let record =
-                    Record { generation: Generation::ZERO.next(), tokens: Some(tokens.clone()) };
+                let record = Record::new(Generation::ZERO.next(), tokens.clone());
                 machine.signed_in(&record, machine.sign_outs(), Time::now(), fastrand::f64());
                 (Arc::new(MemoryStore::with_tokens(tokens)) as Arc<dyn TokenStore>, machine)
             }

@@ -5,11 +5,13 @@
 //!
 //! ```text
 //! Lease --> Load --> Redeem --> Save --> published, landed
-//!             |         |         |
-//!             |         |         +-- conflict: read; ours after all? else discard
-//!             |         |         +-- failed: pause, the same save again
-//!             |         +-- rejected: read once more; adopt what is newer
-//!             +-- newer and not run out: adopt it, redeem nothing
+//!   |         |         |         |
+//!   |         |         |         +-- conflict: read; ours after all? else discard
+//!   |         |         |         +-- failed: pause, the same save again
+//!   |         |         |         +-- the lease was lost: take it anew, the same save
+//!   |         |         +-- rejected: read once more; adopt what is newer
+//!   |         +-- newer and not run out: adopt it, redeem nothing
+//!   +-- newer, while others have the lease: the same
 //! ```
 
 use std::time::Duration;
@@ -22,17 +24,19 @@ use super::{
 };
 use crate::{
     error::{BoxError, FailureKind, RefreshError, RefreshFailure},
-    store::Record,
+    store::{Interrupted, Interruption, Record},
     tokens::{Generation, Time, Tokens},
 };
 
 /// What the shell does next.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    Lease,
+    /// Wait for the lease, or for a record that is newer than that.
+    Lease(Generation),
     Load,
-    /// Spend the refresh token in these tokens, if the lease is still held.
-    Redeem(Option<Tokens>),
+    /// Spend the refresh token in these tokens, which are of that generation, if the
+    /// lease is still held.
+    Redeem(Generation, Option<Tokens>),
     Save {
         expected: Generation,
         record: Record,
@@ -51,7 +55,10 @@ pub(crate) enum Step {
 /// What came of a step.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    Leased,
+    /// What an earlier holder has left open is told.
+    Leased(Option<Interrupted>),
+    /// There is no lease yet, but a record that is newer.
+    Newer(Record),
     Loaded(Record),
     Redeemed(Tokens),
     Refused(RefreshError),
@@ -59,6 +66,8 @@ pub(crate) enum Outcome {
     Panicked,
     Saved,
     Conflict,
+    /// Somebody else has the lease by now: nothing was saved.
+    LeaseLost,
     /// The store failed, or the lease was lost before the redeem.
     Failed(BoxError),
     /// A pause or a discard is over.
@@ -68,9 +77,9 @@ pub(crate) enum Outcome {
 impl Step {
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Lease => "lease",
+            Self::Lease(_) => "lease",
             Self::Load => "load",
-            Self::Redeem(_) => "redeem",
+            Self::Redeem(..) => "redeem",
             Self::Save { .. } => "save",
             Self::Pause { .. } => "pause",
             Self::Discard(_) => "discard",
@@ -93,6 +102,8 @@ pub(crate) struct Flight {
     look_only: bool,
     /// It has the lease.
     leased: bool,
+    /// What an earlier holder of the lease has left open.
+    found: Option<Interrupted>,
     stage: Stage,
 }
 
@@ -125,12 +136,18 @@ impl Flight {
             again: false,
             look_only,
             leased: false,
+            found: None,
             stage: Stage::Leasing,
         }
     }
 
     pub(crate) fn trigger(&self) -> Trigger {
         self.trigger
+    }
+
+    pub(super) fn lost_lease(&mut self) {
+        self.leased = false;
+        self.found = None;
     }
 
     /// Nobody waits for a save that keeps failing.
@@ -147,19 +164,25 @@ impl Machine {
         };
         let stage = std::mem::replace(&mut flight.stage, Stage::Loading);
         match (stage, outcome) {
-            (Stage::Leasing, Outcome::Leased) => {
-                flight.leased = true;
+            (Stage::Leasing, Outcome::Leased(found)) => {
+                self.leased(found);
                 match self.unsaved.take() {
                     Some(minted) => self.save(minted),
                     None => Step::Load,
                 }
             }
+            (Stage::Leasing, Outcome::Newer(record)) => match self.unsaved.take() {
+                Some(minted) => self.verified(minted, record, time, jitter),
+                None => self.loaded(record, time, jitter),
+            },
             (Stage::Loading, Outcome::Loaded(record)) => self.loaded(record, time, jitter),
             (Stage::Redeeming { from, spent, begun }, Outcome::Redeemed(tokens)) => {
                 self.redeemed(tokens, from, spent, begun, time, jitter)
             }
             (Stage::Redeeming { from, .. }, Outcome::Refused(error)) if error.rejected => {
-                let failure = RefreshFailure::new(FailureKind::Rejected).with_source(error.source);
+                let failure = RefreshFailure::new(FailureKind::Rejected)
+                    .with_source(error.source)
+                    .with_interrupted(self.interruption(from));
                 self.dead = Some(from);
                 self.enter(Stage::Rechecking { from, failure }, Step::Load)
             }
@@ -177,6 +200,14 @@ impl Machine {
                     self.reject(failure)
                 }
             }
+            (Stage::Saving(minted), Outcome::Leased(found)) => {
+                self.leased(found);
+                self.save(minted)
+            }
+            (Stage::Saving(minted), Outcome::Newer(record)) => {
+                self.verified(minted, record, time, jitter)
+            }
+            (Stage::Saving(minted), Outcome::LeaseLost) => self.lease_lost(minted, jitter),
             (Stage::Saving(minted), Outcome::Saved) => self.saved(minted, time, jitter),
             (Stage::Saving(minted), Outcome::Done) => self.save(minted),
             (Stage::Saving(minted), Outcome::Conflict) => {
@@ -237,19 +268,37 @@ impl Machine {
         self.flight.as_ref().is_some_and(|flight| self.superseded(flight))
     }
 
-    /// The store was read under the lease.
+    fn leased(&mut self, found: Option<Interrupted>) {
+        if let Some(flight) = &mut self.flight {
+            flight.leased = true;
+            flight.found = found;
+        }
+    }
+
+    /// How an earlier redeem of this generation's refresh token was interrupted.
+    fn interruption(&self, from: Generation) -> Option<Interruption> {
+        let found = self.flight.as_ref()?.found?;
+        (found.generation == from).then_some(found.cause)
+    }
+
+    pub(super) fn has_lease(&self) -> bool {
+        self.flight.as_ref().is_some_and(|flight| flight.leased)
+    }
+
+    /// The store was read, under the lease or while others had it.
     pub(super) fn loaded(&mut self, record: Record, time: Time, jitter: f64) -> Step {
         if self.is_superseded() {
             return self.land();
         }
         let unread = self.standing == Standing::Unread;
+        let newer = unread || record.generation > self.stored;
         if unread && record == Record::default() {
             if let Some(seed) = self.seed.clone() {
                 let expires = seed.deadline(time);
                 let minted = self.mint(Generation::ZERO, seed, expires, time, jitter);
                 return self.save(minted.seed());
             }
-        } else if unread || record.generation > self.stored {
+        } else if newer {
             let usable = |tokens: &Tokens| tokens.deadline(time).is_none_or(|at| at > time.now);
             if record.tokens.as_ref().is_none_or(usable) {
                 return self.adopt(&record, time, jitter);
@@ -258,19 +307,24 @@ impl Machine {
         if self.dead == Some(record.generation) {
             return self.reject(RefreshFailure::new(FailureKind::Rejected));
         }
-        if self.flight.as_ref().is_some_and(|flight| flight.look_only) {
+        if !newer && self.flight.as_ref().is_some_and(|flight| flight.look_only) {
             self.note(RefreshFailure::signed_out());
             return self.land();
         }
         if record.tokens.is_none() && self.policy.needs_tokens {
             return self.bereft();
         }
+        if !self.has_lease() {
+            // It was seen while others had the lease, and has run out already.
+            return self.enter(Stage::Leasing, Step::Lease(record.generation));
+        }
         // From here on this record counts as known: a sign-in that has written it and
         // is about to say so does not supersede the redeem of its own token.
         self.stored = self.stored.max(record.generation);
         let spent = record.tokens;
-        let step = Step::Redeem(spent.clone());
-        self.enter(Stage::Redeeming { from: record.generation, spent, begun: time }, step)
+        let from = record.generation;
+        let step = Step::Redeem(from, spent.clone());
+        self.enter(Stage::Redeeming { from, spent, begun: time }, step)
     }
 
     /// Somebody else has written what is newer: a refresh, a sign-in, a sign-out.
@@ -362,11 +416,9 @@ impl Machine {
         }
         self.launch(Trigger::Challenge);
         if !flight.leased {
-            return Step::Lease;
+            return Step::Lease(self.stored);
         }
-        if let Some(next) = &mut self.flight {
-            next.leased = true;
-        }
+        self.leased(flight.found);
         self.enter(Stage::Loading, Step::Load)
     }
 }

@@ -208,8 +208,8 @@ impl Machine {
     }
 
     /// Sign-out, before the store has heard of it: no request gets a token from
-    /// now on.
-    pub(crate) fn sign_out(&mut self) {
+    /// now on. Returns how many there were, this one counted.
+    pub(crate) fn sign_out(&mut self) -> u64 {
         self.publish_absent(self.credential.generation().next());
         self.forget();
         self.signing_out = true;
@@ -218,11 +218,15 @@ impl Machine {
             // Those who wanted it to go on have heard that there is no need.
             flight.again = false;
         }
+        self.sign_outs
     }
 
-    /// The store has deleted its tokens and is at `generation` now.
-    pub(crate) fn deleted(&mut self, generation: Generation) {
-        self.signing_out = false;
+    /// The store has deleted its tokens and is at `generation` now: the sign-out of that
+    /// number. Another one may have begun since.
+    pub(crate) fn deleted(&mut self, generation: Generation, sign_out: u64) {
+        if sign_out == self.sign_outs {
+            self.signing_out = false;
+        }
         if generation > self.stored {
             self.stored = generation;
             let current = self.credential.generation();
@@ -244,6 +248,11 @@ impl Machine {
     /// When the next refresh may be tried, while none may now.
     pub(crate) fn retry_at(&self, now: Instant) -> Option<Instant> {
         self.trouble.as_ref()?.retry_at().filter(|at| *at > now)
+    }
+
+    /// What is known of the store.
+    pub(crate) fn stored(&self) -> Generation {
+        self.stored
     }
 
     pub(crate) fn credential(&self) -> &Credential {

@@ -1,11 +1,12 @@
-//! The machine against a model of the world around it: a store, a server that
-//! rotates refresh tokens, callers, sign-ins and sign-outs, and a clock. Events are
+//! The machine against a model of the world around it: a store whose lease runs out, a
+//! server that rotates refresh tokens and gives the same pair again to whoever knows that
+//! the token may be spent, callers, sign-ins and sign-outs, processes that die, and a clock. Events are
 //! tried in every order up to a depth, and at random far beyond it; after each one
 //! the invariants are checked. Nothing here is asynchronous: every interleaving
 //! that the shell can produce is a sequence of these events.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     time::{Duration, SystemTime},
 };
 
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     error::RefreshError,
-    store::Record,
+    store::{Interrupted, Interruption, Record},
     tokens::{Generation, Time, Tokens},
 };
 
@@ -36,6 +37,8 @@ enum Event {
     Step(usize, Fate),
     /// A flight that has landed gives its lease back; the next one may be waiting.
     Release(usize),
+    /// Its lease, or its intent, has run out: it was stalled.
+    Expire(usize),
     /// The flight's runtime is gone.
     Abort(usize),
     SignIn(usize),
@@ -67,6 +70,15 @@ enum Fate {
 struct Node {
     machine: Machine,
     step: Option<Step>,
+    /// The number of the lease that it had last, and what it was told with it.
+    fence: u64,
+    found: Option<Interrupted>,
+    /// What it will leave in the lease, as the pilot keeps it.
+    left: Option<Interrupted>,
+    /// It had the lease when it began to redeem.
+    redeems: bool,
+    /// The lease that it still has to give back.
+    landing: Option<(u64, Option<Interrupted>)>,
     waiters: Vec<Ticket>,
     /// Sign-ins and sign-outs under way, one after the other.
     writes: VecDeque<Write>,
@@ -81,8 +93,8 @@ struct Node {
 enum Write {
     Save(u64),
     Publish(Record, u64),
-    Delete,
-    Deleted(Generation),
+    Delete(u64),
+    Deleted(Generation, u64),
 }
 
 #[derive(Clone)]
@@ -91,14 +103,22 @@ struct World {
     time: Time,
     store: Record,
     lease: Option<usize>,
-    /// Refresh tokens by number: those that can be redeemed, and those that were.
+    /// How often it was taken, and what whoever takes it next is told.
+    fence: u64,
+    left: Option<Interrupted>,
+    /// Refresh tokens by number: those that can be redeemed, and those that were, with
+    /// what was given for them.
     valid: HashSet<u64>,
-    spent: HashSet<u64>,
+    spent: HashMap<u64, u64>,
     issued: u64,
     /// Tokens that may be lost: superseded by a sign-in or sign-out, or handed to
     /// the discard hook.
     let_go: HashSet<u64>,
     redeems: u64,
+}
+
+fn tokens_of(number: u64) -> Tokens {
+    Tokens::new("access").with_refresh_token(number.to_string()).with_expires_in(LIFE)
 }
 
 fn number(tokens: &Tokens) -> u64 {
@@ -110,6 +130,11 @@ impl World {
         let node = Node {
             machine: Machine::unread(policy.clone(), None),
             step: None,
+            fence: 0,
+            found: None,
+            left: None,
+            redeems: false,
+            landing: None,
             waiters: Vec::new(),
             writes: VecDeque::new(),
             signed_out: false,
@@ -121,15 +146,17 @@ impl World {
             time: Time { now: Instant::now(), wall: SystemTime::UNIX_EPOCH },
             store: Record::default(),
             lease: None,
+            fence: 0,
+            left: None,
             valid: HashSet::new(),
-            spent: HashSet::new(),
+            spent: HashMap::new(),
             issued: 0,
             let_go: HashSet::new(),
             redeems: 0,
         };
         if signed_in {
             let tokens = world.issue();
-            world.store = Record { generation: Generation::new(1), tokens: Some(tokens) };
+            world.store = Record::new(Generation::new(1), tokens);
             world.store.tokens = world.store.tokens.map(|tokens| tokens.absolute(world.time));
         }
         world
@@ -138,7 +165,7 @@ impl World {
     fn issue(&mut self) -> Tokens {
         self.issued += 1;
         self.valid.insert(self.issued);
-        Tokens::new("access").with_refresh_token(self.issued.to_string()).with_expires_in(LIFE)
+        tokens_of(self.issued)
     }
 
     fn events(&self) -> Vec<Event> {
@@ -153,27 +180,28 @@ impl World {
             ]);
             let fates: &[Fate] = match &node.step {
                 None => &[],
-                Some(Step::Lease) if self.lease.is_some() => &[],
-                Some(Step::Lease | Step::Load) => &[Works, Fails],
-                Some(Step::Redeem(_)) => &[Works, Fails, Panics],
+                Some(Step::Lease(seen)) if self.waits(*seen) => &[],
+                Some(Step::Lease(_) | Step::Load) => &[Works, Fails],
+                Some(Step::Redeem(..)) => &[Works, Fails, WorksUnheard, Panics],
                 Some(Step::Save { .. }) => &[Works, Fails, WorksUnheard],
                 Some(Step::Pause { .. } | Step::Discard(_) | Step::Land) => &[Works],
             };
-            if self.is_landing(n) {
+            if node.landing.is_some() {
                 events.push(Event::Release(n));
             }
             events.extend(fates.iter().map(|fate| Event::Step(n, *fate)));
-            // A process that dies between redeem and save takes the tokens with it,
-            // whatever anyone does; only within one process can they be kept.
-            if node.step.is_some() && self.nodes.len() == 1 {
+            if node.step.is_some() {
                 events.push(Event::Abort(n));
+            }
+            if self.lease == Some(n) {
+                events.push(Event::Expire(n));
             }
             if node.writes.len() < 2 {
                 events.extend([Event::SignIn(n), Event::SignOut(n)]);
             }
             match node.writes.front() {
                 None => {}
-                Some(Write::Save(_) | Write::Delete) => {
+                Some(Write::Save(_) | Write::Delete(_)) => {
                     events.extend([Event::Write(n, Works), Event::Write(n, Fails)]);
                 }
                 Some(_) => events.push(Event::Write(n, Works)),
@@ -199,12 +227,21 @@ impl World {
             }
             Event::Challenge(n, age) => self.challenge(n, age),
             Event::Step(n, fate) => self.step(n, fate, jitter),
-            Event::Release(_) => self.lease = None,
+            Event::Release(n) => self.release(n),
+            Event::Expire(_) => {
+                self.lease = None;
+                // An intent that is there was the stalled one's.
+                if let Some(left) = &mut self.left {
+                    left.cause = Interruption::HolderSilent;
+                }
+            }
             Event::Abort(n) => {
                 if self.is_superseded(n) {
                     self.let_go_of_held(n);
                 }
-                if !self.is_landing(n) {
+                // A flight that has landed gives its lease back whatever becomes of the next.
+                let landed = self.nodes[n].landing.is_some_and(|(fence, _)| fence == self.fence);
+                if self.lease == Some(n) && !landed {
                     self.lease = None;
                 }
                 self.nodes[n].step = None;
@@ -216,8 +253,8 @@ impl World {
             }
             Event::SignOut(n) => {
                 self.let_go_of_held(n);
-                self.nodes[n].writes.push_back(Write::Delete);
-                self.tell(n, Machine::sign_out);
+                let sign_out = self.tell(n, Machine::sign_out);
+                self.nodes[n].writes.push_back(Write::Delete(sign_out));
                 self.nodes[n].signed_out = true;
             }
             Event::Write(n, fate) => self.write(n, fate, jitter),
@@ -232,7 +269,7 @@ impl World {
         let result = event(&mut node.machine);
         if idle && node.machine.flight().is_some() {
             assert!(node.step.is_none(), "two flights of one machine");
-            node.step = Some(Step::Lease);
+            node.step = Some(Step::Lease(node.machine.stored()));
         }
         result
     }
@@ -268,38 +305,85 @@ impl World {
     fn step(&mut self, n: usize, fate: Fate, jitter: f64) {
         let failed = || Outcome::Failed("the store is away".into());
         let outcome = match (self.nodes[n].step.take().unwrap(), fate) {
-            (Step::Lease, Fate::Works) => {
+            (Step::Lease(seen), Fate::Works) if self.store.generation > seen => {
+                Outcome::Newer(self.store.clone())
+            }
+            (Step::Lease(_), Fate::Works) => {
                 assert!(self.lease.is_none());
                 self.lease = Some(n);
-                Outcome::Leased
+                self.fence += 1;
+                let node = &mut self.nodes[n];
+                (node.fence, node.found, node.left) = (self.fence, self.left, self.left);
+                Outcome::Leased(self.left)
             }
             (Step::Load, Fate::Works) => Outcome::Loaded(self.store.clone()),
-            (Step::Redeem(spent), Fate::Works) => self.redeem(n, spent.as_ref()),
-            (Step::Redeem(_), Fate::Panics) => Outcome::Panicked,
-            (Step::Redeem(_), _) => Outcome::Refused(RefreshError::transient("the network")),
+            (Step::Redeem(..), _) if !self.nodes[n].redeems => failed(),
+            (Step::Redeem(from, spent), fate) => {
+                let unknown =
+                    spent.is_some().then(|| Interrupted::new(from, Interruption::AnswerLost));
+                let known = self.nodes[n].left;
+                self.nodes[n].left = unknown.or(known);
+                match fate {
+                    Fate::Works => self.redeem(n, spent.as_ref()),
+                    Fate::WorksUnheard => {
+                        let heard = self.nodes[n].rejected;
+                        self.redeem(n, spent.as_ref());
+                        self.nodes[n].rejected = heard;
+                        // Nobody will ask for the same again where there was nothing to
+                        // spend, or where a sign-in has come between.
+                        let spent = spent.as_ref().map(number);
+                        if spent.is_none() || spent != self.store.tokens.as_ref().map(number) {
+                            self.let_go.insert(self.issued);
+                        }
+                        Outcome::Refused(RefreshError::transient("the network"))
+                    }
+                    Fate::Fails => {
+                        self.nodes[n].left = known;
+                        Outcome::Refused(RefreshError::transient("no connection").unspent())
+                    }
+                    Fate::Panics => Outcome::Panicked,
+                }
+            }
+            (Step::Save { .. }, _) if self.nodes[n].fence != self.fence => Outcome::LeaseLost,
             (Step::Save { .. }, Fate::Fails) => failed(),
             (Step::Save { expected, record }, fate) => {
                 if self.store.generation != expected {
                     Outcome::Conflict
                 } else {
                     self.overwrite(record);
-                    if fate == Fate::Works { Outcome::Saved } else { failed() }
+                    self.left = None;
+                    if fate == Fate::Works {
+                        self.nodes[n].left = None;
+                        Outcome::Saved
+                    } else {
+                        failed()
+                    }
                 }
             }
             (Step::Pause { .. } | Step::Discard(_), _) => Outcome::Done,
             (Step::Land, _) => unreachable!("landed already"),
-            (Step::Lease | Step::Load, _) => failed(),
+            (Step::Lease(_) | Step::Load, _) => failed(),
         };
         let time = self.time;
         let step = self.nodes[n].machine.advance(outcome, time, jitter);
         match &step {
-            Step::Redeem(tokens) => {
-                // I1: the lease is held by nobody else, so no other redeem is under way.
-                assert_eq!(self.lease, Some(n), "a redeem without the lease");
+            Step::Redeem(from, tokens) => {
+                // The pilot's first act, which fails without the lease.
+                let held = self.lease == Some(n);
+                self.nodes[n].redeems = held;
+                if held && tokens.is_some() {
+                    self.left = Some(Interrupted::new(*from, Interruption::HolderEnded));
+                }
+                // I1: no other redeem is under way, unless its holder has outlived its
+                // intent, which this one knows.
+                let told = !held || self.told(n, *from);
                 let others = |(m, node): (usize, &Node)| {
-                    m != n && matches!(node.step, Some(Step::Redeem(_)))
+                    let same =
+                        matches!(node.step, Some(Step::Redeem(other, Some(_))) if other == *from);
+                    m != n && same && node.redeems
                 };
-                assert!(!self.nodes.iter().enumerate().any(others), "two redeems at once");
+                let alone = !self.nodes.iter().enumerate().any(others);
+                assert!(alone || told, "two redeems at once");
                 let known = self.nodes[n].machine.credential().generation();
                 let usable = |tokens: &Tokens| tokens.deadline(time) > Some(time.now);
                 if self.store.generation > known {
@@ -308,7 +392,7 @@ impl World {
                 }
                 if let Some(tokens) = tokens {
                     let token = number(tokens);
-                    assert!(!self.spent.contains(&token), "a spent token is redeemed");
+                    assert!(!self.spent.contains_key(&token) || told, "a spent token is redeemed");
                     assert_ne!(self.nodes[n].rejected, Some(token), "a rejected token is redeemed");
                 }
                 self.redeems += 1;
@@ -320,23 +404,50 @@ impl World {
             }
             _ => {}
         }
-        self.nodes[n].step = Some(step).filter(|step| !matches!(step, Step::Land));
+        let node = &mut self.nodes[n];
+        if matches!(step, Step::Land) && self.lease == Some(n) {
+            node.landing = Some((node.fence, node.left));
+        }
+        node.step = Some(step).filter(|step| !matches!(step, Step::Land));
     }
 
-    /// Whether a flight of this node is over but still holds the lease.
-    fn is_landing(&self, n: usize) -> bool {
-        self.lease == Some(n) && matches!(self.nodes[n].step, None | Some(Step::Lease))
+    /// The lease is somebody else's, or its own former flight's, and there is nothing newer.
+    fn waits(&self, seen: Generation) -> bool {
+        self.lease.is_some() && self.store.generation <= seen
+    }
+
+    /// Whether it knows that this generation's token may be spent.
+    fn told(&self, n: usize, from: Generation) -> bool {
+        self.nodes[n].found.is_some_and(|found| found.generation == from)
+    }
+
+    fn release(&mut self, n: usize) {
+        let (fence, left) = self.nodes[n].landing.take().unwrap();
+        if fence == self.fence {
+            self.left = left;
+            self.lease = None;
+        }
     }
 
     fn redeem(&mut self, n: usize, spent: Option<&Tokens>) -> Outcome {
         if let Some(tokens) = spent {
             let token = number(tokens);
-            assert!(!self.spent.contains(&token), "a refresh token is spent twice");
+            let rejected = || Outcome::Refused(RefreshError::rejected("invalid_grant"));
+            if let Some(&given) = self.spent.get(&token) {
+                // Within the grace period: the same pair again.
+                if self.valid.contains(&given) {
+                    return Outcome::Redeemed(tokens_of(given));
+                }
+                self.nodes[n].rejected = Some(token);
+                return rejected();
+            }
             if !self.valid.remove(&token) {
                 self.nodes[n].rejected = Some(token);
-                return Outcome::Refused(RefreshError::rejected("invalid_grant"));
+                return rejected();
             }
-            self.spent.insert(token);
+            let tokens = self.issue();
+            self.spent.insert(token, self.issued);
+            return Outcome::Redeemed(tokens);
         }
         Outcome::Redeemed(self.issue())
     }
@@ -351,7 +462,7 @@ impl World {
                 let known = self.nodes[n].machine.credential().generation();
                 let tokens = self.issue().absolute(self.time);
                 let generation = known.max(self.store.generation).next();
-                let record = Record { generation, tokens: Some(tokens) };
+                let record = Record::new(generation, tokens);
                 // The winner ends every other session of this credential.
                 self.let_go
                     .extend(self.valid.iter().copied().filter(|token| *token != self.issued));
@@ -372,13 +483,15 @@ impl World {
                     assert!(machine.credential().generation() >= record.generation, "passed over");
                 }
             }
-            Write::Delete => {
+            Write::Delete(sign_out) => {
                 self.let_go.extend(self.valid.iter().copied());
                 let generation = self.store.generation.next();
-                self.overwrite(Record { generation, tokens: None });
-                self.nodes[n].writes.push_front(Write::Deleted(generation));
+                self.overwrite(Record::new(generation, None));
+                self.nodes[n].writes.push_front(Write::Deleted(generation, sign_out));
             }
-            Write::Deleted(generation) => self.tell(n, |machine| machine.deleted(generation)),
+            Write::Deleted(generation, sign_out) => {
+                self.tell(n, |machine| machine.deleted(generation, sign_out));
+            }
         }
     }
 
@@ -423,12 +536,16 @@ impl World {
             // I5: only a sign-in ends a sign-out, in this process or, once the store
             // has heard of the sign-out, in another.
             if node.signed_out && machine.credential().is_present() {
-                let told = !node.writes.iter().any(|write| matches!(write, Write::Delete));
+                let told = !node.writes.iter().any(|write| matches!(write, Write::Delete(_)));
                 assert!(told && self.store.tokens.is_some(), "a signed-out credential came back");
                 node.signed_out = false;
             }
             held.extend(machine.held().into_iter().map(number));
         }
+        // Whoever redeems what the store holds gets the same pair again, and knows that it
+        // may.
+        let stored = self.store.tokens.as_ref().map(number);
+        held.extend(stored.and_then(|token| self.spent.get(&token)));
         // I4: what the server takes is in somebody's hands.
         for token in &self.valid {
             assert!(held.contains(token) || self.let_go.contains(token), "a minted token is lost");
@@ -438,12 +555,12 @@ impl World {
     /// Lets everything under way come to a good end: then nobody waits any more.
     fn settle(&mut self) {
         for _ in 0..200 {
-            if let Some(n) = (0..self.nodes.len()).find(|n| self.is_landing(*n)) {
+            while let Some(n) = (0..self.nodes.len()).find(|n| self.nodes[*n].landing.is_some()) {
                 self.apply(Event::Release(n), 0.5);
             }
             let next = (0..self.nodes.len()).find(|&n| {
                 let blocked =
-                    matches!(self.nodes[n].step, Some(Step::Lease)) && self.lease.is_some();
+                    matches!(self.nodes[n].step, Some(Step::Lease(seen)) if self.waits(seen));
                 self.nodes[n].step.is_some() && !blocked
             });
             let Some(n) = next else {

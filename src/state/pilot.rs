@@ -26,9 +26,15 @@ use super::{
 };
 use crate::{
     error::{BoxError, SaveError},
-    store::Lease,
+    store::{Interrupted, Interruption, Lease, Leased},
     tokens::{Generation, Time, Tokens},
 };
+
+/// The lease, and what the next holder is to find in it.
+struct Held {
+    lease: Box<dyn Lease>,
+    left: Option<Interrupted>,
+}
 
 /// Holds the flight: if it is dropped before the landing (its runtime is shut
 /// down, or there is none) everyone who waits is told.
@@ -37,6 +43,7 @@ pub(super) struct Pilot {
     trigger: Trigger,
     base: Generation,
     failures: u64,
+    seen: Generation,
     span: Span,
     landed: bool,
     keeper: Option<AbortHandle>,
@@ -48,8 +55,8 @@ impl Pilot {
     pub(super) fn new(state: Arc<RefreshState>, machine: &Machine, flight: &Flight) -> Self {
         let (base, failures) = (machine.credential().generation(), machine.failures());
         let _task = Task::begin(&state);
-        let (trigger, span) = (flight.trigger(), Span::none());
-        Self { state, trigger, base, failures, span, landed: false, keeper: None, _task }
+        let (trigger, seen, span) = (flight.trigger(), machine.stored(), Span::none());
+        Self { state, trigger, base, failures, seen, span, landed: false, keeper: None, _task }
     }
 
     pub(super) fn spawn(mut self) {
@@ -75,11 +82,11 @@ impl Pilot {
         self.keeper = Some(keeper.abort_handle());
         // The keeper first: what was spawned last may have to wait for this task.
         yield_now().await;
-        let mut lease = None;
-        let mut step = Step::Lease;
+        let mut held = None;
+        let mut step = Step::Lease(self.seen);
         loop {
             tracing::debug!(step = step.name(), "flight");
-            let outcome = self.work(step, &mut lease).await;
+            let outcome = self.work(step, &mut held).await;
             let time = Time::now();
             step = self.state.with(|machine| machine.advance(outcome, time, fastrand::f64()));
             if let Step::Land = step {
@@ -88,43 +95,56 @@ impl Pilot {
         }
         self.landed = true;
         self.report(begun);
-        if let Some(lease) = lease {
+        if let Some(Held { lease, left }) = held {
             // What fails here is the lock's giving back, which its end does too.
-            catch(lease.release()).await;
+            catch(lease.release(left)).await;
         }
     }
 
     /// Does one step. A panic in what the user wrote is an outcome like others. All
     /// of it runs in this one task: between a refresher's answer and the machine's
     /// knowing of it there is no moment at which a runtime could shut down.
-    async fn work(&self, step: Step, lease: &mut Option<Box<dyn Lease>>) -> Outcome {
+    async fn work(&self, step: Step, held: &mut Option<Held>) -> Outcome {
         let RefreshState { store, on_discard, .. } = &*self.state;
         match step {
-            Step::Lease => match catch(async { store.lease().await }).await {
-                Some(Ok(held)) => {
-                    *lease = Some(held);
-                    Outcome::Leased
+            Step::Lease(seen) => {
+                // One that was lost is worth nothing, and would be waited for.
+                *held = None;
+                match catch(async { store.lease(seen).await }).await {
+                    Some(Ok(Leased::Lease(lease))) => {
+                        match catch_unwind(AssertUnwindSafe(|| lease.interrupted())) {
+                            Ok(left) => {
+                                *held = Some(Held { lease, left });
+                                Outcome::Leased(left)
+                            }
+                            Err(_) => Outcome::Failed(panicked()),
+                        }
+                    }
+                    Some(Ok(Leased::Newer(record))) => Outcome::Newer(record),
+                    Some(Err(error)) => Outcome::Failed(error.into()),
+                    None => Outcome::Failed(panicked()),
                 }
-                Some(Err(error)) => Outcome::Failed(error.into()),
-                None => Outcome::Failed(panicked()),
-            },
+            }
             Step::Load => match catch(async { store.load().await }).await {
                 Some(Ok(record)) => Outcome::Loaded(record),
                 Some(Err(error)) => Outcome::Failed(error.into()),
                 None => Outcome::Failed(panicked()),
             },
-            Step::Redeem(tokens) => {
-                let held = || lease.as_ref().is_some_and(|lease| lease.is_held());
-                match catch_unwind(AssertUnwindSafe(held)) {
-                    Ok(true) => self.redeem(tokens).await,
-                    Ok(false) => Outcome::Failed("the lease was lost".into()),
-                    Err(_) => Outcome::Failed(panicked()),
-                }
-            }
+            Step::Redeem(from, tokens) => match held {
+                Some(held) => self.redeem(held, from, tokens).await,
+                None => Outcome::Failed(LOST.into()),
+            },
             Step::Save { expected, record } => {
-                match catch(async { store.save(expected, record).await }).await {
-                    Some(Ok(())) => Outcome::Saved,
+                let Some(Held { lease, left }) = held else {
+                    return Outcome::LeaseLost;
+                };
+                match catch(async { lease.save(expected, record).await }).await {
+                    Some(Ok(())) => {
+                        *left = None;
+                        Outcome::Saved
+                    }
                     Some(Err(SaveError::Conflict)) => Outcome::Conflict,
+                    Some(Err(SaveError::LeaseLost)) => Outcome::LeaseLost,
                     Some(Err(SaveError::Failed(error))) => Outcome::Failed(error.into()),
                     None => Outcome::Failed(panicked()),
                 }
@@ -156,11 +176,33 @@ impl Pilot {
         }
     }
 
-    async fn redeem(&self, tokens: Option<Tokens>) -> Outcome {
+    /// Spends the refresh token, if the lease is still held, and not before that is noted
+    /// in it: whoever comes after a crash is to know.
+    async fn redeem(
+        &self,
+        Held { lease, left }: &mut Held,
+        from: Generation,
+        tokens: Option<Tokens>,
+    ) -> Outcome {
+        let spends = tokens.as_ref().is_some_and(|tokens| tokens.refresh_token().is_some());
+        if let Err(error) = prepare(&mut **lease, spends.then_some(from)).await {
+            return Outcome::Failed(error);
+        }
+        let unknown = spends.then(|| Interrupted::new(from, Interruption::AnswerLost));
         match catch(async { self.state.refresher.refresh(tokens).await }).await {
-            Some(Ok(tokens)) => Outcome::Redeemed(tokens),
-            Some(Err(error)) => Outcome::Refused(error),
-            None => Outcome::Panicked,
+            Some(Ok(tokens)) => {
+                // Only the save ends the intent.
+                *left = unknown.or(*left);
+                Outcome::Redeemed(tokens)
+            }
+            Some(Err(error)) => {
+                *left = unknown.filter(|_| !error.unspent).or(*left);
+                Outcome::Refused(error)
+            }
+            None => {
+                *left = unknown.or(*left);
+                Outcome::Panicked
+            }
         }
     }
 
@@ -226,6 +268,23 @@ pub(super) async fn catch<T>(future: impl Future<Output = T>) -> Option<T> {
     })
     .await
 }
+
+/// Makes sure of the lease, and notes in it whose refresh token is about to be spent.
+async fn prepare(lease: &mut dyn Lease, spends: Option<Generation>) -> Result<(), BoxError> {
+    let held = |lease: &dyn Lease| match catch_unwind(AssertUnwindSafe(|| lease.is_held())) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(LOST.into()),
+        Err(_) => Err(panicked()),
+    };
+    held(lease)?;
+    let Some(generation) = spends else {
+        return Ok(());
+    };
+    catch(async { lease.intend(generation).await }).await.ok_or_else(panicked)??;
+    held(lease)
+}
+
+const LOST: &str = "the lease was lost";
 
 fn panicked() -> BoxError {
     "the token store panicked".into()

@@ -31,6 +31,8 @@ pub(super) struct Minted {
     served: bool,
     /// The flight that minted it is gone.
     left_over: bool,
+    /// The lease was lost before it could be saved, and is taken anew.
+    outlived: bool,
 }
 
 impl Minted {
@@ -71,7 +73,7 @@ impl Machine {
         let generation = self.credential.generation().max(self.stored).max(expected).next();
         let early = expires.map(|at| self.policy.early(begun.now, at, jitter));
         let credential = Credential::new(generation, &tokens, expires, early);
-        let record = Record { generation, tokens: Some(tokens.absolute(begun)) };
+        let record = Record::new(generation, tokens.absolute(begun));
         Minted {
             expected,
             record,
@@ -81,6 +83,7 @@ impl Machine {
             failed: 0,
             served: false,
             left_over: false,
+            outlived: false,
         }
     }
 
@@ -88,8 +91,23 @@ impl Machine {
     /// compare-and-swap is the fence there, and the record must not be left with a
     /// token that is spent.
     pub(super) fn save(&mut self, minted: Minted) -> Step {
-        let step = Step::Save { expected: minted.expected, record: minted.record.clone() };
+        let step = match self.has_lease() {
+            true => Step::Save { expected: minted.expected, record: minted.record.clone() },
+            // It was taken over; what is newer than ours may be there.
+            false => Step::Lease(minted.expected),
+        };
         self.enter(Stage::Saving(minted), step)
+    }
+
+    /// Somebody else has had the lease since. It is taken anew, once without a pause.
+    pub(super) fn lease_lost(&mut self, mut minted: Minted, jitter: f64) -> Step {
+        if let Some(flight) = &mut self.flight {
+            flight.lost_lease();
+        }
+        if std::mem::replace(&mut minted.outlived, true) {
+            return self.save_failed(minted, Outcome::LeaseLost, jitter);
+        }
+        self.save(minted)
     }
 
     pub(super) fn saved(&mut self, minted: Minted, time: Time, jitter: f64) -> Step {

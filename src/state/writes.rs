@@ -37,10 +37,10 @@ impl RefreshState {
             for _ in 0..MAX_CONFLICTS {
                 let held = state.store.load().await?;
                 let generation = state.current().generation().max(held.generation).next();
-                let record = Record { generation, tokens: Some(tokens.clone().absolute(time)) };
+                let record = Record::new(generation, tokens.clone().absolute(time));
                 match state.store.save(held.generation, record).await {
                     Ok(()) => {
-                        let record = Record { generation, tokens: Some(tokens) };
+                        let record = Record::new(generation, tokens);
                         return Ok(state.with(|machine| {
                             machine.signed_in(&record, sign_outs, time, fastrand::f64());
                             machine.credential().generation()
@@ -48,6 +48,7 @@ impl RefreshState {
                     }
                     Err(SaveError::Conflict) => {}
                     Err(SaveError::Failed(error)) => return Err(error),
+                    Err(error @ SaveError::LeaseLost) => return Err(StoreError::new(error)),
                 }
             }
             Err(StoreError::new("others kept writing"))
@@ -67,11 +68,11 @@ impl RefreshState {
     /// The store could not delete. This process is signed out all the same, others
     /// are not: call again.
     pub async fn clear(self: &Arc<Self>) -> Result<(), StoreError> {
-        self.with(Machine::sign_out);
+        let sign_out = self.with(Machine::sign_out);
         let state = Arc::clone(self);
         self.finish(move |turn| async move {
             let deleted = state.store.delete().await?;
-            state.with(|machine| machine.deleted(deleted.generation));
+            state.with(|machine| machine.deleted(deleted.generation, sign_out));
             // The next sign-in need not wait for the hook.
             drop(turn);
             if let (Some(hook), Some(tokens)) = (&state.on_sign_out, deleted.tokens) {

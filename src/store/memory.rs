@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 
-use super::{Deleted, Lease, Record, TokenStore};
+use super::{Deleted, Interrupted, Interruption, Lease, Leased, Record, TokenStore};
 use crate::{
     error::{SaveError, StoreError},
     refresher::BoxFuture,
@@ -14,9 +14,13 @@ use crate::{
 /// Keeps the record in memory, and loses it with the process. Several
 /// [`RefreshState`](crate::RefreshState)s may share one through an `Arc`.
 #[derive(Debug, Default)]
-pub struct MemoryStore {
+pub struct MemoryStore(Arc<Memory>);
+
+#[derive(Debug, Default)]
+struct Memory {
     record: Mutex<Record>,
-    lock: Arc<tokio::sync::Mutex<()>>,
+    /// The lease, and the intent of whoever has it, or had it.
+    lock: Arc<tokio::sync::Mutex<Option<Interrupted>>>,
 }
 
 impl MemoryStore {
@@ -30,58 +34,87 @@ impl MemoryStore {
     /// [`Tokens::with_expires_in`] counts from now.
     #[must_use]
     pub fn with_tokens(tokens: Tokens) -> Self {
-        let record = Record {
-            generation: Generation::ZERO.next(),
-            tokens: Some(tokens.absolute(crate::tokens::Time::now())),
-        };
-        Self { record: Mutex::new(record), ..Self::default() }
+        let tokens = tokens.absolute(crate::tokens::Time::now());
+        let record = Record::new(Generation::ZERO.next(), tokens);
+        Self(Arc::new(Memory { record: Mutex::new(record), ..Memory::default() }))
     }
+}
 
+impl Memory {
     fn record(&self) -> MutexGuard<'_, Record> {
         // Every write is one assignment: a poisoned record is whole.
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn swap(&self, expected: Generation, record: Record) -> Result<(), SaveError> {
+        let mut held = self.record();
+        if held.generation != expected {
+            return Err(SaveError::Conflict);
+        }
+        *held = record;
+        Ok(())
     }
 }
 
 impl TokenStore for MemoryStore {
     fn load(&self) -> BoxFuture<'_, Result<Record, StoreError>> {
-        Box::pin(async { Ok(self.record().clone()) })
+        Box::pin(async { Ok(self.0.record().clone()) })
     }
 
     fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {
-        Box::pin(async move {
-            let mut held = self.record();
-            if held.generation != expected {
-                return Err(SaveError::Conflict);
-            }
-            *held = record;
-            Ok(())
-        })
+        Box::pin(async move { self.0.swap(expected, record) })
     }
 
     fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {
         Box::pin(async {
-            let mut held = self.record();
+            let mut held = self.0.record();
             let generation = held.generation.next();
-            let deleted = std::mem::replace(&mut *held, Record { generation, tokens: None });
-            Ok(Deleted { generation, tokens: deleted.tokens })
+            let deleted = std::mem::replace(&mut *held, Record::new(generation, None));
+            Ok(Deleted::new(generation, deleted.tokens))
         })
     }
 
-    fn lease(&self) -> BoxFuture<'_, Result<Box<dyn Lease>, StoreError>> {
+    fn lease(&self, _seen: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
         Box::pin(async {
-            let held = Arc::clone(&self.lock).lock_owned().await;
-            Ok(Box::new(MemoryLease { _held: held }) as Box<dyn Lease>)
+            let intent = Arc::clone(&self.0.lock).lock_owned().await;
+            let interrupted = *intent;
+            let memory = Arc::clone(&self.0);
+            Ok(Leased::Lease(Box::new(MemoryLease { memory, intent, interrupted })))
         })
     }
 }
 
 struct MemoryLease {
-    _held: OwnedMutexGuard<()>,
+    memory: Arc<Memory>,
+    intent: OwnedMutexGuard<Option<Interrupted>>,
+    interrupted: Option<Interrupted>,
 }
 
 impl Lease for MemoryLease {
-    fn release(self: Box<Self>) -> BoxFuture<'static, ()> {
+    fn interrupted(&self) -> Option<Interrupted> {
+        self.interrupted
+    }
+
+    fn intend(&mut self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>> {
+        // What the next holder finds if this one is dropped.
+        *self.intent = Some(Interrupted::new(generation, Interruption::HolderEnded));
+        Box::pin(async { Ok(()) })
+    }
+
+    fn save(
+        &mut self,
+        expected: Generation,
+        record: Record,
+    ) -> BoxFuture<'_, Result<(), SaveError>> {
+        Box::pin(async move {
+            self.memory.swap(expected, record)?;
+            *self.intent = None;
+            Ok(())
+        })
+    }
+
+    fn release(mut self: Box<Self>, left: Option<Interrupted>) -> BoxFuture<'static, ()> {
+        *self.intent = left;
         Box::pin(async move { drop(self) })
     }
 }

@@ -7,7 +7,7 @@
 
 mod memory;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 pub use memory::MemoryStore;
 
@@ -20,6 +20,7 @@ use crate::{
 /// What a store holds for one credential: its generation, and its tokens unless
 /// it is signed out. The default is a store that was never written.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Record {
     /// The version. It grows with every write and survives a deletion.
     pub generation: Generation,
@@ -29,12 +30,99 @@ pub struct Record {
 
 /// What [`TokenStore::delete`] did.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Deleted {
     /// The version that the store is at now.
     pub generation: Generation,
     /// The tokens that were there, to be revoked. `None` if there were none, or none
     /// that can be read.
     pub tokens: Option<Tokens>,
+}
+
+/// What came of [`TokenStore::lease`].
+#[derive(Debug)]
+pub enum Leased {
+    /// The lock is held.
+    Lease(Box<dyn Lease>),
+    /// It is not, and need not be: somebody else has written this meanwhile.
+    Newer(Record),
+}
+
+/// A redeem that was begun and whose end nobody has noted: the refresh token of that
+/// generation may be spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Interrupted {
+    /// Whose refresh token it is. Of no meaning once the store holds a later one.
+    pub generation: Generation,
+    /// How it came about.
+    pub cause: Interruption,
+}
+
+/// Why nobody knows the end of a redeem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Interruption {
+    /// Its holder ended without a word, killed perhaps, and the lock was freed with it.
+    HolderEnded,
+    /// Its holder did not come back before its deadline: killed, stalled or cut off.
+    HolderSilent,
+    /// Its holder lives, and had no answer that it could read.
+    AnswerLost,
+}
+
+impl Record {
+    /// A record of this generation. `None`: signed out.
+    #[must_use]
+    pub fn new(generation: Generation, tokens: impl Into<Option<Tokens>>) -> Self {
+        Self { generation, tokens: tokens.into() }
+    }
+}
+
+impl Deleted {
+    /// The store is at `generation` now, and held these tokens.
+    #[must_use]
+    pub fn new(generation: Generation, tokens: impl Into<Option<Tokens>>) -> Self {
+        Self { generation, tokens: tokens.into() }
+    }
+}
+
+impl Interrupted {
+    /// The redeem of this generation's refresh token was interrupted.
+    #[must_use]
+    pub fn new(generation: Generation, cause: Interruption) -> Self {
+        Self { generation, cause }
+    }
+}
+
+impl Interruption {
+    /// A word for it, as a store keeps it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::HolderEnded => "ended",
+            Self::HolderSilent => "silent",
+            Self::AnswerLost => "unanswered",
+        }
+    }
+
+    /// What [`as_str`](Self::as_str) has written. `None` for any other word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::HolderEnded, Self::HolderSilent, Self::AnswerLost]
+            .into_iter()
+            .find(|cause| cause.as_str() == word)
+    }
+}
+
+impl fmt::Display for Interruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::HolderEnded => "the process that began it ended before it could save",
+            Self::HolderSilent => "the process that began it did not come back in time",
+            Self::AnswerLost => "its answer was lost",
+        })
+    }
 }
 
 impl Record {
@@ -60,13 +148,13 @@ pub trait TokenStore: Send + Sync + 'static {
     /// Reads the record; [`Record::default`] if there is none.
     fn load(&self) -> BoxFuture<'_, Result<Record, StoreError>>;
 
-    /// Compare-and-swap: writes `record` if the store's generation is `expected`.
+    /// Compare-and-swap: writes `record` if the store's generation is `expected`. This
+    /// is a sign-in, which asks for no lease: it wins over a redeem under way.
     ///
     /// # Errors
     ///
-    /// [`SaveError::Conflict`] if the generation is another one. Any other failure
-    /// is answered with the same call again, so a write whose outcome is unknown
-    /// is [`SaveError::Failed`].
+    /// [`SaveError::Conflict`] if the generation is another one;
+    /// [`SaveError::Failed`] if it was not written, or nobody can tell.
     fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>>;
 
     /// Removes the tokens whatever the generation, and moves to the next one. The
@@ -74,9 +162,13 @@ pub trait TokenStore: Send + Sync + 'static {
     /// conflict.
     fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>>;
 
-    /// Waits for the credential's lock. It must not run out while it is held and
-    /// its holder is alive: a lease with a time limit renews itself.
-    fn lease(&self) -> BoxFuture<'_, Result<Box<dyn Lease>, StoreError>>;
+    /// Waits for the credential's lock, or until the store holds a later generation
+    /// than `seen`: whoever waits may then do without the lock. A store that learns
+    /// of the lock only need not look for records.
+    ///
+    /// The lock must not run out while it is held and its holder is alive: a lease with
+    /// a time limit renews itself.
+    fn lease(&self, seen: Generation) -> BoxFuture<'_, Result<Leased, StoreError>>;
 }
 
 /// A store that several states share.
@@ -93,21 +185,67 @@ impl<S: TokenStore + ?Sized> TokenStore for Arc<S> {
         (**self).delete()
     }
 
-    fn lease(&self) -> BoxFuture<'_, Result<Box<dyn Lease>, StoreError>> {
-        (**self).lease()
+    fn lease(&self, seen: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
+        (**self).lease(seen)
     }
 }
 
 /// The lock on one credential, held from before the record is read until after
-/// the new one is saved. Dropping it gives it back at some time; [`release`](Self::release)
-/// does so now.
+/// the new one is saved.
+///
+/// ```text
+/// lease -> interrupted? -> (load) -> intend -> [the token is spent] -> save -> release
+/// ```
+///
+/// Whoever is killed after [`intend`](Self::intend) leaves the intent behind, and the
+/// next holder finds it: [`interrupted`](Self::interrupted). A lock with a time limit
+/// has a second, longer one from `intend` on, so that a holder that has stalled may come
+/// back with what it was given. Once another holder has the lock, a save is
+/// [`SaveError::LeaseLost`].
+///
+/// Dropping it is what a crash does: the lock is given back at some time, and the intent
+/// stays.
 pub trait Lease: Send {
-    /// Whether the lock is still held. Asked right before the refresh token is
-    /// spent; if it is not, nothing is.
+    /// The redeem that was interrupted under an earlier holder, if there was one. Not
+    /// changed by what this holder does.
+    fn interrupted(&self) -> Option<Interrupted>;
+
+    /// Whether the lock is still held, as far as can be told without asking anyone.
+    /// Asked right before the refresh token is spent; if it is not, nothing is.
     fn is_held(&self) -> bool {
         true
     }
 
-    /// Gives the lock back.
-    fn release(self: Box<Self>) -> BoxFuture<'static, ()>;
+    /// Notes, where a crash does not reach it, that the refresh token of `generation` is
+    /// about to be spent.
+    ///
+    /// # Errors
+    ///
+    /// It is not noted for certain, or the lock is lost: nothing is spent then.
+    fn intend(&mut self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Compare-and-swap like [`TokenStore::save`], for the holder of the lock. It ends
+    /// the intent in the same step.
+    ///
+    /// # Errors
+    ///
+    /// [`SaveError::Conflict`] if the generation is another one.
+    /// [`SaveError::LeaseLost`] if somebody else has had the lock since: it is taken
+    /// anew then, and the save tried again. Any other failure is answered with the same
+    /// call again, so a write whose outcome is unknown is [`SaveError::Failed`].
+    fn save(
+        &mut self,
+        expected: Generation,
+        record: Record,
+    ) -> BoxFuture<'_, Result<(), SaveError>>;
+
+    /// Gives the lock back, and leaves to the next holder what it has to know of a
+    /// redeem: `None` ends the intent.
+    fn release(self: Box<Self>, left: Option<Interrupted>) -> BoxFuture<'static, ()>;
+}
+
+impl fmt::Debug for dyn Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").finish_non_exhaustive()
+    }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use tower_refresh::{
     BoxFuture, Generation, SaveError, StoreError, Tokens,
-    store::{Deleted, Lease, MemoryStore, Record, TokenStore},
+    store::{Deleted, Interrupted, Lease, Leased, MemoryStore, Record, TokenStore},
 };
 
 use super::Gate;
@@ -16,6 +16,7 @@ use super::Gate;
 pub(crate) enum Op {
     Lease,
     Load,
+    Intend,
     Save,
     Delete,
 }
@@ -28,7 +29,7 @@ pub(crate) enum Fault {
     /// Does it, and never comes back to say so.
     HangAfter,
     Panic,
-    /// Only for [`Op::Lease`]: the lock is lost before it is used.
+    /// Only for [`Op::Lease`] and [`Op::Save`]: the lock is lost before it is used.
     Lost,
     /// Only for [`Op::Lease`]: it panics when it is asked.
     LostLoudly,
@@ -40,8 +41,8 @@ pub(crate) struct Store(Arc<Inner>);
 
 struct Inner {
     memory: Mutex<Arc<MemoryStore>>,
-    gates: [Gate; 4],
-    faults: Mutex<[VecDeque<Fault>; 4]>,
+    gates: [Gate; 5],
+    faults: Mutex<[VecDeque<Fault>; 5]>,
 }
 
 impl Store {
@@ -91,7 +92,7 @@ impl Store {
     /// Another process's write.
     pub(crate) async fn overwrite(&self, tokens: Option<Tokens>) {
         let held = self.record().await.generation;
-        let record = Record { generation: held.next(), tokens };
+        let record = Record::new(held.next(), tokens);
         self.memory().save(held, record).await.unwrap();
     }
 
@@ -148,39 +149,65 @@ impl TokenStore for Store {
         })
     }
 
-    fn lease(&self) -> BoxFuture<'_, Result<Box<dyn Lease>, StoreError>> {
-        Box::pin(async {
+    fn lease(&self, seen: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
+        Box::pin(async move {
             let fault = self.begin(Op::Lease).await?;
-            let lease = self.memory().lease().await?;
-            Ok(match fault {
-                Some(Fault::Lost) => Box::new(Lost(lease)) as Box<dyn Lease>,
-                Some(Fault::LostLoudly) => Box::new(Loud),
-                _ => lease,
-            })
+            let Leased::Lease(lease) = self.memory().lease(seen).await? else {
+                panic!("a lease of memory")
+            };
+            Ok(Leased::Lease(Box::new(Held { store: self.clone(), lease, fault })))
         })
     }
 }
 
-struct Lost(Box<dyn Lease>);
-
-impl Lease for Lost {
-    fn is_held(&self) -> bool {
-        false
-    }
-
-    fn release(self: Box<Self>) -> BoxFuture<'static, ()> {
-        self.0.release()
-    }
+/// A lease whose saves come by the gate, too.
+struct Held {
+    store: Store,
+    lease: Box<dyn Lease>,
+    fault: Option<Fault>,
 }
 
-struct Loud;
-
-impl Lease for Loud {
-    fn is_held(&self) -> bool {
-        panic!("the lease panics, as told")
+impl Lease for Held {
+    fn interrupted(&self) -> Option<Interrupted> {
+        self.lease.interrupted()
     }
 
-    fn release(self: Box<Self>) -> BoxFuture<'static, ()> {
-        panic!("the lease panics, as told")
+    fn is_held(&self) -> bool {
+        match self.fault {
+            Some(Fault::Lost) => false,
+            Some(Fault::LostLoudly) => panic!("the lease panics, as told"),
+            _ => true,
+        }
+    }
+
+    fn intend(&mut self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let fault = self.store.begin(Op::Intend).await?;
+            self.lease.intend(generation).await?;
+            Store::end(fault).await
+        })
+    }
+
+    fn save(
+        &mut self,
+        expected: Generation,
+        record: Record,
+    ) -> BoxFuture<'_, Result<(), SaveError>> {
+        Box::pin(async move {
+            let fault = self.store.begin(Op::Save).await?;
+            if let Some(Fault::Lost) = fault {
+                return Err(SaveError::LeaseLost);
+            }
+            // Not the lease's own memory, if the store has been set back since.
+            self.store.memory().save(expected, record).await?;
+            Ok(Store::end(fault).await?)
+        })
+    }
+
+    fn release(self: Box<Self>, left: Option<Interrupted>) -> BoxFuture<'static, ()> {
+        if let Some(Fault::LostLoudly) = self.fault {
+            panic!("the lease panics, as told");
+        }
+        self.lease.release(left)
     }
 }
