@@ -5,11 +5,17 @@
 //! finds there (or adopts it, if somebody else was faster) and saves the result
 //! before anyone is given it.
 
+#[cfg(any(feature = "file", feature = "redis"))]
+mod format;
 mod memory;
+#[cfg(any(feature = "file", feature = "redis"))]
+mod seal;
 
 use std::{fmt, sync::Arc};
 
-pub use memory::MemoryStore;
+pub use self::memory::MemoryStore;
+#[cfg(any(feature = "file", feature = "redis"))]
+pub use self::seal::Keyring;
 
 use crate::{
     error::{SaveError, StoreError},

@@ -1,0 +1,191 @@
+//! How a record is written down: one JSON document, the same in a file and in Redis.
+//!
+//! ```json
+//! {"version":1,"generation":5,"tokens":{"access_token":"...","refresh_token":"...","expires_at_ms":1790000000000,"extra":{}}}
+//! {"version":1,"generation":5,"sealed":"base64 of nonce and ciphertext"}
+//! {"version":1,"generation":6}
+//! ```
+//!
+//! The last one is a sign-out. `expires_at_ms` counts milliseconds since the Unix epoch.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use secrecy::zeroize::Zeroizing;
+use serde::{Deserialize, Serialize};
+
+use super::{Record, seal::Keyring};
+use crate::{
+    error::StoreError,
+    tokens::{Generation, Tokens},
+};
+
+const VERSION: u32 = 1;
+
+/// What writes and reads the records of one name.
+#[derive(Clone, Debug)]
+pub(super) struct Format {
+    name: String,
+    keys: Option<Keyring>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document<'a> {
+    version: u32,
+    generation: u64,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    tokens: Option<Fields<'a>>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    sealed: Option<Cow<'a, str>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    access_token: Cow<'a, str>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at_ms: Option<u64>,
+    #[serde(borrow, default, skip_serializing_if = "BTreeMap::is_empty")]
+    extra: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
+}
+
+/// A record that was read and may still be sealed.
+pub(super) struct Written<'a>(Document<'a>);
+
+impl Written<'_> {
+    pub(super) fn generation(&self) -> Generation {
+        Generation::new(self.0.generation)
+    }
+}
+
+impl Format {
+    pub(super) fn new(name: impl Into<String>, keys: Option<Keyring>) -> Self {
+        Self { name: name.into(), keys }
+    }
+
+    /// The document of a record.
+    pub(super) fn write(&self, record: &Record) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        let generation = record.generation.get();
+        let (tokens, sealed) = match (&record.tokens, &self.keys) {
+            (None, _) => (None, None),
+            (Some(tokens), None) => (Some(Fields::of(tokens)), None),
+            (Some(tokens), Some(keys)) => {
+                let sealed = keys.seal(&self.bound_to(generation), &json(&Fields::of(tokens))?)?;
+                (None, Some(Cow::Owned(sealed)))
+            }
+        };
+        json(&Document { version: VERSION, generation, tokens, sealed })
+    }
+
+    /// Reads a document as far as can be read without a key.
+    pub(super) fn parse<'a>(&self, text: &'a [u8]) -> Result<Written<'a>, StoreError> {
+        /// Nothing else is known of a document of another version.
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let Version { version } = serde_json::from_slice(text).map_err(damaged)?;
+        if version != VERSION {
+            let reason =
+                format!("the record has format {version}, and this program knows {VERSION}");
+            return Err(StoreError::new(reason));
+        }
+        let document: Document<'a> = serde_json::from_slice(text).map_err(damaged)?;
+        if document.tokens.is_some() && document.sealed.is_some() {
+            return Err(StoreError::new("the record is damaged: it is both sealed and not"));
+        }
+        Ok(Written(document))
+    }
+
+    /// Opens what was read.
+    pub(super) fn open(&self, written: Written<'_>) -> Result<Record, StoreError> {
+        let generation = written.generation();
+        let Document { tokens, sealed, .. } = written.0;
+        let tokens = match (tokens, sealed, &self.keys) {
+            (None, None, _) => None,
+            (Some(fields), _, None) => Some(fields.into_tokens()?),
+            (Some(fields), _, Some(keys)) if keys.allows_unsealed() => Some(fields.into_tokens()?),
+            (Some(_), _, Some(_)) => {
+                return Err(StoreError::new(
+                    "the record is not sealed, and records that are not are not allowed",
+                ));
+            }
+            (None, Some(_), None) => {
+                return Err(StoreError::new("the record is sealed, and no key was given"));
+            }
+            (None, Some(sealed), Some(keys)) => {
+                let text = keys.open(&self.bound_to(generation.get()), &sealed)?;
+                let fields: Fields<'_> = serde_json::from_slice(&text).map_err(damaged)?;
+                Some(fields.into_tokens()?)
+            }
+        };
+        Ok(Record::new(generation, tokens))
+    }
+
+    /// What a sealed record cannot be taken away from: its name and its generation.
+    fn bound_to(&self, generation: u64) -> Vec<u8> {
+        format!("tower-refresh record {VERSION} {generation} {}", self.name).into_bytes()
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn of(tokens: &'a Tokens) -> Self {
+        let since = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let millis = |since: Duration| u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            access_token: tokens.access_token().into(),
+            refresh_token: tokens.refresh_token().map(Cow::from),
+            expires_at_ms: tokens.expires_at().map(since).map(millis),
+            extra: tokens.extras().map(|(name, value)| (name.into(), value.into())).collect(),
+        }
+    }
+
+    fn into_tokens(self) -> Result<Tokens, StoreError> {
+        let mut tokens = Tokens::new(self.access_token);
+        if let Some(refresh_token) = self.refresh_token {
+            tokens = tokens.with_refresh_token(refresh_token);
+        }
+        if let Some(millis) = self.expires_at_ms {
+            let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis));
+            // A moment that no clock of ours will reach is none.
+            if let Some(at) = at {
+                tokens = tokens.with_expires_at(at);
+            }
+        }
+        Ok(self
+            .extra
+            .into_iter()
+            .fold(tokens, |tokens, (name, value)| tokens.with_extra(name, value)))
+    }
+}
+
+/// Serializes into memory that is wiped, and never grows: what it grew out of would not be.
+fn json(value: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    struct Length(usize);
+    impl std::io::Write for Length {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, value).map_err(StoreError::new)?;
+    let mut text = Zeroizing::new(Vec::with_capacity(length.0));
+    serde_json::to_writer(&mut *text, value).map_err(StoreError::new)?;
+    Ok(text)
+}
+
+/// Where it is damaged. The parser's own words could hold a piece of a token.
+fn damaged(error: serde_json::Error) -> StoreError {
+    let (line, column) = (error.line(), error.column());
+    let what = if error.is_eof() { "truncated" } else { "damaged" };
+    StoreError::new(format!("the record is {what} at line {line}, column {column}"))
+}
