@@ -102,6 +102,12 @@ impl StoreError {
     pub fn new(source: impl Into<BoxError>) -> Self {
         Self(source.into())
     }
+
+    /// What it was made of, to be told in the words of another one.
+    #[cfg(feature = "file")]
+    pub(crate) fn into_source(self) -> BoxError {
+        self.0
+    }
 }
 
 impl fmt::Debug for StoreError {

@@ -18,6 +18,7 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
+//! | `file` | `FileStore`: tokens in files, shared by processes |
 //! | `oauth2` | OAuth 2.0 grants and revocation, over a tower HTTP service of yours |
 //! | `oauth2-client` | a ready-made HTTP client for them, and `oauth2` |
 //! | `reqwest-middleware` | `RefreshMiddleware`, the layer for reqwest |

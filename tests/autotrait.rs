@@ -192,6 +192,13 @@ const _: () = {
     clone::<NotReplayable>();
 };
 
+#[cfg(feature = "file")]
+const _: () = {
+    owned::<tower_refresh::store::FileStore>();
+    owned::<tower_refresh::store::Keyring>();
+    clone::<tower_refresh::store::Keyring>();
+};
+
 #[cfg(feature = "oauth2")]
 const _: () = {
     use tower_refresh::oauth2::{

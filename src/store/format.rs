@@ -68,6 +68,12 @@ impl Format {
         Self { name: name.into(), keys }
     }
 
+    /// The same name, sealed with these keys.
+    #[cfg(feature = "file")]
+    pub(super) fn sealed(self, keys: Keyring) -> Self {
+        Self { keys: Some(keys), ..self }
+    }
+
     /// The document of a record.
     pub(super) fn write(&self, record: &Record) -> Result<Zeroizing<Vec<u8>>, StoreError> {
         let generation = record.generation.get();

@@ -5,6 +5,8 @@
 //! finds there (or adopts it, if somebody else was faster) and saves the result
 //! before anyone is given it.
 
+#[cfg(feature = "file")]
+mod file;
 #[cfg(any(feature = "file", feature = "redis"))]
 mod format;
 mod memory;
@@ -13,6 +15,8 @@ mod seal;
 
 use std::{fmt, sync::Arc};
 
+#[cfg(feature = "file")]
+pub use self::file::FileStore;
 pub use self::memory::MemoryStore;
 #[cfg(any(feature = "file", feature = "redis"))]
 pub use self::seal::Keyring;
