@@ -5,6 +5,8 @@
 //! finds there (or adopts it, if somebody else was faster) and saves the result
 //! before anyone is given it.
 
+#[cfg(feature = "test-util")]
+pub mod conformance;
 #[cfg(feature = "file")]
 mod file;
 #[cfg(any(feature = "file", feature = "redis"))]

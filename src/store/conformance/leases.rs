@@ -1,0 +1,179 @@
+//! Leases: exclusion, waiting, renewal, loss.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::task::{JoinSet, yield_now};
+
+use super::{MOMENT, Subject, done, lease, not_yet, record, signed_in, soon};
+use crate::{
+    error::SaveError,
+    store::{Leased, TokenStore},
+    tokens::Generation,
+};
+
+/// Sixteen handles take the lease in turns, and no two have it at once.
+pub async fn one_holder_at_a_time<S: Subject>(subject: &S) {
+    let inside = Arc::new(AtomicUsize::new(0));
+    let mut takers = JoinSet::new();
+    for _ in 0..16 {
+        let (store, inside) = (subject.open("turns").await, Arc::clone(&inside));
+        takers.spawn(async move {
+            for _ in 0..4 {
+                let held = lease(&store).await;
+                assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two holders at once");
+                for _ in 0..20 {
+                    yield_now().await;
+                }
+                assert!(held.is_held(), "it does not know that it is held");
+                inside.fetch_sub(1, Ordering::SeqCst);
+                soon("release", held.release(None)).await;
+            }
+        });
+    }
+    while let Some(taker) = soon("a turn", takers.join_next()).await {
+        assert!(taker.is_ok(), "a taker has failed: {taker:?}");
+    }
+    let held = lease(&subject.open("turns").await).await;
+    let other = subject.open("turns").await;
+    not_yet("a second lease", other.lease(Generation::ZERO), MOMENT).await;
+    soon("release", held.release(None)).await;
+}
+
+/// A record that is no newer than what was seen is no reason to go without the lease.
+pub async fn a_lease_needs_no_news<S: Subject>(subject: &S) {
+    let store = subject.open("seen").await;
+    signed_in(&store).await;
+    for seen in [1, 2, 17] {
+        match done("lease", store.lease(Generation::new(seen))).await {
+            Leased::Lease(held) => soon("release", held.release(None)).await,
+            Leased::Newer(record) => panic!("{record:?} is not newer than {seen}"),
+        }
+    }
+    done("delete", store.delete()).await;
+    match done("lease", store.lease(Generation::new(2))).await {
+        Leased::Lease(held) => soon("release", held.release(None)).await,
+        Leased::Newer(record) => panic!("{record:?} is not newer than 2"),
+    }
+}
+
+/// Sixteen wait while one saves. Each gets what it has saved, or the lease to read it.
+pub async fn a_waiter_gets_the_lease_or_what_is_newer<S: Subject>(subject: &S) {
+    let store = subject.open("waiters").await;
+    signed_in(&store).await;
+    let mut held = lease(&store).await;
+    let mut waiters = JoinSet::new();
+    for _ in 0..16 {
+        let store = subject.open("waiters").await;
+        waiters.spawn(async move {
+            match done("lease", store.lease(Generation::new(1))).await {
+                Leased::Newer(record) => record,
+                Leased::Lease(held) => {
+                    let record = done("load", store.load()).await;
+                    soon("release", held.release(None)).await;
+                    record
+                }
+            }
+        });
+    }
+    not_yet("a waiter, before there was anything", waiters.join_next(), MOMENT).await;
+    done("save", held.save(Generation::new(1), record(2, "2"))).await;
+    soon("release", held.release(None)).await;
+    let mut woken = 0;
+    while let Some(waiter) = soon("a waiter", waiters.join_next()).await {
+        match waiter {
+            Ok(found) => assert!(found.is_same(&record(2, "2")), "a waiter was given {found:?}"),
+            Err(error) => panic!("a waiter has failed: {error}"),
+        }
+        woken += 1;
+    }
+    assert_eq!(woken, 16);
+}
+
+/// Sign-in and sign-out do not wait for a refresh, and win over it.
+pub async fn a_sign_in_needs_no_lease<S: Subject>(subject: &S) {
+    let store = subject.open("sign-in").await;
+    signed_in(&store).await;
+    let mut held = lease(&store).await;
+    done("intend", held.intend(Generation::new(1))).await;
+    let other = subject.open("sign-in").await;
+    done("sign-in", other.save(Generation::new(1), record(2, "2"))).await;
+    let late = soon("a late save", held.save(Generation::new(1), record(2, "late"))).await;
+    assert!(matches!(late, Err(SaveError::Conflict)), "{late:?}");
+    done("sign-out", other.delete()).await;
+    let late = soon("a late save", held.save(Generation::new(2), record(3, "late"))).await;
+    assert!(matches!(late, Err(SaveError::Conflict)), "{late:?}");
+    assert_eq!(done("load", store.load()).await.tokens, None);
+    soon("release", held.release(None)).await;
+}
+
+/// A holder that is dropped gives the lease back, sooner or later.
+pub async fn a_dropped_lease_is_free<S: Subject>(subject: &S) {
+    let store = subject.open("dropped").await;
+    signed_in(&store).await;
+    drop(lease(&store).await);
+    let mut held = lease(&subject.open("dropped").await).await;
+    done("intend", held.intend(Generation::new(1))).await;
+    drop(held);
+    let held = lease(&subject.open("dropped").await).await;
+    soon("release", held.release(None)).await;
+}
+
+/// Whoever gives up waiting has taken nothing.
+pub async fn a_dropped_waiter_takes_nothing<S: Subject>(subject: &S) {
+    let held = lease(&subject.open("impatient").await).await;
+    for moment in [Duration::ZERO, MOMENT / 10, MOMENT] {
+        let store = subject.open("impatient").await;
+        not_yet("a second lease", store.lease(Generation::ZERO), moment).await;
+    }
+    soon("release", held.release(None)).await;
+    soon("release", lease(&subject.open("impatient").await).await.release(None)).await;
+}
+
+/// A lease with a time limit is renewed for as long as its holder lives, before the
+/// intent and after it.
+pub async fn a_living_holder_keeps_its_lease<S: Subject>(subject: &S) {
+    let wait = subject.lease_time().map_or(MOMENT, |time| time * 5 / 2);
+    let store = subject.open("renewed").await;
+    signed_in(&store).await;
+    let mut held = lease(&store).await;
+    let other = subject.open("renewed").await;
+    not_yet("the lease was not renewed", other.lease(Generation::new(1)), wait).await;
+    assert!(held.is_held());
+    done("intend", held.intend(Generation::new(1))).await;
+    not_yet("the intent was not renewed", other.lease(Generation::new(1)), wait).await;
+    assert!(held.is_held());
+    done("save", held.save(Generation::new(1), record(2, "2"))).await;
+    soon("release", held.release(None)).await;
+}
+
+/// Once another holder has the lease, the one before can neither write, nor intend to, nor
+/// give away what is not its own.
+pub async fn a_lost_lease_cannot_write<S: Subject>(subject: &S) {
+    let store = subject.open("lost").await;
+    signed_in(&store).await;
+    let mut lost = lease(&store).await;
+    done("intend", lost.intend(Generation::new(1))).await;
+    let other = subject.open("lost").await;
+    if !subject.expire("lost").await {
+        not_yet("the lease of a living holder", other.lease(Generation::new(1)), MOMENT).await;
+        return;
+    }
+    let mut held = lease(&other).await;
+    let late = soon("a late save", lost.save(Generation::new(1), record(2, "late"))).await;
+    assert!(matches!(late, Err(SaveError::LeaseLost)), "{late:?}");
+    assert!(soon("intend", lost.intend(Generation::new(1))).await.is_err(), "a lost intent");
+    assert!(done("load", store.load()).await.is_same(&record(1, "1")));
+    soon("release", lost.release(None)).await;
+    let third = subject.open("lost").await;
+    not_yet("a lease that another gave away", third.lease(Generation::new(1)), MOMENT).await;
+    assert!(held.is_held());
+    done("save", held.save(Generation::new(1), record(2, "2"))).await;
+    soon("release", held.release(None)).await;
+    assert!(done("load", store.load()).await.is_same(&record(2, "2")));
+}

@@ -1,0 +1,174 @@
+//! Records: versions, compare-and-swap, sign-out, names.
+
+use std::{
+    error::Error,
+    time::{Duration, SystemTime},
+};
+
+use tokio::task::JoinSet;
+
+use super::{Subject, done, record, signed_in, soon, tokens};
+use crate::{
+    error::SaveError,
+    store::{Record, TokenStore},
+    tokens::{Generation, Tokens},
+};
+
+/// What was never written is [`Record::default`].
+pub async fn a_store_begins_empty<S: Subject>(subject: &S) {
+    let store = subject.open("empty").await;
+    assert_eq!(done("load", store.load()).await, Record::default());
+}
+
+/// All fields come back, through another handle, whatever is in them.
+pub async fn what_is_saved_is_loaded<S: Subject>(subject: &S) {
+    let store = subject.open("saved").await;
+    let life = Duration::from_secs(3600);
+    let odd = "\"\\\n\u{0}\u{1f511} {}%'";
+    let all = [
+        Tokens::new("only an access token"),
+        tokens("plain").with_expires_at(SystemTime::now() + life),
+        Tokens::new(odd).with_refresh_token(odd).with_extra(odd, odd).with_extra("scope", "a b"),
+        tokens("past").with_expires_at(SystemTime::UNIX_EPOCH + life),
+        Tokens::new("x".repeat(16 * 1024)).with_refresh_token(""),
+    ];
+    for (tokens, generation) in all.into_iter().zip(1..) {
+        let record = Record::new(Generation::new(generation), tokens);
+        done("save", store.save(Generation::new(generation - 1), record.clone())).await;
+        let loaded = done("load", subject.open("saved").await.load()).await;
+        assert!(loaded.is_same(&record), "{loaded:?} is not {record:?}");
+        let (Some(loaded), Some(saved)) = (loaded.tokens, record.tokens) else {
+            panic!("the tokens are gone");
+        };
+        assert!(loaded.extras().eq(saved.extras()), "other fields are not what they were");
+        assert_eq!(loaded.expires_at().is_some(), saved.expires_at().is_some());
+        if let (Some(loaded), Some(saved)) = (loaded.expires_at(), saved.expires_at()) {
+            let apart = loaded.duration_since(saved).unwrap_or_else(|earlier| earlier.duration());
+            assert!(apart <= Duration::from_secs(1), "the expiry is {apart:?} off");
+        }
+    }
+}
+
+/// Any other generation is a conflict, and nothing is written. Generations may leave
+/// some out.
+pub async fn a_save_takes_the_expected_generation_only<S: Subject>(subject: &S) {
+    let store = subject.open("versions").await;
+    signed_in(&store).await;
+    for wrong in [0, 2, 17] {
+        let outcome = soon("save", store.save(Generation::new(wrong), record(18, "wrong"))).await;
+        assert!(matches!(outcome, Err(SaveError::Conflict)), "{wrong}: {outcome:?}");
+    }
+    let mut lease = super::lease(&store).await;
+    for wrong in [0, 2, 17] {
+        let outcome = soon("save", lease.save(Generation::new(wrong), record(18, "wrong"))).await;
+        assert!(matches!(outcome, Err(SaveError::Conflict)), "{wrong}: {outcome:?}");
+    }
+    assert!(done("load", store.load()).await.is_same(&record(1, "1")));
+    done("save", lease.save(Generation::new(1), record(17, "17"))).await;
+    soon("release", lease.release(None)).await;
+    done("save", store.save(Generation::new(17), record(18, "18"))).await;
+    assert!(done("load", store.load()).await.is_same(&record(18, "18")));
+}
+
+/// Sixteen handles, again and again: one writes, the others meet a conflict.
+pub async fn of_racing_saves_one_wins<S: Subject>(subject: &S) {
+    for round in 0..8 {
+        let mut racers = JoinSet::new();
+        for racer in 0..16 {
+            let store = subject.open("race").await;
+            racers.spawn(async move {
+                let name = format!("{round}-{racer}");
+                let saved = store.save(Generation::new(round), record(round + 1, &name)).await;
+                (name, saved)
+            });
+        }
+        let mut winners = Vec::new();
+        while let Some(racer) = soon("a racing save", racers.join_next()).await {
+            match racer {
+                Ok((name, Ok(()))) => winners.push(name),
+                Ok((_, Err(SaveError::Conflict))) => {}
+                other => panic!("a racing save came to {other:?}"),
+            }
+        }
+        assert_eq!(winners.len(), 1, "winners of round {round}: {winners:?}");
+        let store = subject.open("race").await;
+        assert!(done("load", store.load()).await.is_same(&record(round + 1, &winners[0])));
+    }
+}
+
+/// The tokens are gone and given back to be revoked; the generation moves on and stays, so
+/// that a save that was under way meets a conflict.
+pub async fn a_sign_out_leaves_its_generation<S: Subject>(subject: &S) {
+    let store = subject.open("sign-out").await;
+    signed_in(&store).await;
+    let other = subject.open("sign-out").await;
+    let mut lease = super::lease(&other).await;
+    let deleted = done("delete", store.delete()).await;
+    assert_eq!(deleted.generation, Generation::new(2));
+    assert_eq!(deleted.tokens, Some(tokens("1")));
+    let out = Record::new(Generation::new(2), None);
+    assert_eq!(done("load", other.load()).await, out);
+
+    let late = soon("a late save", lease.save(Generation::new(1), record(2, "late"))).await;
+    assert!(matches!(late, Err(SaveError::Conflict)), "{late:?}");
+    let late = soon("a late save", other.save(Generation::ZERO, record(1, "late"))).await;
+    assert!(matches!(late, Err(SaveError::Conflict)), "{late:?}");
+    soon("release", lease.release(None)).await;
+    assert_eq!(done("load", other.load()).await, out);
+
+    let again = done("delete", store.delete()).await;
+    assert_eq!((again.generation, again.tokens), (Generation::new(3), None));
+    done("sign-in", store.save(Generation::new(3), record(4, "4"))).await;
+    assert!(done("load", store.load()).await.is_same(&record(4, "4")));
+
+    let never = done("delete", subject.open("never").await.delete()).await;
+    assert_eq!((never.generation, never.tokens), (Generation::new(1), None));
+}
+
+/// However alike two names are, their records and their locks are two.
+pub async fn names_are_apart<S: Subject>(subject: &S) {
+    let names = ["a", "A", "b", "a b", "a%20b", "a/b", "a.b", "..", "ä", "{a}", "}a{", "a:lease"];
+    let mut leases = Vec::new();
+    for (name, number) in names.iter().zip(1..) {
+        let store = subject.open(name).await;
+        assert_eq!(done("load", store.load()).await, Record::default(), "{name}");
+        done("save", store.save(Generation::ZERO, record(number, name))).await;
+        leases.push(super::lease(&store).await);
+    }
+    done("delete", subject.open("b").await.delete()).await;
+    for (name, number) in names.iter().zip(1..) {
+        let loaded = done("load", subject.open(name).await.load()).await;
+        let expected = match *name {
+            "b" => Record::new(Generation::new(number + 1), None),
+            name => record(number, name),
+        };
+        assert!(loaded.is_same(&expected), "{name}: {loaded:?}");
+    }
+    for lease in leases {
+        soon("release", lease.release(None)).await;
+    }
+}
+
+/// What the store's own error was is told.
+pub async fn errors_keep_their_source<S: Subject>(subject: &S) {
+    let Some(store) = subject.broken() else {
+        return;
+    };
+    let told = |what: &str, error: &dyn Error| assert!(error.source().is_some(), "{what}");
+    match soon("load", store.load()).await {
+        Err(error) => told("load", &error),
+        Ok(record) => panic!("a broken store has loaded {record:?}"),
+    }
+    match soon("save", store.save(Generation::ZERO, record(1, "1"))).await {
+        Err(error @ SaveError::Failed(_)) => told("save", &error),
+        other => panic!("a save in a broken store came to {other:?}"),
+    }
+    match soon("delete", store.delete()).await {
+        Err(error) => told("delete", &error),
+        Ok(deleted) => panic!("a broken store has deleted {deleted:?}"),
+    }
+    match soon("lease", store.lease(Generation::ZERO)).await {
+        Err(error) => told("lease", &error),
+        Ok(leased) => panic!("a broken store has given {leased:?}"),
+    }
+}
