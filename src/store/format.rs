@@ -195,3 +195,6 @@ fn damaged(error: serde_json::Error) -> StoreError {
     let what = if error.is_eof() { "truncated" } else { "damaged" };
     StoreError::new(format!("the record is {what} at line {line}, column {column}"))
 }
+
+#[cfg(test)]
+mod tests;

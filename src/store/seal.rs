@@ -108,3 +108,6 @@ impl fmt::Debug for Keyring {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+//! What every store has to pass.
+
+use std::{fs, path::PathBuf};
+
+use tempfile::TempDir;
+use tower_refresh::{
+    BoxFuture,
+    store::{FileStore, Keyring, conformance::Subject},
+};
+
+struct Files {
+    folder: TempDir,
+    keys: Option<Keyring>,
+}
+
+impl Files {
+    fn new(keys: Option<Keyring>) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), keys }
+    }
+
+    fn records(&self) -> PathBuf {
+        self.folder.path().join("records")
+    }
+}
+
+impl Subject for Files {
+    type Store = FileStore;
+
+    fn open(&self, name: &str) -> BoxFuture<'_, FileStore> {
+        let store = FileStore::in_folder(self.records(), name).unwrap();
+        let store = match &self.keys {
+            Some(keys) => store.sealed(keys.clone()),
+            None => store,
+        };
+        Box::pin(async { store })
+    }
+
+    fn broken(&self) -> Option<FileStore> {
+        let store = FileStore::in_folder(self.records(), "broken").unwrap();
+        fs::remove_dir_all(self.records()).unwrap();
+        Some(store)
+    }
+
+    /// The folder is removed and made anew: nothing else takes a lock of the system from
+    /// its holder.
+    fn expire(&self, _: &str) -> BoxFuture<'_, bool> {
+        let old = self.folder.path().join("old");
+        fs::rename(self.records(), &old).unwrap();
+        fs::create_dir(self.records()).unwrap();
+        for entry in fs::read_dir(old).unwrap() {
+            let entry = entry.unwrap();
+            if entry.path().extension().is_some_and(|ending| ending == "json") {
+                fs::copy(entry.path(), self.records().join(entry.file_name())).unwrap();
+            }
+        }
+        Box::pin(async { true })
+    }
+}
+
+mod plain {
+    tower_refresh::store_conformance!(super::Files::new(None));
+}
+
+mod sealed {
+    tower_refresh::store_conformance!(super::Files::new(Some(super::Keyring::new([7; 32]))));
+}
