@@ -10,6 +10,8 @@
 //! | `processes` | several processes: races, kills, full disks |
 //! | `suite` | what every store has to pass |
 
+#![cfg(unix)]
+
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -282,6 +282,9 @@ async fn full_disk(store: FileStore) {
     assert_eq!(auth.count(), 1);
     let sign_in = soon(store().save(generation(1), record(9))).await.unwrap_err();
     assert_says(&sign_in, &["could not write", "tokens.json.tmp", "File too large"]);
+    // What was written of it takes no room.
+    let temp = Path::new(&env::var_os(FILE).unwrap()).with_file_name("tokens.json.tmp");
+    assert!(temp.parent().unwrap().join("tokens.json").exists() && !temp.exists());
 
     limit(None);
     soon(state.drain()).await;

@@ -22,11 +22,17 @@ const CHECKS: &[Check] = &[
         &[("RUSTDOCFLAGS", "-D warnings")],
         "doc --no-deps --lib --features oauth2 --locked",
     ),
+    (
+        "file-docs",
+        &[("RUSTDOCFLAGS", "-D warnings")],
+        "doc --no-deps --lib --features file --locked",
+    ),
     ("default-build", DENY, "check --lib --locked"),
     ("oauth2-build", DENY, "check --lib --locked --features oauth2"),
     ("oauth2-client-build", DENY, "check --lib --locked --features oauth2-client"),
     ("reqwest-build", DENY, "check --lib --locked --features reqwest-middleware"),
     ("oauth2-reqwest-build", DENY, "check --lib --locked --features oauth2,reqwest-middleware"),
+    ("file-build", DENY, "check --lib --locked --features file"),
     ("full-build", DENY, "check --lib --locked --features full"),
     ("tests", &[], "test --all-features --locked"),
     ("quickstart", &[], "run --example quickstart --locked"),
@@ -44,6 +50,7 @@ const CHECKS: &[Check] = &[
         &[],
         "run --example reqwest_client --features oauth2,reqwest-middleware --locked",
     ),
+    ("shared_file", &[], "run --example shared_file --features file,oauth2-client --locked"),
     ("tonic_client", &[], "run --example tonic_client --locked"),
 ];
 

@@ -203,6 +203,7 @@ fn encode(name: &[u8]) -> String {
 /// Creates the folder if it is missing, but not its parents.
 pub(super) fn make_folder(folder: &Path) -> Result<(), StoreError> {
     let mut builder = fs::DirBuilder::new();
+    builder.recursive(false);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     let folder = std::path::absolute(folder).map_err(|e| Doing("find", folder).failed(e))?;
