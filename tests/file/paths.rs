@@ -14,7 +14,7 @@ use tower_refresh::{
 };
 
 use crate::{
-    Dir, assert_says, generation, has_io_error, lease, record,
+    Dir, assert_says, generation, has_io_error, lease, record, soon,
     support::{Auth, tokens},
 };
 
@@ -111,7 +111,7 @@ async fn what_a_link_points_to_is_written() {
     let mut other = task::spawn(async { dir.store().lease(generation(1)).await });
     // Whoever finds it taken looks for what is newer.
     dir.store().save(generation(2), record(3)).await.unwrap();
-    let Leased::Newer(newer) = crate::soon(&mut other).await.unwrap() else {
+    let Leased::Newer(newer) = soon(&mut other).await.unwrap() else {
         panic!("two have the lease");
     };
     assert_eq!(newer, record(3));
@@ -139,7 +139,7 @@ async fn a_link_to_nothing_is_an_error() {
     assert_says(&store.load().await.unwrap_err(), &words);
     assert_says(&store.save(generation(0), record(1)).await.unwrap_err(), &words);
     assert_says(&store.delete().await.unwrap_err(), &words);
-    assert_says(&store.lease(generation(0)).await.unwrap_err(), &words);
+    assert_says(&soon(store.lease(generation(0))).await.unwrap_err(), &words);
     assert!(!dir.file.exists());
 }
 
@@ -150,7 +150,7 @@ async fn a_lock_that_is_a_link_is_an_error() {
     let victim = dir.temp.path().join("victim");
     fs::write(&victim, "precious").unwrap();
     symlink(&victim, dir.beside(".lease")).unwrap();
-    let error = dir.store().lease(generation(1)).await.unwrap_err();
+    let error = soon(dir.store().lease(generation(1))).await.unwrap_err();
     assert_says(&error, &["must not be a symbolic link", "tokens.json.lease"]);
     assert_eq!(fs::read_to_string(victim).unwrap(), "precious");
 }

@@ -105,7 +105,7 @@ async fn a_folder_that_has_vanished_is_an_error() {
     for error in [
         Box::<dyn std::error::Error>::from(store.save(generation(1), record(2)).await.unwrap_err()),
         store.delete().await.unwrap_err().into(),
-        store.lease(generation(1)).await.unwrap_err().into(),
+        soon(store.lease(generation(1))).await.unwrap_err().into(),
     ] {
         assert_says(&*error, &[folder]);
         assert!(has_io_error(&*error));
