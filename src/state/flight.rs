@@ -305,7 +305,9 @@ impl Machine {
             }
         }
         if self.dead == Some(record.generation) {
-            return self.reject(RefreshFailure::new(FailureKind::Rejected));
+            let known = self.trouble.clone().filter(|it| it.kind() == FailureKind::Rejected);
+            let failure = known.unwrap_or_else(|| RefreshFailure::new(FailureKind::Rejected));
+            return self.reject(failure);
         }
         if !newer && self.flight.as_ref().is_some_and(|flight| flight.look_only) {
             self.note(RefreshFailure::signed_out());
