@@ -174,7 +174,8 @@ pub struct RefreshFailure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// The server refused the refresh token. Stays so until new tokens are set.
+    /// The server refused the refresh token. Stays so until new tokens are set, here or in
+    /// a store of the user's by others: challenges look there now and then.
     Rejected,
     /// The refresh failed and is tried again after the cool-down.
     Transient,

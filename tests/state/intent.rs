@@ -197,7 +197,9 @@ async fn a_save_without_the_lease_is_done_under_a_new_one() {
     for losses in [1, 3] {
         let (auth, store) = (Auth::new(), Store::with(tokens(1)));
         let state = opened(&auth, &store).await;
-        (0..losses).for_each(|_| drop(store.fault(Op::Save, Fault::Lost)));
+        for _ in 0..losses {
+            store.fault(Op::Save, Fault::Lost);
+        }
         let taken = store.count(Op::Lease);
         let refreshed = state.refresh().await;
         if losses == 1 {
