@@ -10,12 +10,16 @@ pub mod conformance;
 #[cfg(any(feature = "file", feature = "redis"))]
 mod format;
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(any(feature = "file", feature = "redis"))]
 mod seal;
 
 use std::{fmt, sync::Arc};
 
 pub use self::memory::MemoryStore;
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisStore, RedisStores, RedisStoresBuilder};
 #[cfg(any(feature = "file", feature = "redis"))]
 pub use self::seal::Keyring;
 
