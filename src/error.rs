@@ -52,8 +52,8 @@ impl RefreshError {
     }
 
     /// The refresh token was certainly not spent: no connection could be made, or the
-    /// server said that it did nothing (429, 503). Whoever tries next is told otherwise
-    /// that it may be; if that is rejected, the failure says so
+    /// server itself refused (a 4xx; what a proxy says does not count). Otherwise whoever
+    /// tries next is told that it may be, and if that is rejected, the failure says so
     /// ([`RefreshFailure::interrupted`]).
     #[must_use]
     pub fn unspent(mut self) -> Self {
@@ -174,7 +174,8 @@ pub struct RefreshFailure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// The server refused the refresh token. Stays so until new tokens are set.
+    /// The server refused the refresh token. Stays so until new tokens are set, here or in
+    /// a store of the user's by others: challenges look there now and then.
     Rejected,
     /// The refresh failed and is tried again after the cool-down.
     Transient,

@@ -1,6 +1,6 @@
 //! What went wrong at an endpoint, without secrets.
 
-use std::{cmp::Reverse, error, fmt, time::Duration};
+use std::{cmp::Reverse, error, fmt, io, iter::successors, time::Duration};
 
 use http::StatusCode;
 
@@ -86,6 +86,14 @@ impl Error {
         self
     }
 
+    /// The server refused, or was never reached. A 5xx may be a proxy's, which does not
+    /// know what the server has done.
+    fn nothing_was_done(&self) -> bool {
+        let source = self.0.source.as_deref().map(|source| source as &(dyn error::Error + 'static));
+        self.0.status.is_some_and(|status| status.is_client_error())
+            || successors(source, |error| error.source()).any(is_unreachable)
+    }
+
     /// What kind of error this is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -123,6 +131,14 @@ impl Error {
     }
 }
 
+/// Whether nobody was reached, so that nothing can have been done there.
+fn is_unreachable(error: &(dyn error::Error + 'static)) -> bool {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    error.downcast_ref::<io::Error>().is_some_and(|error| {
+        matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
+    })
+}
+
 /// A server's text, fit to be shown: on one line, not too long, and without secrets.
 fn clean(text: &str, secrets: &[String]) -> String {
     let mut text = text.to_owned();
@@ -141,8 +157,10 @@ fn clean(text: &str, secrets: &[String]) -> String {
 impl From<Error> for RefreshError {
     fn from(error: Error) -> Self {
         let wait = error.retry_after();
+        let unspent = error.nothing_was_done();
         let failure = match error.kind() {
             ErrorKind::Rejected => Self::rejected(error),
+            _ if unspent => Self::transient(error).unspent(),
             _ => Self::transient(error),
         };
         match wait {

@@ -47,9 +47,12 @@ impl RefreshStateBuilder {
     }
 
     /// Where the tokens live. Default: a [`MemoryStore`] of its own. A store that is
-    /// set is read on first use, while the first requests wait.
+    /// set is read on first use, while the first requests wait. It counts as shared: if the
+    /// credential is rejected or signed out, a challenge reads it again, in case somebody
+    /// else has signed in; at most as often as [`cool_down`](Self::cool_down) says.
     pub fn store(mut self, store: impl TokenStore) -> Self {
         self.store = Some(Arc::new(store));
+        self.policy.shared = true;
         self
     }
 

@@ -184,6 +184,8 @@ impl Machine {
                     .with_source(error.source)
                     .with_interrupted(self.interruption(from));
                 self.dead = Some(from);
+                // The store is read once more now; not again right away.
+                self.looked(time.now);
                 self.enter(Stage::Rechecking { from, failure }, Step::Load)
             }
             (Stage::Redeeming { .. }, Outcome::Refused(error)) => {
@@ -305,7 +307,9 @@ impl Machine {
             }
         }
         if self.dead == Some(record.generation) {
-            return self.reject(RefreshFailure::new(FailureKind::Rejected));
+            let known = self.trouble.clone().filter(|it| it.kind() == FailureKind::Rejected);
+            let failure = known.unwrap_or_else(|| RefreshFailure::new(FailureKind::Rejected));
+            return self.reject(failure);
         }
         if !newer && self.flight.as_ref().is_some_and(|flight| flight.look_only) {
             self.note(RefreshFailure::signed_out());
@@ -403,6 +407,8 @@ impl Machine {
         self.trouble = None;
         self.dead = None;
         self.tries = 0;
+        self.looks = 0;
+        self.look_at = None;
     }
 
     /// The end, unless somebody waits for a refresh of what came between.

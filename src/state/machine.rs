@@ -73,6 +73,10 @@ pub(crate) struct Machine {
     pub(super) dead: Option<Generation>,
     /// Transient failures in a row.
     pub(super) tries: u32,
+    /// How often the store was looked into on account of a challenge, while only others
+    /// could help, and when it may be again.
+    pub(super) looks: u32,
+    pub(super) look_at: Option<Instant>,
     /// The current token came from a flight and was not refused yet.
     pub(super) fresh: bool,
     /// When brand-new tokens were refused.
@@ -102,6 +106,8 @@ impl Machine {
             trouble: None,
             dead: None,
             tries: 0,
+            looks: 0,
+            look_at: None,
             fresh: false,
             strikes: VecDeque::new(),
             last_failure: None,
@@ -144,13 +150,42 @@ impl Machine {
         now: Instant,
     ) -> Answer {
         if self.standing == Standing::SignedOut {
-            return Answer::Refuse(RefreshFailure::signed_out());
+            return self.look(now).unwrap_or_else(|| Answer::Refuse(RefreshFailure::signed_out()));
         }
         if generation < self.credential.generation() {
             return self.admit(now);
         }
         self.strike(accepted, now);
+        if self.is_dead() {
+            if let Some(answer) = self.look(now) {
+                return answer;
+            }
+        }
         self.await_flight(Trigger::Challenge, now)
+    }
+
+    /// Nothing here can be redeemed, but others may have signed in: looks into a store that
+    /// is shared, not too often.
+    fn look(&mut self, now: Instant) -> Option<Answer> {
+        if self.signing_out || !self.policy.shared {
+            return None;
+        }
+        match &self.flight {
+            Some(flight) if self.superseded(flight) => return None,
+            Some(_) => {}
+            None if self.draining || self.look_at.is_some_and(|at| at > now) => return None,
+            None => {
+                self.looked(now);
+                self.launch(Trigger::Challenge);
+            }
+        }
+        Some(Answer::Wait(self.ticket()))
+    }
+
+    /// The pauses between looks grow like those between tries.
+    pub(super) fn looked(&mut self, now: Instant) {
+        self.looks = self.looks.saturating_add(1);
+        self.look_at = Some(after(now, self.policy.backoff(self.looks, 1.0)));
     }
 
     /// Somebody asks for a refresh. A dead or signed-out credential is not
@@ -373,6 +408,8 @@ impl Machine {
         self.seed = None;
         self.signing_out = false;
         self.tries = 0;
+        self.looks = 0;
+        self.look_at = None;
         self.fresh = false;
         self.strikes.clear();
     }

@@ -594,7 +594,8 @@ fn policies() -> Vec<Policy> {
     let mut policies = Vec::new();
     for while_unsaved in [WhileUnsaved::Refuse, WhileUnsaved::Serve] {
         for needs_tokens in [true, false] {
-            policies.push(Policy { while_unsaved, needs_tokens, ..Policy::default() });
+            let shared = true;
+            policies.push(Policy { while_unsaved, needs_tokens, shared, ..Policy::default() });
         }
     }
     policies

@@ -25,6 +25,8 @@ pub enum WhileUnsaved {
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
     pub(crate) needs_tokens: bool,
+    /// Others may write to the store.
+    pub(crate) shared: bool,
     pub(crate) early: Duration,
     pub(crate) early_share: u32,
     pub(crate) cool_down: Duration,
@@ -40,6 +42,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             needs_tokens: true,
+            shared: false,
             early: Duration::from_secs(60),
             early_share: 5,
             cool_down: Duration::from_secs(1),

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt};
 use tower_refresh::{FailureKind, FromExtensions, RefreshFailure, RefreshLayer, RefreshState};
 
-use crate::support::{Api, Auth, Op, Play, Store, builder, get, idle, kind, secs, tokens};
+use crate::support::{Api, Auth, Fault, Op, Play, Store, builder, get, idle, kind, secs, tokens};
 
 #[tokio::test(start_paused = true)]
 async fn i6_rejected_stays_failed_until_new_tokens_are_set() {
@@ -45,6 +45,75 @@ async fn i6_rejected_is_answered_at_once() {
     }
     idle().await;
     assert_eq!(store.count(Op::Load), loads);
+}
+
+/// A sign-in in another process is found by a challenge here, and the store is not read
+/// for each.
+#[tokio::test(start_paused = true)]
+async fn i6_a_dead_credential_looks_into_its_store_now_and_then() {
+    let auth = Auth::new();
+    auth.next(Play::Reject);
+    let store = Store::with(tokens(1));
+    let state = RefreshState::builder(auth.refresher()).store(store.clone()).build();
+    let refused = state.token().await.unwrap().generation();
+    assert_eq!(kind(state.challenged(refused).await), FailureKind::Rejected);
+    let loads = store.count(Op::Load);
+    for (pause, looks) in [(1, 1), (1, 1), (1, 2), (4, 3), (7, 3), (1, 4)] {
+        sleep(secs(pause)).await;
+        for _ in 0..3 {
+            assert_eq!(kind(state.challenged(refused).await), FailureKind::Rejected);
+        }
+        assert_eq!(store.count(Op::Load), loads + looks, "after another {pause} s");
+    }
+    store.overwrite(Some(tokens(7))).await;
+    sleep(secs(60)).await;
+    assert_eq!(state.challenged(refused).await.unwrap().access_token(), Some("access-7"));
+    assert_eq!(auth.count(), 1, "the dead token is not brought again");
+
+    // The next time it begins anew.
+    auth.next(Play::Reject);
+    let refused = state.current().generation();
+    assert_eq!(kind(state.challenged(refused).await), FailureKind::Rejected);
+    store.overwrite(Some(tokens(8))).await;
+    sleep(secs(1)).await;
+    assert_eq!(state.challenged(refused).await.unwrap().access_token(), Some("access-8"));
+}
+
+/// So does one that is signed out. A herd of challenges is one look.
+#[tokio::test(start_paused = true)]
+async fn i6_one_that_is_signed_out_looks_into_its_store_now_and_then() {
+    let auth = Auth::new();
+    let store = Store::with(tokens(1));
+    let state = RefreshState::builder(auth.refresher()).store(store.clone()).build();
+    let refused = state.token().await.unwrap().generation();
+    store.overwrite(None).await;
+    assert_eq!(kind(state.challenged(refused).await), FailureKind::SignedOut);
+    let nothing = state.current().generation();
+    store.gate(Op::Load).close();
+    let loads = store.count(Op::Load);
+    let mut herd: Vec<_> =
+        (0..9).map(|_| tokio_test::task::spawn(state.challenged(nothing))).collect();
+    herd.iter_mut().for_each(|one| tokio_test::assert_pending!(one.poll()));
+    store.gate(Op::Load).arrived(loads + 1).await;
+    store.overwrite(Some(tokens(7))).await;
+    store.gate(Op::Load).open();
+    for one in herd {
+        assert_eq!(one.await.unwrap().access_token(), Some("access-7"));
+    }
+    // One look; then it was adopted.
+    assert_eq!(auth.count(), 0);
+
+    // A sign-out of our own that the store has not heard of is final.
+    store.fault(Op::Delete, Fault::Fail);
+    assert!(state.clear().await.is_err());
+    let loads = store.count(Op::Load);
+    let nothing = state.current().generation();
+    assert_eq!(kind(state.challenged(nothing).await), FailureKind::SignedOut);
+    assert_eq!(store.count(Op::Load), loads);
+    state.clear().await.unwrap();
+    state.drain().await;
+    assert_eq!(kind(state.challenged(nothing).await), FailureKind::SignedOut);
+    assert_eq!(store.count(Op::Load), loads, "nor is it read while draining");
 }
 
 #[tokio::test(start_paused = true)]

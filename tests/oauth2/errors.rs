@@ -3,6 +3,7 @@
 use std::{
     error::Error as _,
     future::pending,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -14,6 +15,7 @@ use tower::service_fn;
 use tower_refresh::{
     BoxError, FailureKind, RefreshFailure, RefreshState,
     oauth2::{Client, ErrorKind},
+    store::{Interruption, MemoryStore},
 };
 
 use super::{
@@ -189,6 +191,48 @@ async fn a_reset_after_the_server_committed() {
     let failure = state.refresh().await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::Rejected);
     assert_eq!(cause(&failure).description(), Some("used before"));
+}
+
+/// Whether the token may be spent decides what the rejection of the next try says.
+#[tokio::test]
+async fn who_may_have_spent_the_token_is_told() {
+    let lost = Some(Interruption::AnswerLost);
+    let rejection = || json(400, r#"{"error":"invalid_grant"}"#);
+    for (reply, expected) in [
+        (Reply::ResetBefore, lost),
+        (Reply::ResetAfter, lost),
+        (json(200, "{"), lost),
+        (json(500, r#"{"error":"server_error"}"#), lost),
+        // Perhaps a proxy's, which has lost the server's answer.
+        (json(503, HTML), lost),
+        (json(429, HTML), None),
+        (json(400, r#"{"error":"temporarily_unavailable"}"#), None),
+    ] {
+        let (_endpoint, state) = impatient([reply, rejection()]).await;
+        assert_eq!(state.refresh().await.unwrap_err().kind(), FailureKind::Transient);
+        let failure = state.refresh().await.unwrap_err();
+        assert_eq!((failure.kind(), failure.interrupted()), (FailureKind::Rejected, expected));
+    }
+}
+
+/// Where nobody was reached, nothing was spent.
+#[tokio::test]
+async fn a_refused_connection_spends_nothing() {
+    let store = Arc::new(MemoryStore::with_tokens(tokens(1)));
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let uri = format!("http://127.0.0.1:{port}/token");
+    let client = Client::builder(&uri, "app").unwrap().build().unwrap();
+    let state = RefreshState::builder(client.refresh_token_grant()).store(Arc::clone(&store));
+    let state = state.build();
+    state.token().await.unwrap();
+    assert_eq!(state.refresh().await.unwrap_err().kind(), FailureKind::Transient);
+
+    let endpoint = Endpoint::start([json(400, r#"{"error":"invalid_grant"}"#)]).await;
+    let client = endpoint.client().build().unwrap();
+    let state = RefreshState::builder(client.refresh_token_grant()).store(store).build();
+    state.token().await.unwrap();
+    let failure = state.refresh().await.unwrap_err();
+    assert_eq!((failure.kind(), failure.interrupted()), (FailureKind::Rejected, None));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 //! | `keep_fresh` | refreshing ahead of expiry without requests |
 //! | `unsaved` | a store that fails |
 //! | `fence` | sign-in and sign-out at every step of a flight |
+//! | `intent` | redeems that were interrupted, leases that were lost |
 //! | `sign_out` | what a sign-out tells its hook |
 //! | `shared` | several states, one store |
 
@@ -15,6 +16,7 @@ mod support;
 
 mod basics;
 mod fence;
+mod intent;
 mod keep_fresh;
 mod shared;
 mod sign_out;

@@ -27,8 +27,11 @@
 //!     use super::Memory;
 //!     tower_refresh::store_conformance!(Memory::default());
 //! }
-//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
-//! #     .block_on(tower_refresh::store::conformance::one_holder_at_a_time(&Memory::default()));
+//! # fn main() {
+//! #     use tower_refresh::store::conformance::one_holder_at_a_time;
+//! #     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+//! #     runtime.unwrap().block_on(one_holder_at_a_time(&Memory::default()));
+//! # }
 //! ```
 //!
 //! Each check begins with a subject of its own, so the expression is evaluated for each
