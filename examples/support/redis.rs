@@ -157,6 +157,11 @@ impl RedisServer {
         }
     }
 
+    /// Its port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where its files are.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder

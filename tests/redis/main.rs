@@ -4,6 +4,7 @@
 mod cluster;
 #[cfg(feature = "test-util")]
 mod conformance;
+mod ends;
 mod leases;
 mod names;
 mod outages;
@@ -102,6 +103,20 @@ fn listeners(connection: &mut redis::Connection) -> usize {
     command.arg("NUMSUB").arg("tower-refresh:{alice}:wake");
     let (_, count): (String, usize) = command.query(connection).unwrap();
     count
+}
+
+/// Waits until there were so many scripts: whoever listens has looked once more since, and
+/// finds nothing without being told.
+async fn looked(connection: &mut redis::Connection, count: usize) {
+    until("enough that look", || looks(connection) >= count).await;
+}
+
+/// How many scripts were run.
+fn looks(connection: &mut redis::Connection) -> usize {
+    let mut command = redis::cmd("INFO");
+    let stats: String = command.arg("commandstats").query(connection).unwrap();
+    let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+    line.and_then(|line| line.split(',').next()).map_or(0, |calls| calls.parse().unwrap())
 }
 
 fn lease_is_there(connection: &mut redis::Connection) -> bool {

@@ -8,8 +8,8 @@ use tower_refresh::{
 };
 
 use super::{
-    NAME, RedisServer, access, builder, lease, listeners, listening, millis, open, record, sign_in,
-    soon,
+    NAME, RedisServer, access, builder, lease, listeners, listening, looked, millis, open, record,
+    sign_in, soon,
     support::{Auth, kind, tokens},
     until,
 };
@@ -211,6 +211,8 @@ async fn who_waits_hears_again_after_a_restart() {
     server.start_again();
     let mut connection = server.connection();
     listening(&mut connection, 1).await;
+    // The script has to be loaded first.
+    looked(&mut connection, 2).await;
     holder.release(None).await;
     assert!(matches!(soon(waiter).await.unwrap().unwrap(), Leased::Lease(_)));
 }

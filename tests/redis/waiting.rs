@@ -10,8 +10,8 @@ use tower_refresh::{
 };
 
 use super::{
-    LEASE, NAME, RedisServer, access, brief, builder, lease, listeners, listening, millis, open,
-    record, sign_in, soon, until,
+    LEASE, NAME, RedisServer, access, brief, builder, lease, listeners, listening, looked, looks,
+    millis, open, record, sign_in, soon, until,
 };
 
 /// Never, as far as a test is concerned.
@@ -46,12 +46,14 @@ async fn a_save_wakes_all_who_wait() {
     let store = patient(&server);
     sign_in(&store).await;
     let mut holder = lease(&store, 1).await;
+    let before = looks(&mut connection);
     let mut waiters = JoinSet::new();
     for _ in 0..8 {
         let store = patient(&server);
         waiters.spawn(async move { store.lease(Generation::new(1)).await.unwrap() });
     }
     listening(&mut connection, 8).await;
+    looked(&mut connection, before + 16).await;
     holder.save(Generation::new(1), record(2)).await.unwrap();
     // The lease is still held: what is newer is all they need.
     for leased in soon(waiters.join_all()).await {
@@ -76,19 +78,25 @@ async fn a_release_a_sign_in_and_a_sign_out_wake_too() {
         tokio::spawn(async move { store.lease(Generation::new(seen)).await.unwrap() })
     };
 
+    let before = looks(&mut connection);
     let waiter = wait(1);
     listening(&mut connection, 1).await;
+    looked(&mut connection, before + 2).await;
     open(&server).save(Generation::new(1), record(2)).await.unwrap();
     assert!(matches!(soon(waiter).await.unwrap(), Leased::Newer(_)));
+    let before = looks(&mut connection);
     let waiter = wait(2);
     listening(&mut connection, 1).await;
+    looked(&mut connection, before + 2).await;
     open(&server).delete().await.unwrap();
     match soon(waiter).await.unwrap() {
         Leased::Newer(record) => assert_eq!(record.tokens, None),
         Leased::Lease(_) => panic!("two leases at once"),
     }
+    let before = looks(&mut connection);
     let waiter = wait(3);
     listening(&mut connection, 1).await;
+    looked(&mut connection, before + 2).await;
     holder.release(None).await;
     assert!(matches!(soon(waiter).await.unwrap(), Leased::Lease(_)));
 }
@@ -103,6 +111,9 @@ async fn many_names_share_one_connection() {
     let (mut held, mut waiters) = (Vec::new(), JoinSet::new());
     for name in 0..NAMES {
         held.push(lease(&holders.store(name.to_string()), 0).await);
+    }
+    let before = looks(&mut connection);
+    for name in 0..NAMES {
         // Two for each.
         for _ in 0..2 {
             let store = stores.clone().store(name.to_string());
@@ -120,6 +131,7 @@ async fn many_names_share_one_connection() {
         heard.len() == NAMES
     })
     .await;
+    looked(&mut connection, before + 4 * NAMES).await;
     assert_eq!(subscribers(&mut connection), 1);
     for lease in held {
         lease.release(None).await;
@@ -162,9 +174,11 @@ async fn what_was_said_while_nobody_could_hear_is_made_up_for() {
     let server = RedisServer::start();
     let mut connection = server.connection();
     let holder = lease(&open(&server), 0).await;
+    let before = looks(&mut connection);
     let store = patient(&server);
     let waiter = tokio::spawn(async move { store.lease(Generation::ZERO).await.unwrap() });
     listening(&mut connection, 1).await;
+    looked(&mut connection, before + 2).await;
     user(&mut connection, "-subscribe");
     hang_up(&mut connection);
     until("hung up", || listeners(&mut connection) == 0).await;
@@ -179,7 +193,8 @@ async fn a_lost_subscription_is_made_anew() {
     let server = RedisServer::start();
     let mut connection = server.connection();
     let store = patient(&server);
-    let holder = lease(&open(&server), 0).await;
+    let holder = lease(&patient(&server), 0).await;
+    let before = looks(&mut connection);
     let waiter = tokio::spawn(async move { store.lease(Generation::ZERO).await.unwrap() });
     for _ in 0..3 {
         listening(&mut connection, 1).await;
@@ -187,6 +202,8 @@ async fn a_lost_subscription_is_made_anew() {
         until("hung up", || listeners(&mut connection) == 0).await;
     }
     listening(&mut connection, 1).await;
+    // Once, and after each time that it was heard.
+    looked(&mut connection, before + 5).await;
     holder.release(None).await;
     assert!(matches!(soon(waiter).await.unwrap(), Leased::Lease(_)));
 }

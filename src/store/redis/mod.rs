@@ -119,7 +119,8 @@ impl TokenStore for RedisStore {
     }
 
     /// Waits for as long as others have the lease. An error, Redis being gone for instance,
-    /// ends the wait.
+    /// ends the wait. If it is dropped at the moment it takes the lease, nobody has it until
+    /// [its time](RedisStoresBuilder::lease) is over.
     fn lease(&self, seen: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
         Box::pin(lease::lease(&self.0, seen))
     }
