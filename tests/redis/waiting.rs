@@ -106,7 +106,7 @@ async fn many_names_share_one_connection() {
     const NAMES: usize = 50;
     let server = RedisServer::start();
     let mut connection = server.connection();
-    let holders = builder(&server).build().unwrap();
+    let holders = builder(&server).lease(HOUR).build().unwrap();
     let stores = builder(&server).lease(HOUR).poll(HOUR).build().unwrap();
     let (mut held, mut waiters) = (Vec::new(), JoinSet::new());
     for name in 0..NAMES {
@@ -173,7 +173,7 @@ async fn without_messages_looking_from_time_to_time_does_it() {
 async fn what_was_said_while_nobody_could_hear_is_made_up_for() {
     let server = RedisServer::start();
     let mut connection = server.connection();
-    let holder = lease(&open(&server), 0).await;
+    let holder = lease(&patient(&server), 0).await;
     let before = looks(&mut connection);
     let store = patient(&server);
     let waiter = tokio::spawn(async move { store.lease(Generation::ZERO).await.unwrap() });
