@@ -22,6 +22,8 @@
 //! | `oauth2` | OAuth 2.0 grants and revocation, over a tower HTTP service of yours |
 //! | `oauth2-client` | a ready-made HTTP client for them, and `oauth2` |
 //! | `reqwest-middleware` | `RefreshMiddleware`, the layer for reqwest |
+//! | `redis` | `RedisStores`: tokens in Redis, shared by replicas |
+//! | `redis-tls`, `redis-cluster` | `rediss://`; Redis clusters; and `redis` |
 //! | `full` | all of them |
 //!
 //! # Example
@@ -89,6 +91,7 @@
 //! | `drain.rs` | reading a refused response to its end |
 //! | `state/` | [`RefreshState`]; `machine.rs` and `flight.rs` hold the decisions |
 //! | `refresher.rs`, `store/` | who redeems, and where the tokens live |
+//! | `store/redis/` | tokens in Redis; one Lua script a step (feature `redis`) |
 //! | `oauth2/` | OAuth 2.0 grants and revocation (feature `oauth2`) |
 //! | `reqwest.rs` | `RefreshMiddleware`: the layer for reqwest (feature `reqwest-middleware`) |
 //! | `tokens.rs`, `error.rs` | [`Tokens`], [`Generation`], [`Credential`]; what can go wrong |

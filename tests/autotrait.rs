@@ -180,6 +180,16 @@ const _: () = {
     clone::<tower_refresh::RefreshMiddleware>();
 };
 
+#[cfg(feature = "redis")]
+const _: () = {
+    use tower_refresh::store::{RedisStore, RedisStores, RedisStoresBuilder};
+    owned::<RedisStore>();
+    clone::<RedisStore>();
+    owned::<RedisStores>();
+    clone::<RedisStores>();
+    owned::<RedisStoresBuilder>();
+};
+
 const _: () = {
     error::<BodyError>();
     error::<ConfigError>();

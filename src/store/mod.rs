@@ -12,6 +12,8 @@ mod file;
 #[cfg(any(feature = "file", feature = "redis"))]
 mod format;
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(any(feature = "file", feature = "redis"))]
 mod seal;
 
@@ -20,6 +22,8 @@ use std::{fmt, sync::Arc};
 #[cfg(feature = "file")]
 pub use self::file::FileStore;
 pub use self::memory::MemoryStore;
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisStore, RedisStores, RedisStoresBuilder};
 #[cfg(any(feature = "file", feature = "redis"))]
 pub use self::seal::Keyring;
 

@@ -3,7 +3,7 @@
 
 use std::{
     env,
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
     time::Instant,
 };
 
@@ -33,6 +33,10 @@ const CHECKS: &[Check] = &[
     ("reqwest-build", DENY, "check --lib --locked --features reqwest-middleware"),
     ("oauth2-reqwest-build", DENY, "check --lib --locked --features oauth2,reqwest-middleware"),
     ("file-build", DENY, "check --lib --locked --features file"),
+    ("redis-build", DENY, "check --lib --locked --features redis"),
+    ("redis-tls-build", DENY, "check --lib --locked --features redis-tls"),
+    ("redis-cluster-build", DENY, "check --lib --locked --features redis-cluster"),
+    ("file-redis-build", DENY, "check --lib --locked --features file,redis"),
     ("full-build", DENY, "check --lib --locked --features full"),
     ("tests", &[], "test --all-features --locked"),
     ("quickstart", &[], "run --example quickstart --locked"),
@@ -52,13 +56,18 @@ const CHECKS: &[Check] = &[
     ),
     ("shared_file", &[], "run --example shared_file --features file,oauth2-client --locked"),
     ("tonic_client", &[], "run --example tonic_client --locked"),
+    ("replicas", &[], "run --example replicas --features oauth2-client,redis --locked"),
 ];
 
 const BENCHES: &[Check] = &[
     ("hot_path", &[], "bench --bench hot_path --locked"),
     ("herd", &[], "bench --bench herd --locked"),
     ("end_to_end", &[], "bench --bench end_to_end --locked"),
+    ("wake", &[], "bench --bench wake --features redis --locked"),
 ];
+
+/// Those that start a Redis server.
+const NEED_REDIS: &[&str] = &["tests", "replicas", "wake"];
 
 fn main() -> ExitCode {
     let wanted = env::args().nth(1);
@@ -70,6 +79,10 @@ fn main() -> ExitCode {
     if checks.is_empty() {
         let names = CHECKS.iter().chain(BENCHES).map(|(name, ..)| *name).collect::<Vec<_>>();
         eprintln!("there is no such check; there are: bench, {}", names.join(", "));
+        return ExitCode::FAILURE;
+    }
+    if checks.iter().any(|(name, ..)| NEED_REDIS.contains(name)) && !has_redis() {
+        eprintln!("there is no redis-server here: `apt-get install redis-server`");
         return ExitCode::FAILURE;
     }
     for (name, variables, arguments) in checks {
@@ -96,4 +109,27 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Whether there is a Redis server to be started. On Debian it is installed if need be.
+fn has_redis() -> bool {
+    let works = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let is_there = || works("redis-server", &["--version"]);
+    if is_there() || !works("apt-get", &["--version"]) {
+        return is_there();
+    }
+    println!("== redis-server is installed: apt-get install redis-server");
+    // As root, or as somebody who may become root without being asked for a password.
+    let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n");
+    let apt = |arguments: &[&str]| match root {
+        true => works("apt-get", arguments),
+        false => works("sudo", &[&["-n", "apt-get"], arguments].concat()),
+    };
+    let install = || apt(&["install", "-y", "redis-server"]);
+    // A fresh machine does not know of any package yet.
+    (install() || (apt(&["update"]) && install())) && is_there()
 }

@@ -1,0 +1,239 @@
+//! A Redis server of its own: on a free port, in a temporary folder, gone at the end, even
+//! if this process is killed. Every write is on the disk before it is confirmed.
+
+#![allow(dead_code)] // each user has its part
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Waits until there is nothing more to come from whoever started it, and then ends the
+/// server. The folder stays only if it is told so.
+const WRAPPER: &str = r#"
+folder=$1; shift
+"$@" & server=$!
+echo $server
+read word || word=
+kill -9 $server
+wait $server
+[ "$word" = keep ] || rm -rf "$folder"
+"#;
+
+/// A running server, or one that was killed and can be started again.
+pub(crate) struct RedisServer {
+    kind: Kind,
+    port: u16,
+    folder: PathBuf,
+    running: Option<Running>,
+}
+
+struct Running {
+    wrapper: Child,
+    stdin: ChildStdin,
+    server: Pid,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Plain,
+    Tls,
+    Cluster,
+}
+
+impl RedisServer {
+    /// Starts one that speaks plain TCP.
+    ///
+    /// # Panics
+    ///
+    /// It cannot be started; there is no `redis-server`.
+    pub(crate) fn start() -> Self {
+        Self::start_as(Kind::Plain)
+    }
+
+    /// Starts one that speaks TLS only, as `localhost`.
+    pub(crate) fn start_tls() -> Self {
+        Self::start_as(Kind::Tls)
+    }
+
+    /// Starts a cluster that has one node.
+    pub(crate) fn start_cluster() -> Self {
+        let server = Self::start_as(Kind::Cluster);
+        let mut connection = server.connection();
+        let slots: Vec<u16> = (0..16384).collect();
+        let mut add = redis::cmd("CLUSTER");
+        add.arg("ADDSLOTS").arg(slots).exec(&mut connection).expect("the slots are free");
+        loop {
+            let info: String =
+                redis::cmd("CLUSTER").arg("INFO").query(&mut connection).expect("it answers");
+            if info.contains("cluster_state:ok") {
+                return server;
+            }
+            thread::yield_now();
+        }
+    }
+
+    fn start_as(kind: Kind) -> Self {
+        if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
+            panic!("there is no redis-server here: `apt-get install redis-server`");
+        }
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tower-refresh-redis-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).expect("a temporary folder");
+        if kind == Kind::Tls {
+            let names = ["localhost".to_owned()];
+            let identity = rcgen::generate_simple_self_signed(names).expect("a certificate");
+            let write = |name, pem: String| fs::write(folder.join(name), pem).expect("a file");
+            write("cert.pem", identity.cert.pem());
+            write("key.pem", identity.signing_key.serialize_pem());
+        }
+        let mut server = Self { kind, port: 0, folder, running: None };
+        // Somebody else may be given the same port at the same moment.
+        for _ in 0..10 {
+            server.port = free_port();
+            server.running = server.run();
+            if server.running.is_some() {
+                return server;
+            }
+        }
+        panic!("redis-server does not start: see what `redis-server --port 0` says");
+    }
+
+    /// `None`: it ended before it was ready.
+    fn run(&self) -> Option<Running> {
+        let folder = self.folder.to_str().expect("a readable path");
+        let port = self.port.to_string();
+        let mut command = Command::new("sh");
+        command.args(["-c", WRAPPER, "sh", folder, "redis-server", "--bind", "127.0.0.1"]);
+        command.args(["--dir", folder, "--save", "", "--daemonize", "no"]);
+        command.args(["--appendonly", "yes", "--appendfsync", "always"]);
+        match self.kind {
+            Kind::Plain => command.args(["--port", &port]),
+            Kind::Tls => command
+                .args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no"])
+                .args(["--tls-cert-file", &format!("{folder}/cert.pem")])
+                .args(["--tls-key-file", &format!("{folder}/key.pem")])
+                .args(["--tls-ca-cert-file", &format!("{folder}/cert.pem")]),
+            Kind::Cluster => command
+                .args(["--port", &port, "--cluster-enabled", "yes"])
+                .args(["--cluster-announce-ip", "127.0.0.1"]),
+        };
+        // With pipes of its own, it does not end with the terminal's Ctrl-C first.
+        let mut wrapper = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a shell");
+        let stdin = wrapper.stdin.take().expect("it was asked for");
+        let stdout = wrapper.stdout.take().expect("it was asked for");
+        let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+        let pid = lines.next().and_then(|line| line.trim().parse().ok());
+        let server = Pid::from_raw(pid.expect("the shell says it")).expect("not zero");
+        let running = Running { wrapper, stdin, server };
+        if !lines.any(|line| line.contains("Ready to accept connections")) {
+            running.end(true);
+            return None;
+        }
+        // What it says is read to its end, or it would have to wait for a reader.
+        thread::spawn(move || lines.for_each(drop));
+        Some(running)
+    }
+
+    /// Its URL.
+    pub(crate) fn url(&self) -> String {
+        match self.kind {
+            Kind::Tls => format!("rediss://localhost:{}/", self.port),
+            _ => format!("redis://127.0.0.1:{}/", self.port),
+        }
+    }
+
+    /// Its port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where its files are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The certificate to trust, PEM.
+    pub(crate) fn certificate(&self) -> String {
+        fs::read_to_string(self.folder.join("cert.pem")).expect("a TLS server")
+    }
+
+    /// SIGKILL. What it has confirmed is on the disk.
+    pub(crate) fn kill(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.end(true);
+        }
+    }
+
+    /// Starts it on the same port, with the same data, after [`kill`](Self::kill).
+    pub(crate) fn start_again(&mut self) {
+        self.kill();
+        self.running = Some(self.run().expect("its port is still free"));
+    }
+
+    /// SIGSTOP: its connections stay, and nothing answers.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let running = self.running.as_ref().expect("a running server");
+        kill_process(running.server, signal).expect("it is there");
+    }
+
+    /// A connection of its own, to ask it what it has.
+    pub(crate) fn connection(&self) -> redis::Connection {
+        let client = redis::Client::open(self.url()).expect("its own URL");
+        client.get_connection().expect("it runs")
+    }
+}
+
+impl Running {
+    fn end(mut self, keep: bool) {
+        if keep {
+            // If the shell is gone, so is the server.
+            let _ = self.stdin.write_all(b"keep\n");
+        }
+        drop(self.stdin);
+        let _ = self.wrapper.wait();
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.end(false);
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// One that leaves room for the port of a cluster's bus, which is 10000 further up.
+fn free_port() -> u16 {
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let port = listener.local_addr().expect("it is bound").port();
+        if port < 55_000 {
+            return port;
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! One connection to Redis, or to a cluster: made when it is first needed, and made anew
+//! when it breaks. Every command has a time limit.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use redis::{
+    Client, Cmd, ErrorKind, RedisError, RedisResult, Script, ScriptInvocation, ServerErrorKind,
+    Value,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
+use tokio::time::timeout;
+
+use crate::error::StoreError;
+
+/// Where Redis is.
+pub(super) enum Server {
+    Single(Client),
+    #[cfg(feature = "redis-cluster")]
+    Cluster(redis::cluster::ClusterClient),
+}
+
+#[derive(Clone)]
+enum Link {
+    Single(ConnectionManager),
+    #[cfg(feature = "redis-cluster")]
+    Cluster(redis::cluster_async::ClusterConnection),
+}
+
+enum Command<'a> {
+    Plain(&'a Cmd),
+    Script(&'a ScriptInvocation<'a>),
+}
+
+pub(super) struct Connection {
+    server: Server,
+    limit: Duration,
+    link: Mutex<Current>,
+}
+
+#[derive(Default)]
+struct Current {
+    link: Option<Link>,
+    /// How many there were.
+    number: u64,
+}
+
+impl Connection {
+    /// Nothing is connected yet.
+    pub(super) fn new(server: Server, limit: Duration) -> Self {
+        Self { server, limit, link: Mutex::default() }
+    }
+
+    /// Runs a script. It may be sent twice if the connection broke, so that doing it a
+    /// second time has to come to the same.
+    pub(super) async fn run(
+        &self,
+        script: &Script,
+        keys: &[&str],
+        arguments: &[&[u8]],
+    ) -> Result<Value, StoreError> {
+        self.call(Command::Script(&invocation(script, keys, arguments)), 2).await
+    }
+
+    /// Runs a script, and once only.
+    pub(super) async fn run_once(
+        &self,
+        script: &Script,
+        keys: &[&str],
+        arguments: &[&[u8]],
+    ) -> Result<Value, StoreError> {
+        self.call(Command::Script(&invocation(script, keys, arguments)), 1).await
+    }
+
+    /// Sends a command that only reads.
+    pub(super) async fn read(&self, command: &Cmd) -> Result<Value, StoreError> {
+        self.call(Command::Plain(command), 2).await
+    }
+
+    async fn call(&self, command: Command<'_>, tries: usize) -> Result<Value, StoreError> {
+        let mut number = self.current().number;
+        let work = async {
+            let mut left = tries;
+            loop {
+                let mut link;
+                (number, link) = self.link()?;
+                let error = match link.send(&command).await {
+                    Ok(value) => return Ok(value),
+                    Err(error) => error,
+                };
+                if link.is_beyond_repair(&error) {
+                    self.forget(number);
+                }
+                left -= 1;
+                // What has broken may have done so long ago: one more try tells.
+                if left == 0 || !(error.is_connection_dropped() || is_elsewhere(&error)) {
+                    return Err(error);
+                }
+            }
+        };
+        match timeout(self.limit, work).await {
+            Ok(done) => done.map_err(StoreError::new),
+            Err(_) => {
+                // Nobody knows whether anything will ever come from there.
+                self.forget(number);
+                Err(StoreError::new("Redis did not answer in time"))
+            }
+        }
+    }
+
+    fn link(&self) -> RedisResult<(u64, Link)> {
+        let mut current = self.current();
+        if let Some(link) = &current.link {
+            return Ok((current.number, link.clone()));
+        }
+        let link = self.server.connect(self.limit)?;
+        current.link = Some(link.clone());
+        current.number += 1;
+        Ok((current.number, link))
+    }
+
+    /// The next command connects anew.
+    fn forget(&self, number: u64) {
+        let mut current = self.current();
+        if current.number == number {
+            current.link = None;
+        }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        // Nothing panics while it is held.
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Server {
+    /// Does not wait: the first command does.
+    fn connect(&self, limit: Duration) -> RedisResult<Link> {
+        match self {
+            Self::Single(client) => {
+                // Each command tries anew, and no command waits for more than that.
+                let config = ConnectionManagerConfig::new()
+                    .set_number_of_retries(0)
+                    .set_connection_timeout(Some(limit))
+                    .set_response_timeout(Some(limit));
+                ConnectionManager::new_lazy_with_config(client.clone(), config).map(Link::Single)
+            }
+            #[cfg(feature = "redis-cluster")]
+            Self::Cluster(client) => {
+                let config = redis::cluster::ClusterConfig::new()
+                    .set_connection_timeout(limit)
+                    .set_response_timeout(limit);
+                Ok(Link::Cluster(client.get_pending_async_connection_with_config(config)))
+            }
+        }
+    }
+}
+
+impl Link {
+    async fn send(&mut self, command: &Command<'_>) -> RedisResult<Value> {
+        match (self, command) {
+            (Self::Single(link), Command::Plain(command)) => command.query_async(link).await,
+            (Self::Single(link), Command::Script(script)) => script.invoke_async(link).await,
+            #[cfg(feature = "redis-cluster")]
+            (Self::Cluster(link), Command::Plain(command)) => command.query_async(link).await,
+            #[cfg(feature = "redis-cluster")]
+            (Self::Cluster(link), Command::Script(script)) => script.invoke_async(link).await,
+        }
+    }
+
+    /// Whether the link does not mend itself after this.
+    fn is_beyond_repair(&self, error: &RedisError) -> bool {
+        // A manager connects anew when the connection has ended, but a silent one may be
+        // cut off, and the name may mean another server by now.
+        match self {
+            Self::Single(_) => error.is_timeout() || is_elsewhere(error),
+            #[cfg(feature = "redis-cluster")]
+            Self::Cluster(_) => error.is_io_error() || error.is_unrecoverable_error(),
+        }
+    }
+}
+
+/// This server does not take writes any more: another one does.
+fn is_elsewhere(error: &RedisError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
+    )
+}
+
+fn invocation<'a>(script: &'a Script, keys: &[&str], arguments: &[&[u8]]) -> ScriptInvocation<'a> {
+    let mut invocation = script.prepare_invoke();
+    for key in keys {
+        invocation.key(*key);
+    }
+    for argument in arguments {
+        invocation.arg(*argument);
+    }
+    invocation
+}

@@ -1,0 +1,15 @@
+-- KEYS: record, lease. ARGV: owner, fence, what is left open (empty: nothing), channel.
+local owner = redis.call('GET', KEYS[2])
+if owner and owner ~= ARGV[1] then
+  return 'lost'
+end
+redis.call('DEL', KEYS[2])
+if redis.call('HGET', KEYS[1], 'f') == ARGV[2] then
+  if ARGV[3] ~= '' then
+    redis.call('HSET', KEYS[1], 'i', ARGV[3])
+  else
+    redis.call('HDEL', KEYS[1], 'i')
+  end
+end
+redis.pcall('PUBLISH', ARGV[4], '')
+return 'released'

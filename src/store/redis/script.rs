@@ -1,0 +1,58 @@
+//! What the server does in one step, each a script. They answer in words.
+
+use std::sync::LazyLock;
+
+use redis::{Script, Value};
+
+use crate::error::StoreError;
+
+/// Takes the lease, or says what is newer, or for how long others have it.
+pub(super) static ACQUIRE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("acquire.lua")));
+pub(super) static INTEND: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("intend.lua")));
+pub(super) static RENEW: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("renew.lua")));
+pub(super) static SAVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("save.lua")));
+pub(super) static DELETE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("delete.lua")));
+pub(super) static RELEASE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("release.lua")));
+
+/// An answer, read by hand: the client's own conversions quote what they cannot read.
+pub(super) struct Answer(std::vec::IntoIter<Value>);
+
+impl Answer {
+    pub(super) fn new(value: Value) -> Self {
+        Self(match value {
+            Value::Array(values) => values.into_iter(),
+            value => vec![value].into_iter(),
+        })
+    }
+
+    /// The next part. `None`: there is nothing there.
+    pub(super) fn bytes(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.0.next() {
+            Some(Value::Nil) | None => Ok(None),
+            Some(Value::BulkString(bytes)) => Ok(Some(bytes)),
+            Some(Value::SimpleString(text)) => Ok(Some(text.into_bytes())),
+            Some(_) => Err(unknown()),
+        }
+    }
+
+    pub(super) fn text(&mut self) -> Result<Option<String>, StoreError> {
+        self.bytes()?.map(|bytes| String::from_utf8(bytes).map_err(|_| unknown())).transpose()
+    }
+
+    pub(super) fn number(&mut self) -> Result<i64, StoreError> {
+        match self.0.next() {
+            Some(Value::Int(number)) => Ok(number),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+/// The server's answer is none of ours.
+pub(super) fn unknown() -> StoreError {
+    StoreError::new("the server's answer is not understood: the keys hold something else")
+}

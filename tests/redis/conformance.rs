@@ -1,0 +1,40 @@
+//! What every store has to pass.
+
+use std::time::Duration;
+
+use tower_refresh::{
+    BoxFuture,
+    store::{Keyring, RedisStore, RedisStores, conformance::Subject},
+};
+
+use super::{KEY, RedisServer, brief, millis};
+
+impl Subject for RedisServer {
+    type Store = RedisStore;
+
+    fn open(&self, name: &str) -> BoxFuture<'_, RedisStore> {
+        let store = brief(self).intent(millis(1000)).build().unwrap().store(name);
+        Box::pin(async { store })
+    }
+
+    fn broken(&self) -> Option<RedisStore> {
+        // Nobody is there.
+        let stores = RedisStores::builder("redis://127.0.0.1:1/", Keyring::new(KEY));
+        Some(stores.build().unwrap().store("broken"))
+    }
+
+    fn expire(&self, name: &str) -> BoxFuture<'_, bool> {
+        let record = format!("tower-refresh:{{{name}}}");
+        let mut pipeline = redis::pipe();
+        // As if another one had had it, and had died: it is not just set again.
+        pipeline.atomic().hincr(&record, "f", 1).ignore().del(format!("{record}:lease")).ignore();
+        pipeline.exec(&mut self.connection()).unwrap();
+        Box::pin(async { true })
+    }
+
+    fn lease_time(&self) -> Option<Duration> {
+        Some(millis(1000))
+    }
+}
+
+tower_refresh::store_conformance!(RedisServer::start());

@@ -1,0 +1,91 @@
+//! Neither a password nor a token is in what is shown, told or logged.
+
+use std::{error::Error, fmt::Debug};
+
+use tower_refresh::{
+    Generation, Tokens,
+    store::{Keyring, Leased, Record, RedisStores, TokenStore},
+};
+
+use super::{KEY, NAME, RedisServer, listening, millis, soon};
+
+#[path = "../support/logs.rs"]
+mod logs;
+
+use logs::Logs;
+
+#[track_caller]
+fn clean(text: &str) {
+    assert!(!text.contains("SECRET"), "{text}");
+}
+
+#[track_caller]
+fn clean_debug(value: &impl Debug) {
+    clean(&format!("{value:?} {value:#?}"));
+}
+
+/// With everything that it was caused by.
+#[track_caller]
+fn clean_error(error: &dyn Error) {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        clean(&format!("{error} {error:?} {error:#?}"));
+        next = error.source();
+    }
+}
+
+fn with_password(server: &RedisServer, password: &str) -> String {
+    server.url().replace("redis://", &format!("redis://:{password}@"))
+}
+
+#[tokio::test]
+async fn a_password_is_shown_nowhere() {
+    let (logs, _guard) = Logs::capture();
+    let mut server = RedisServer::start();
+    let mut connection = server.connection();
+    let rule = ["SET", "requirepass", "SECRET-right"];
+    redis::cmd("CONFIG").arg(&rule).exec(&mut connection).unwrap();
+
+    let open = |password| RedisStores::builder(with_password(&server, password), Keyring::new(KEY));
+    let builder = open("SECRET-right").lease(millis(1000)).poll(millis(3_600_000));
+    clean_debug(&builder);
+    let stores = builder.build().unwrap();
+    let store = stores.store(NAME);
+    clean_debug(&stores);
+    clean_debug(&store);
+
+    // It opens all the same, for commands and for messages.
+    let tokens = Tokens::new("SECRET-access").with_refresh_token("SECRET-refresh");
+    store.save(Generation::ZERO, Record::new(Generation::new(1), tokens)).await.unwrap();
+    let held = store.lease(Generation::new(1)).await.unwrap();
+    clean_debug(&held);
+    let waiting = store.clone();
+    let waiter = tokio::spawn(async move { waiting.lease(Generation::new(1)).await });
+    listening(&mut connection, 1).await;
+
+    let wrong = open("SECRET-wrong").build().unwrap().store(NAME);
+    clean_error(&wrong.load().await.unwrap_err());
+    clean_error(&wrong.save(Generation::ZERO, Record::default()).await.unwrap_err());
+    clean_error(&wrong.delete().await.unwrap_err());
+    clean_error(&wrong.lease(Generation::ZERO).await.unwrap_err());
+    server.kill();
+    if let Leased::Lease(held) = held {
+        held.release(None).await;
+    }
+    clean_error(&store.load().await.unwrap_err());
+    clean_error(&soon(waiter).await.unwrap().unwrap_err());
+
+    for url in [
+        "http://:SECRET@127.0.0.1/",
+        "redis://:SECRET@/",
+        "redis://:SECRET@0.0.0.0/",
+        "redis://:SECRET@127.0.0.1/not-a-number",
+        "redis://:SECRET@127.0.0.1/?protocol=9",
+        "redis://:SECRET@[::1/",
+        "redis://:SECRET@127.0.0.1:99999/",
+        "SECRET",
+    ] {
+        clean_error(&RedisStores::builder(url, Keyring::new(KEY)).build().unwrap_err());
+    }
+    logs.assert_clean();
+}

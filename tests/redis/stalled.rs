@@ -1,0 +1,198 @@
+//! Holders that stall. Each process is a runtime here: one that is not run does not renew,
+//! and does not hear anything, until it is run again.
+
+use std::sync::{Arc, Mutex};
+
+use redis::Commands;
+use tokio::runtime::{Builder, Runtime};
+use tower_refresh::{
+    Generation, RefreshState, SaveError,
+    store::{Interrupted, Interruption, Lease, TokenStore},
+};
+
+use super::{
+    LEASE, NAME, RedisServer, access, brief, builder, lease, lease_is_there, listening, millis,
+    open, record, sign_in, soon,
+    support::{self, Auth},
+    until,
+};
+
+fn process() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn silent() -> Option<Interrupted> {
+    Some(Interrupted::new(Generation::new(1), Interruption::HolderSilent))
+}
+
+/// A process that has noted its intent, and stalls.
+fn stalls(server: &RedisServer) -> (Runtime, Box<dyn Lease>) {
+    let process = process();
+    let store = brief(server).build().unwrap().store(NAME);
+    let holder = process.block_on(async {
+        sign_in(&store).await;
+        let mut holder = lease(&store, 1).await;
+        holder.intend(Generation::new(1)).await.unwrap();
+        holder
+    });
+    (process, holder)
+}
+
+#[test]
+fn a_holder_that_was_overtaken_cannot_write() {
+    let server = RedisServer::start();
+    let (stalled, mut late) = stalls(&server);
+    process().block_on(async {
+        let store = open(&server);
+        let mut next = lease(&store, 1).await;
+        assert_eq!(next.interrupted(), silent());
+        assert!(!late.is_held(), "its time is over, by its own clock");
+        let saved = tokio::task::spawn_blocking(move || {
+            stalled.block_on(async {
+                let saved = late.save(Generation::new(1), record(2)).await;
+                assert!(late.intend(Generation::new(1)).await.is_err());
+                late.release(None).await;
+                saved
+            })
+        });
+        let saved = saved.await.unwrap();
+        assert!(matches!(saved, Err(SaveError::LeaseLost)), "{saved:?}");
+        assert_eq!(store.load().await.unwrap().generation, Generation::new(1));
+        assert!(lease_is_there(&mut server.connection()), "it gave away another's lease");
+        assert!(next.is_held());
+        next.save(Generation::new(1), record(2)).await.unwrap();
+    });
+}
+
+/// What it has left open stays, too: it knows nothing better than who came after it.
+#[test]
+fn a_holder_that_was_overtaken_says_nothing_of_the_token() {
+    let server = RedisServer::start();
+    let (stalled, late) = stalls(&server);
+    process().block_on(async {
+        let next = lease(&open(&server), 1).await;
+        let left = next.interrupted();
+        next.release(left).await;
+    });
+    stalled.block_on(late.release(None));
+    let other = process();
+    let next = other.block_on(lease(&open(&server), 1));
+    assert_eq!(next.interrupted(), silent());
+    drop(next);
+}
+
+#[test]
+fn a_holder_that_nobody_has_overtaken_saves_after_its_time() {
+    let server = RedisServer::start();
+    let mut connection = server.connection();
+    let (stalled, mut late) = stalls(&server);
+    process().block_on(until("over", || !lease_is_there(&mut connection)));
+    assert!(!late.is_held());
+    stalled.block_on(late.save(Generation::new(1), record(2))).unwrap();
+    stalled.block_on(late.release(None));
+    process().block_on(async {
+        let next = lease(&open(&server), 2).await;
+        assert_eq!(next.interrupted(), None);
+    });
+}
+
+/// The token is spent, but not lost: the others wait for the longer time.
+#[test]
+fn a_holder_that_comes_back_in_time_is_waited_for() {
+    let server = RedisServer::start();
+    let mut connection = server.connection();
+    let stores = builder(&server).lease(millis(100)).intent(millis(600_000)).build().unwrap();
+    let stalled = process();
+    let mut holder = stalled.block_on(async {
+        let store = stores.store(NAME);
+        sign_in(&store).await;
+        let mut holder = lease(&store, 1).await;
+        holder.intend(Generation::new(1)).await.unwrap();
+        holder
+    });
+    assert!(connection.pttl::<_, i64>(LEASE).unwrap() > 100_000);
+
+    let auth = Auth::new();
+    let other = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let state = RefreshState::builder(auth.refresher()).store(open(&server)).build();
+    let waiting = Arc::clone(&state);
+    let waiter = other.spawn(async move {
+        assert_eq!(waiting.token().await.unwrap().access_token(), Some("access-1"));
+        soon(waiting.refresh()).await
+    });
+    other.block_on(listening(&mut connection, 1));
+    stalled.block_on(holder.save(Generation::new(1), record(2))).unwrap();
+    stalled.block_on(holder.release(None));
+    let token = other.block_on(waiter).unwrap().unwrap();
+    assert_eq!(token.access_token(), Some("access-2"));
+    assert_eq!(auth.count(), 0, "it was waited for");
+}
+
+/// A state that stalls in its redeem, until it is overtaken.
+fn overtaken(server: &RedisServer) -> (Runtime, Arc<RefreshState>, Auth, Discarded) {
+    let auth = Auth::new();
+    let stalled = process();
+    let discarded = Discarded::default();
+    let sink = Arc::clone(&discarded);
+    let state = RefreshState::builder(auth.refresher())
+        .store(brief(server).build().unwrap().store(NAME))
+        .tokens(support::tokens(1))
+        .cool_down(millis(10), millis(50))
+        .on_discard(move |tokens| {
+            sink.lock().unwrap().push(tokens.access_token().to_owned());
+            async {}
+        })
+        .build();
+    auth.gate.close();
+    stalled.block_on(async {
+        state.token().await.unwrap();
+        let refreshing = Arc::clone(&state);
+        tokio::spawn(async move { refreshing.refresh().await });
+        auth.gate.arrived(1).await;
+    });
+    auth.gate.open();
+    (stalled, state, auth, discarded)
+}
+
+type Discarded = Arc<Mutex<Vec<String>>>;
+
+#[test]
+fn a_state_that_was_overtaken_saves_under_a_new_lease() {
+    let server = RedisServer::start();
+    let (stalled, state, auth, discarded) = overtaken(&server);
+    process().block_on(async {
+        let next = lease(&open(&server), 1).await;
+        assert_eq!(next.interrupted(), silent());
+        // It has died, or has been told that the token is spent.
+        let left = next.interrupted();
+        next.release(left).await;
+    });
+    let token = stalled.block_on(soon(state.refresh())).unwrap();
+    assert_eq!(token.access_token(), Some("access-2"));
+    stalled.block_on(state.drain());
+    assert_eq!((auth.count(), discarded.lock().unwrap().len()), (1, 0));
+    process().block_on(async {
+        let store = open(&server);
+        let saved = store.load().await.unwrap();
+        assert_eq!(saved.generation, Generation::new(2));
+        assert_eq!(access(&saved.tokens), Some("access-2"));
+        assert_eq!(lease(&store, 2).await.interrupted(), None);
+    });
+}
+
+#[test]
+fn a_state_that_was_overtaken_discards_what_comes_too_late() {
+    let server = RedisServer::start();
+    let (stalled, state, auth, discarded) = overtaken(&server);
+    process().block_on(async {
+        let mut next = lease(&open(&server), 1).await;
+        let record = tower_refresh::store::Record::new(Generation::new(2), support::tokens(7));
+        next.save(Generation::new(1), record).await.unwrap();
+        next.release(None).await;
+    });
+    let token = stalled.block_on(soon(state.refresh())).unwrap();
+    assert_eq!(token.access_token(), Some("access-7"));
+    stalled.block_on(state.drain());
+    assert_eq!(auth.count(), 1);
+    assert_eq!(*discarded.lock().unwrap(), ["access-2"]);
+}
