@@ -7,12 +7,12 @@ use redis::Commands;
 use tokio::runtime::{Builder, Runtime};
 use tower_refresh::{
     Generation, RefreshState, SaveError,
-    store::{Interrupted, Interruption, Lease, TokenStore},
+    store::{Interrupted, Interruption, Lease, Leased, TokenStore},
 };
 
 use super::{
-    LEASE, NAME, RedisServer, access, brief, builder, lease, lease_is_there, listening, millis,
-    open, record, sign_in, soon,
+    LEASE, NAME, RECORD, RedisServer, access, brief, builder, lease, lease_is_there, listening,
+    millis, open, record, sign_in, soon,
     support::{self, Auth},
     until,
 };
@@ -43,7 +43,7 @@ fn a_holder_that_was_overtaken_cannot_write() {
     let server = RedisServer::start();
     let (stalled, mut late) = stalls(&server);
     process().block_on(async {
-        let store = open(&server);
+        let store = brief(&server).build().unwrap().store(NAME);
         let mut next = lease(&store, 1).await;
         assert_eq!(next.interrupted(), silent());
         assert!(!late.is_held(), "its time is over, by its own clock");
@@ -126,6 +126,57 @@ fn a_holder_that_comes_back_in_time_is_waited_for() {
     let token = other.block_on(waiter).unwrap().unwrap();
     assert_eq!(token.access_token(), Some("access-2"));
     assert_eq!(auth.count(), 0, "it was waited for");
+}
+
+/// Its intent has run out, but it may be that the server was away: whoever would take over
+/// waits for one lease more, and a holder that shows itself in that time has it back.
+#[test]
+fn a_holder_that_shows_itself_at_last_is_not_overtaken() {
+    let server = RedisServer::start();
+    let mut connection = server.connection();
+    let (stalled, mut late) = stalls(&server);
+    process().block_on(until("over", || !lease_is_there(&mut connection)));
+    let other = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let patient = builder(&server).lease(millis(600_000)).build().unwrap().store(NAME);
+    let waiter = other.spawn(async move { soon(patient.lease(Generation::new(1))).await });
+    other.block_on(until("waited for", || lease_is_there(&mut connection)));
+    assert_eq!(connection.get::<_, String>(LEASE).unwrap(), "", "it is nobody's");
+
+    stalled.block_on(until_held(&*late));
+    assert_eq!(connection.hget::<_, _, String>(RECORD, "i").unwrap(), "1 open");
+    stalled.block_on(late.save(Generation::new(1), record(2))).unwrap();
+    match other.block_on(waiter).unwrap().unwrap() {
+        Leased::Newer(found) => assert_eq!(found.generation, Generation::new(2)),
+        Leased::Lease(_) => panic!("it was overtaken"),
+    }
+    stalled.block_on(late.release(None));
+    assert!(!lease_is_there(&mut connection));
+}
+
+/// The same, and it comes with its save before it has renewed anything.
+#[test]
+fn a_lease_that_is_nobodys_is_given_back_by_who_had_it() {
+    let server = RedisServer::start();
+    let mut connection = server.connection();
+    let (stalled, mut late) = stalls(&server);
+    process().block_on(until("over", || !lease_is_there(&mut connection)));
+    let other = process();
+    let patient = builder(&server).lease(millis(600_000)).build().unwrap().store(NAME);
+    other.block_on(async {
+        let waiting = patient.lease(Generation::new(1));
+        let seen = until("waited for", || lease_is_there(&mut connection));
+        tokio::select! {
+            _ = waiting => panic!("it was overtaken"),
+            () = seen => {}
+        }
+    });
+    stalled.block_on(late.save(Generation::new(1), record(2))).unwrap();
+    stalled.block_on(late.release(None));
+    assert!(!lease_is_there(&mut connection));
+}
+
+async fn until_held(lease: &dyn Lease) {
+    until("held again", || lease.is_held()).await;
 }
 
 /// A state that stalls in its redeem, until it is overtaken.

@@ -6,6 +6,14 @@ local seen = ARGV[1]
 if generation and (#generation > #seen or (#generation == #seen and generation > seen)) then
   return {'newer', generation, document}
 end
+local open = left and string.match(left, '^(%d+) open$')
+if open and redis.call('EXISTS', KEYS[2]) == 0 then
+  -- Its holder was silent, or the server was away and nobody could be heard: a lease that is
+  -- nobody's gives it time to show itself.
+  redis.call('HSET', KEYS[1], 'i', open .. ' silent')
+  redis.call('SET', KEYS[2], '', 'PX', ARGV[3])
+  return {'wait', tonumber(ARGV[3])}
+end
 if not redis.call('SET', KEYS[2], ARGV[2], 'NX', 'PX', ARGV[3]) then
   -- This very command, sent again because its answer was lost.
   if redis.call('GET', KEYS[2]) == ARGV[2] then

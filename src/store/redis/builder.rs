@@ -64,7 +64,8 @@ impl RedisStoresBuilder {
 
     /// The same from the moment on at which the refresh token is spent: how long the
     /// others wait for a holder that has stalled to come back with what it was given.
-    /// Default: 15 s. Never shorter than [`lease`](Self::lease).
+    /// Default: 15 s. Never shorter than [`lease`](Self::lease). After it they wait for one
+    /// lease more: perhaps it was the server that was away, and nobody could be heard.
     pub fn intent(mut self, time: Duration) -> Self {
         self.intent = time;
         self

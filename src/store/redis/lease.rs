@@ -109,21 +109,23 @@ async fn take(place: &Arc<Place>, seen: Generation, owner: &str) -> Result<Try, 
 
 /// Renews it until it is lost, or dropped.
 async fn renew(holding: Arc<Holding>) {
-    let mut pause = holding.time() / 3;
+    // From the intent on, too: whoever would take over waits no longer for a sign of life.
+    let often = holding.place.shared.lease / 3;
+    let mut pause = often;
     loop {
         sleep(pause).await;
         let (begun, time) = (Instant::now(), holding.time());
         match holding.ask(&RENEW, &[millis(time)]).await {
             Ok(true) => {
                 holding.is_good(begun, time);
-                pause = time / 3;
+                pause = often;
             }
             Ok(false) => return holding.lost(),
             Err(error) => {
                 // What may be said of it is left to whoever needs the lease.
                 drop(error);
                 tracing::debug!("a lease in Redis could not be renewed, and is tried again");
-                pause = AGAIN.min(time / 3);
+                pause = AGAIN.min(often);
             }
         }
     }
@@ -225,7 +227,7 @@ impl Drop for RedisLease {
     }
 }
 
-/// What a holder has left: one that is still open has not come back in its time.
+/// What a holder has left. One that has not come back in its time is silent by now.
 fn found(left: &str) -> Option<Interrupted> {
     let (generation, word) = left.split_once(' ')?;
     let generation = Generation::new(generation.parse().ok()?);

@@ -1,10 +1,11 @@
 -- KEYS: record, lease. ARGV: owner, fence, what is left open (empty: nothing), channel.
 local owner = redis.call('GET', KEYS[2])
-if owner and owner ~= ARGV[1] then
+local ours = redis.call('HGET', KEYS[1], 'f') == ARGV[2]
+if owner and owner ~= ARGV[1] and not (owner == '' and ours) then
   return 'lost'
 end
 redis.call('DEL', KEYS[2])
-if redis.call('HGET', KEYS[1], 'f') == ARGV[2] then
+if ours then
   if ARGV[3] ~= '' then
     redis.call('HSET', KEYS[1], 'i', ARGV[3])
   else

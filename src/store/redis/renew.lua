@@ -7,9 +7,14 @@ if owner == ARGV[1] then
   end
   return 'held'
 end
-if not owner and redis.call('HGET', KEYS[1], 'f') == ARGV[2] then
+if (not owner or owner == '') and redis.call('HGET', KEYS[1], 'f') == ARGV[2] then
   -- It has run out, and nobody came between.
   redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[3])
+  if owner then
+    -- Somebody was about to: its intent had run out, and holds again.
+    local left = redis.call('HGET', KEYS[1], 'i')
+    redis.call('HSET', KEYS[1], 'i', (string.gsub(left, ' silent$', ' open')))
+  end
   return 'held'
 end
 return 'lost'
