@@ -57,6 +57,16 @@ const CHECKS: &[Check] = &[
     ("shared_file", &[], "run --example shared_file --features file,oauth2-client --locked"),
     ("tonic_client", &[], "run --example tonic_client --locked"),
     ("replicas", &[], "run --example replicas --features oauth2-client,redis --locked"),
+    (
+        "torture-file",
+        &[],
+        "run --example torture --features file,oauth2-client,redis --locked -- --seconds 15",
+    ),
+    (
+        "torture-redis",
+        &[],
+        "run --example torture --features file,oauth2-client,redis --locked -- --seconds 15 --store redis --grace 2000",
+    ),
 ];
 
 const BENCHES: &[Check] = &[
@@ -67,7 +77,7 @@ const BENCHES: &[Check] = &[
 ];
 
 /// Those that start a Redis server.
-const NEED_REDIS: &[&str] = &["tests", "replicas", "wake"];
+const NEED_REDIS: &[&str] = &["tests", "replicas", "torture-redis", "wake"];
 
 fn main() -> ExitCode {
     let wanted = env::args().nth(1);
