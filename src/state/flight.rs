@@ -183,7 +183,7 @@ impl Machine {
                 let failure = RefreshFailure::new(FailureKind::Rejected)
                     .with_source(error.source)
                     .with_interrupted(self.interruption(from));
-                self.dead = Some(from);
+                self.dead = Some((from, failure.clone()));
                 // The store is read once more now; not again right away.
                 self.looked(time.now);
                 self.enter(Stage::Rechecking { from, failure }, Step::Load)
@@ -306,12 +306,13 @@ impl Machine {
                 return self.adopt(&record, time, jitter);
             }
         }
-        if self.dead == Some(record.generation) {
-            let known = self.trouble.clone().filter(|it| it.kind() == FailureKind::Rejected);
-            let failure = known.unwrap_or_else(|| RefreshFailure::new(FailureKind::Rejected));
-            return self.reject(failure);
+        let dead = self.dead.as_ref().filter(|(dead, _)| *dead == record.generation);
+        if let Some((_, why)) = dead.cloned() {
+            return self.reject(why);
         }
-        if !newer && self.flight.as_ref().is_some_and(|flight| flight.look_only) {
+        // Unless it was found by an earlier look, and could not be redeemed yet.
+        let gone = !newer && (record.tokens.is_none() || record.generation < self.stored);
+        if gone && self.flight.as_ref().is_some_and(|flight| flight.look_only) {
             self.note(RefreshFailure::signed_out());
             return self.land();
         }

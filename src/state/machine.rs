@@ -69,8 +69,9 @@ pub(crate) struct Machine {
     pub(super) unsaved: Option<Minted>,
     /// Why no new flight starts, until its `retry_at` or (without one) for good.
     pub(super) trouble: Option<RefreshFailure>,
-    /// The stored generation whose refresh token the server has rejected.
-    pub(super) dead: Option<Generation>,
+    /// The stored generation whose refresh token the server has rejected, and why: that
+    /// outlasts a store that cannot be read for a while.
+    pub(super) dead: Option<(Generation, RefreshFailure)>,
     /// Transient failures in a row.
     pub(super) tries: u32,
     /// How often the store was looked into on account of a challenge, while only others
@@ -170,11 +171,17 @@ impl Machine {
         if self.signing_out || !self.policy.shared {
             return None;
         }
-        match &self.flight {
-            Some(flight) if self.superseded(flight) => return None,
-            Some(_) => {}
-            None if self.draining || self.look_at.is_some_and(|at| at > now) => return None,
-            None => {
+        match (&self.flight, self.cooling(now)) {
+            (Some(flight), _) if self.superseded(flight) => return None,
+            (Some(flight), _) if flight.is_stuck() => {
+                return Some(Answer::Refuse(RefreshFailure::new(FailureKind::Unsaved)));
+            }
+            (Some(_), _) => {}
+            (None, _) if self.draining => return None,
+            // What others have signed in with was found, and could not be redeemed.
+            (None, Some(failure)) => return Some(Answer::Refuse(failure)),
+            (None, None) if self.look_at.is_some_and(|at| at > now) => return None,
+            (None, None) => {
                 self.looked(now);
                 self.launch(Trigger::Challenge);
             }
@@ -194,7 +201,8 @@ impl Machine {
         if self.signing_out {
             return Answer::Refuse(RefreshFailure::signed_out());
         }
-        if self.flight.is_none() && !self.draining && self.is_dead() {
+        let idle = self.flight.is_none() && !self.draining && self.cooling(now).is_none();
+        if idle && self.is_dead() {
             self.launch(Trigger::Requested);
             return Answer::Wait(self.ticket());
         }
@@ -361,6 +369,12 @@ impl Machine {
     pub(super) fn is_dead(&self) -> bool {
         let rejected = |trouble: &RefreshFailure| trouble.kind() == FailureKind::Rejected;
         self.standing == Standing::SignedOut || self.trouble.as_ref().is_some_and(rejected)
+    }
+
+    /// Why no flight may start for a while.
+    fn cooling(&self, now: Instant) -> Option<RefreshFailure> {
+        let trouble = self.trouble.as_ref()?;
+        trouble.retry_at().filter(|at| *at > now).map(|_| trouble.clone())
     }
 
     /// Why no flight may start now.

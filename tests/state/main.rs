@@ -8,6 +8,7 @@
 //! | `unsaved` | a store that fails |
 //! | `fence` | sign-in and sign-out at every step of a flight |
 //! | `intent` | redeems that were interrupted, leases that were lost |
+//! | `look` | looking for sign-ins of others |
 //! | `sign_out` | what a sign-out tells its hook |
 //! | `shared` | several states, one store |
 
@@ -18,6 +19,7 @@ mod basics;
 mod fence;
 mod intent;
 mod keep_fresh;
+mod look;
 mod shared;
 mod sign_out;
 mod time;
