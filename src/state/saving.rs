@@ -188,6 +188,10 @@ impl Machine {
             self.publish_record(&record, time, jitter);
             self.recovered();
         }
+        if record.has_tokens_of(&minted.record) {
+            // A server with a grace period gave others the same: they are in use.
+            return self.land();
+        }
         self.discard(minted)
     }
 

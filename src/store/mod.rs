@@ -145,14 +145,18 @@ impl Record {
     /// Whether this is what was written as `other`. A store may keep an expiry less
     /// exactly than it was given.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let same = match (&self.tokens, &other.tokens) {
+        self.generation == other.generation && self.has_tokens_of(other)
+    }
+
+    /// Whether these are the same tokens, as whatever generation.
+    pub(crate) fn has_tokens_of(&self, other: &Self) -> bool {
+        match (&self.tokens, &other.tokens) {
             (Some(ours), Some(theirs)) => {
                 ours.access_token() == theirs.access_token()
                     && ours.refresh_token() == theirs.refresh_token()
             }
             (ours, theirs) => ours.is_none() && theirs.is_none(),
-        };
-        same && self.generation == other.generation
+        }
     }
 }
 

@@ -299,3 +299,28 @@ async fn whoever_waits_for_the_lease_adopts_what_is_newer_without_it() {
     assert_pending!(refresh.poll());
     assert_eq!((auth.count(), gate.count()), (0, 4), "it waits for the lease anew");
 }
+
+/// The server has given both the same pair, within its grace period, and the other was the
+/// first to save it. It is the session.
+#[tokio::test(start_paused = true)]
+async fn a_pair_that_is_in_use_elsewhere_is_not_discarded() {
+    let (auth, store, discarded) = (Auth::new(), Store::with(tokens(1)), Gate::new());
+    let hook = discarded.clone();
+    let state = stored(&auth, &store).on_discard(move |_| {
+        let hook = hook.clone();
+        async move { hook.pass().await }
+    });
+    let state = state.build();
+    state.token().await.unwrap();
+    store.fault(Op::Save, Fault::Lost).gate(Op::Save).close();
+    let mut refresh = task::spawn(state.refresh());
+    assert_pending!(refresh.poll());
+    store.gate(Op::Save).arrived(1).await;
+    // As another generation, for that one counts another way.
+    store.overwrite(None).await;
+    store.overwrite(Some(tokens(2))).await;
+    store.gate(Op::Save).open();
+    assert_eq!(refresh.await.unwrap().access_token(), Some("access-2"));
+    state.drain().await;
+    assert_eq!(discarded.count(), 0, "it was given to the hook");
+}
