@@ -41,17 +41,15 @@ impl Subject for Files {
         Some(store)
     }
 
-    /// The folder is removed and made anew: nothing else takes a lock of the system from
-    /// its holder.
+    /// The folder is removed, and brought back from a copy: nothing else takes a lock of the
+    /// system from its holder.
     fn expire(&self, _: &str) -> BoxFuture<'_, bool> {
         let old = self.folder.path().join("old");
         fs::rename(self.records(), &old).unwrap();
         fs::create_dir(self.records()).unwrap();
         for entry in fs::read_dir(old).unwrap() {
             let entry = entry.unwrap();
-            if entry.path().extension().is_some_and(|ending| ending == "json") {
-                fs::copy(entry.path(), self.records().join(entry.file_name())).unwrap();
-            }
+            fs::copy(entry.path(), self.records().join(entry.file_name())).unwrap();
         }
         Box::pin(async { true })
     }

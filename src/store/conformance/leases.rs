@@ -177,3 +177,50 @@ pub async fn a_lost_lease_cannot_write<S: Subject>(subject: &S) {
     soon("release", held.release(None)).await;
     assert!(done("load", store.load()).await.is_same(&record(2, "2")));
 }
+
+/// What the one before still does changes nothing of what the next one has noted; nor is
+/// its own intent forgotten with its lease.
+pub async fn a_lost_lease_leaves_intents_alone<S: Subject>(subject: &S) {
+    let store = subject.open("noted").await;
+    signed_in(&store).await;
+    let mut lost = lease(&store).await;
+    done("intend", lost.intend(Generation::new(1))).await;
+    if !subject.expire("noted").await {
+        return;
+    }
+    let mut held = lease(&subject.open("noted").await).await;
+    let told = held.interrupted().map(|told| told.generation);
+    assert_eq!(told, Some(Generation::new(1)), "the intent is forgotten with the lease");
+    done("intend", held.intend(Generation::new(1))).await;
+    let late = soon("a late save", lost.save(Generation::new(1), record(2, "late"))).await;
+    assert!(matches!(late, Err(SaveError::LeaseLost)), "{late:?}");
+    assert!(soon("intend", lost.intend(Generation::new(7))).await.is_err(), "a lost intent");
+    soon("release", lost.release(None)).await;
+    drop(held);
+    let held = lease(&store).await;
+    let told = held.interrupted().map(|told| told.generation);
+    assert_eq!(told, Some(Generation::new(1)), "it is not the holder's intent");
+    soon("release", held.release(None)).await;
+}
+
+/// One lease may be for several redeems.
+pub async fn a_lease_outlasts_a_save<S: Subject>(subject: &S) {
+    let store = subject.open("several").await;
+    signed_in(&store).await;
+    let mut held = lease(&store).await;
+    for generation in 1..4 {
+        done("intend", held.intend(Generation::new(generation))).await;
+        let next = record(generation + 1, "next");
+        done("save", held.save(Generation::new(generation), next)).await;
+        assert!(held.is_held(), "it ends with a save");
+        let other = subject.open("several").await;
+        let seen = Generation::new(generation + 1);
+        not_yet("a lease that was used", other.lease(seen), MOMENT).await;
+    }
+    done("intend", held.intend(Generation::new(4))).await;
+    drop(held);
+    let held = lease(&store).await;
+    let told = held.interrupted().map(|told| told.generation);
+    assert_eq!(told, Some(Generation::new(4)), "the last intent is not told");
+    soon("release", held.release(None)).await;
+}

@@ -36,7 +36,8 @@
 //!
 //! Each check begins with a subject of its own, so the expression is evaluated for each
 //! test; it may `.await`. What is not as it has to be is a panic that says so. A check
-//! that waits in vain gives up after a minute.
+//! that waits in vain gives up after a minute: what a store has in time limits, for a lease
+//! or an intent, should be some seconds in these tests.
 
 mod intents;
 mod leases;
@@ -105,6 +106,8 @@ macro_rules! store_conformance {
             a_dropped_waiter_takes_nothing
             a_living_holder_keeps_its_lease
             a_lost_lease_cannot_write
+            a_lost_lease_leaves_intents_alone
+            a_lease_outlasts_a_save
             an_intent_outlives_its_holder
             without_an_intent_nothing_is_left
             a_save_ends_the_intent

@@ -1,4 +1,7 @@
-//! The suite for stores, run against [`MemoryStore`].
+//! The suite for stores, run against [`MemoryStore`], and against stores that it must not let
+//! pass.
+
+mod fenced;
 
 use std::{
     collections::HashMap,

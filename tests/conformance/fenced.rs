@@ -1,0 +1,233 @@
+//! Stores whose lease can be lost, with one flaw each, and the check that has to notice it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use tower_refresh::{
+    BoxFuture, Generation, SaveError, StoreError,
+    store::{
+        Deleted, Interrupted, Interruption, Lease, Leased, Record, TokenStore,
+        conformance::{self, Subject},
+    },
+};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Flaw {
+    Sound,
+    /// A save asks for nothing but the generation.
+    LateSave,
+    /// An intent is noted, whoever brings it.
+    LateIntent,
+    /// Whoever gives a lease back frees it, and ends the intent.
+    LateRelease,
+    /// Only the intent is ended.
+    LateWord,
+    /// A late save ends the intent, and fails.
+    LateEnd,
+    /// What runs out is forgotten.
+    Forgets,
+    /// A lease is for one save.
+    Single,
+    /// A lease is for one intent.
+    OneIntent,
+}
+use Flaw::{
+    Forgets, LateEnd, LateIntent, LateRelease, LateSave, LateWord, OneIntent, Single, Sound,
+};
+
+#[derive(Default)]
+struct Place {
+    record: Record,
+    fence: u64,
+    held: bool,
+    left: Option<Interrupted>,
+}
+
+impl Place {
+    fn swap(&mut self, expected: Generation, record: Record) -> Result<(), SaveError> {
+        if self.record.generation != expected {
+            return Err(SaveError::Conflict);
+        }
+        self.record = record;
+        Ok(())
+    }
+}
+
+#[derive(Clone)]
+struct Fenced(Flaw, Arc<Mutex<Place>>);
+
+impl Fenced {
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.1.lock().unwrap()
+    }
+}
+
+impl TokenStore for Fenced {
+    fn load(&self) -> BoxFuture<'_, Result<Record, StoreError>> {
+        Box::pin(async { Ok(self.place().record.clone()) })
+    }
+
+    fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {
+        Box::pin(async move { self.place().swap(expected, record) })
+    }
+
+    fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {
+        Box::pin(async {
+            let mut place = self.place();
+            let out = Record::new(place.record.generation.next(), None);
+            let deleted = std::mem::replace(&mut place.record, out.clone());
+            Ok(Deleted::new(out.generation, deleted.tokens))
+        })
+    }
+
+    fn lease(&self, _: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
+        Box::pin(async {
+            while std::mem::replace(&mut self.place().held, true) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let mut place = self.place();
+            place.fence += 1;
+            let (fence, interrupted) = (place.fence, place.left);
+            let lease = Held { store: self.clone(), fence, interrupted, used: (false, false) };
+            Ok(Leased::Lease(Box::new(lease)))
+        })
+    }
+}
+
+struct Held {
+    store: Fenced,
+    fence: u64,
+    interrupted: Option<Interrupted>,
+    /// For an intent, for a save.
+    used: (bool, bool),
+}
+
+impl Held {
+    fn is_mine(&self) -> bool {
+        let place = self.store.place();
+        place.held && place.fence == self.fence
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.is_mine() {
+            self.store.place().held = false;
+        }
+    }
+}
+
+impl Lease for Held {
+    fn interrupted(&self) -> Option<Interrupted> {
+        self.interrupted
+    }
+
+    fn intend(&mut self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let (flaw, mine) = (self.store.0, self.is_mine());
+            let again = std::mem::replace(&mut self.used.0, true);
+            if (mine && !(flaw == OneIntent && again)) || flaw == LateIntent {
+                let left = Interrupted::new(generation, Interruption::HolderSilent);
+                self.store.place().left = Some(left);
+            }
+            if mine { Ok(()) } else { Err(StoreError::new("lost")) }
+        })
+    }
+
+    fn save(
+        &mut self,
+        expected: Generation,
+        record: Record,
+    ) -> BoxFuture<'_, Result<(), SaveError>> {
+        Box::pin(async move {
+            let (flaw, mine) = (self.store.0, self.is_mine());
+            let again = std::mem::replace(&mut self.used.1, true);
+            let mut place = self.store.place();
+            if !mine && flaw == LateEnd {
+                place.left = None;
+            }
+            if (!mine && flaw != LateSave) || (flaw == Single && again) {
+                return Err(SaveError::LeaseLost);
+            }
+            place.swap(expected, record)?;
+            place.left = None;
+            Ok(())
+        })
+    }
+
+    fn release(self: Box<Self>, left: Option<Interrupted>) -> BoxFuture<'static, ()> {
+        let (flaw, mine) = (self.store.0, self.is_mine());
+        {
+            let mut place = self.store.place();
+            if mine || flaw == LateRelease || flaw == LateWord {
+                place.left = left;
+            }
+            if flaw == LateRelease {
+                place.held = false;
+            }
+        }
+        Box::pin(async { drop(self) })
+    }
+}
+
+struct Places(Flaw, Mutex<HashMap<String, Fenced>>);
+
+impl Places {
+    fn new(flaw: Flaw) -> Self {
+        Self(flaw, Mutex::default())
+    }
+
+    fn at(&self, name: &str) -> Fenced {
+        let mut places = self.1.lock().unwrap();
+        places.entry(name.to_owned()).or_insert_with(|| Fenced(self.0, Arc::default())).clone()
+    }
+}
+
+impl Subject for Places {
+    type Store = Fenced;
+
+    fn open(&self, name: &str) -> BoxFuture<'_, Fenced> {
+        let store = self.at(name);
+        Box::pin(async { store })
+    }
+
+    fn expire(&self, name: &str) -> BoxFuture<'_, bool> {
+        let store = self.at(name);
+        let mut place = store.place();
+        place.held = false;
+        if self.0 == Forgets {
+            place.left = None;
+        }
+        drop(place);
+        Box::pin(async { true })
+    }
+}
+
+tower_refresh::store_conformance!(Places::new(Sound));
+
+macro_rules! noticed {
+    ($($flaw:ident by $check:ident)*) => {
+        $(
+            let check = async { conformance::$check(&Places::new($flaw)).await };
+            assert!(tokio::spawn(check).await.is_err(), "{:?} is not noticed", $flaw);
+        )*
+    };
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_flaw_is_noticed() {
+    noticed! {
+        LateSave by a_lost_lease_cannot_write
+        LateSave by a_lost_lease_leaves_intents_alone
+        LateRelease by a_lost_lease_cannot_write
+        LateIntent by a_lost_lease_leaves_intents_alone
+        LateWord by a_lost_lease_leaves_intents_alone
+        LateEnd by a_lost_lease_leaves_intents_alone
+        Forgets by a_lost_lease_leaves_intents_alone
+        Single by a_lease_outlasts_a_save
+        OneIntent by a_lease_outlasts_a_save
+    }
+}
