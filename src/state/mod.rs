@@ -198,7 +198,8 @@ impl RefreshState {
     /// under way has saved its tokens. If saving keeps failing this takes as long
     /// as that does; wrap it in a timeout. Cancel safe.
     ///
-    /// It waits for the hooks, too, and for sign-ins and sign-outs under way. Neither the
+    /// It waits for the hooks, too, for sign-ins and sign-outs under way, and for a lease that
+    /// another process has, however long that one keeps it. Neither the
     /// refresher, the store nor a hook may await it: it would wait for itself.
     pub async fn drain(self: &Arc<Self>) {
         self.with(Machine::drain);
