@@ -87,10 +87,10 @@ impl Error {
     }
 
     /// The server refused, or was never reached. A 5xx may be a proxy's, which does not
-    /// know what the server has done.
+    /// know what the server has done; and so may a 408.
     fn nothing_was_done(&self) -> bool {
         let source = self.0.source.as_deref().map(|source| source as &(dyn error::Error + 'static));
-        self.0.status.is_some_and(|status| status.is_client_error())
+        self.0.status.is_some_and(refuses)
             || successors(source, |error| error.source()).any(is_unreachable)
     }
 
@@ -131,12 +131,15 @@ impl Error {
     }
 }
 
-/// Whether nobody was reached, so that nothing can have been done there.
+fn refuses(status: StatusCode) -> bool {
+    status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT
+}
+
+/// Whether nobody was reached, so that nothing can have been done there. An unreachable
+/// host or network does not tell: a connection that is up ends so, too.
 fn is_unreachable(error: &(dyn error::Error + 'static)) -> bool {
-    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
-    error.downcast_ref::<io::Error>().is_some_and(|error| {
-        matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
-    })
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// A server's text, fit to be shown: on one line, not too long, and without secrets.

@@ -2,7 +2,8 @@
 
 use std::{
     error::Error as _,
-    future::pending,
+    future::{pending, ready},
+    io,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -205,6 +206,8 @@ async fn who_may_have_spent_the_token_is_told() {
         (json(500, r#"{"error":"server_error"}"#), lost),
         // Perhaps a proxy's, which has lost the server's answer.
         (json(503, HTML), lost),
+        // Some proxies say so when the server took too long.
+        (json(408, HTML), lost),
         (json(429, HTML), None),
         (json(400, r#"{"error":"temporarily_unavailable"}"#), None),
     ] {
@@ -212,6 +215,29 @@ async fn who_may_have_spent_the_token_is_told() {
         assert_eq!(state.refresh().await.unwrap_err().kind(), FailureKind::Transient);
         let failure = state.refresh().await.unwrap_err();
         assert_eq!((failure.kind(), failure.interrupted()), (FailureKind::Rejected, expected));
+    }
+}
+
+/// A connection that is up can end in these, too, when the network goes away under it.
+#[tokio::test]
+async fn a_network_that_is_gone_may_have_lost_the_answer() {
+    for kind in [io::ErrorKind::HostUnreachable, io::ErrorKind::NetworkUnreachable] {
+        let store = Arc::new(MemoryStore::with_tokens(tokens(1)));
+        let gone = service_fn(move |_: Request<Full<Bytes>>| {
+            ready(Err::<Response<String>, _>(io::Error::from(kind)))
+        });
+        let client = Client::builder("https://auth.example.com/token", "id").unwrap().over(gone);
+        let state = RefreshState::builder(client.refresh_token_grant()).store(Arc::clone(&store));
+        let state = state.build();
+        state.token().await.unwrap();
+        assert_eq!(state.refresh().await.unwrap_err().kind(), FailureKind::Transient);
+
+        let endpoint = Endpoint::start([json(400, r#"{"error":"invalid_grant"}"#)]).await;
+        let client = endpoint.client().build().unwrap();
+        let state = RefreshState::builder(client.refresh_token_grant()).store(store).build();
+        state.token().await.unwrap();
+        let failure = state.refresh().await.unwrap_err();
+        assert_eq!(failure.interrupted(), Some(Interruption::AnswerLost), "{kind}");
     }
 }
 
