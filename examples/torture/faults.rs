@@ -82,9 +82,9 @@ impl Faults {
         let Some(&kind) = self.random.choice(&self.kinds) else {
             return Ok(());
         };
-        let chosen = self.random.usize(..self.workers.len());
         match kind {
             "kill" => {
+                let chosen = self.choose(book).await?;
                 self.count("processes killed");
                 let mut worker = self.workers.swap_remove(chosen);
                 book.note(&format!("killed/{}", worker.id)).await?;
@@ -93,6 +93,7 @@ impl Faults {
                 self.start_worker()?;
             }
             "stop" => {
+                let chosen = self.choose(book).await?;
                 self.count("processes stopped for a while");
                 let worker = &self.workers[chosen];
                 book.note(&format!("stopped/{}", worker.id)).await?;
@@ -127,6 +128,20 @@ impl Faults {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Anyone, or the one that has just redeemed.
+    async fn choose(&mut self, book: &Book) -> Result<usize, BoxError> {
+        let anyone = self.random.usize(..self.workers.len());
+        if self.random.bool() {
+            return Ok(anyone);
+        }
+        let caught = book.ambush().await?;
+        let place = self.workers.iter().position(|worker| worker.id == caught);
+        if place.is_some() {
+            self.count("processes caught between redeem and save");
+        }
+        Ok(place.unwrap_or(anyone))
     }
 
     async fn fill_disk(&mut self, full: bool) -> Result<(), BoxError> {
