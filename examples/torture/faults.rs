@@ -78,7 +78,7 @@ impl Faults {
             self.losing = !self.losing;
             book.note("lose/20").await?;
         }
-        sleep(self.between(300, 900)).await;
+        sleep(self.between(400, 1000)).await;
         let Some(&kind) = self.random.choice(&self.kinds) else {
             return Ok(());
         };
@@ -98,7 +98,7 @@ impl Faults {
                 let worker = &self.workers[chosen];
                 book.note(&format!("stopped/{}", worker.id)).await?;
                 worker.signal(Signal::STOP)?;
-                let long = 2 * (LEASE + INTENT).as_millis() as u64;
+                let long = 3 * (LEASE + INTENT).as_millis() as u64;
                 let time = Duration::from_millis(self.random.u64(100..long));
                 sleep(time).await;
                 let worker = &self.workers[chosen];
@@ -117,7 +117,7 @@ impl Faults {
                 self.fill_disk(false).await?;
             }
             "redis" => {
-                let pause = self.between(20, 400);
+                let pause = self.between(20, 250);
                 if let Some(redis) = &mut self.redis {
                     redis.kill();
                     sleep(pause).await;

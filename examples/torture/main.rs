@@ -43,8 +43,8 @@ use self::{
 
 /// The time limits of the Redis lease and of its intent: short, so that there is time left
 /// of the server's grace period.
-const LEASE: Duration = Duration::from_millis(300);
-const INTENT: Duration = Duration::from_millis(800);
+const LEASE: Duration = Duration::from_millis(200);
+const INTENT: Duration = Duration::from_millis(600);
 
 /// How long everything may take to come to rest in the end.
 const SETTLE: Duration = Duration::from_secs(20);
