@@ -43,8 +43,8 @@ use self::{
 
 /// The time limits of the Redis lease and of its intent: short, so that there is time left
 /// of the server's grace period.
-const LEASE: Duration = Duration::from_millis(300);
-const INTENT: Duration = Duration::from_millis(800);
+const LEASE: Duration = Duration::from_millis(200);
+const INTENT: Duration = Duration::from_millis(600);
 
 /// How long everything may take to come to rest in the end.
 const SETTLE: Duration = Duration::from_secs(20);
@@ -98,12 +98,11 @@ fn open(place: &str) -> Result<Arc<dyn TokenStore>, BoxError> {
 }
 
 async fn torture(options: &Options) -> Result<bool, BoxError> {
-    let folder = env::temp_dir().join(format!("torture-{}", std::process::id()));
-    std::fs::create_dir(&folder)?;
+    let folder = tempfile::tempdir()?;
     let redis = (options.store == Kind::Redis).then(RedisServer::start);
     let place = match &redis {
         Some(redis) => redis.url(),
-        None => format!("file:{}", folder.join("credential.json").display()),
+        None => format!("file:{}", folder.path().join("credential.json").display()),
     };
     let grace = options.grace.as_millis().to_string();
     let redis_too = if redis.is_some() { "stalls-count" } else { "stalls-wait" };
@@ -157,7 +156,6 @@ async fn torture(options: &Options) -> Result<bool, BoxError> {
     let kept = book.holds(&store).await?;
     let book = book.read().await?;
     drop(server);
-    let _ = std::fs::remove_dir_all(&folder);
     Ok(report(options, &book, &counts, settled, kept))
 }
 
@@ -221,6 +219,11 @@ impl Book {
     /// Tells of something that is done to the processes, before it is done.
     pub(crate) async fn note(&self, event: &str) -> Result<(), BoxError> {
         self.get(&format!("note/{event}")).await.map(drop)
+    }
+
+    /// The process that has just redeemed, and not saved yet.
+    pub(crate) async fn ambush(&self) -> Result<u64, BoxError> {
+        Ok(self.get("ambush").await?.parse()?)
     }
 
     async fn login(&self) -> Result<Tokens, BoxError> {
