@@ -13,8 +13,6 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::store::Interruption;
-
 /// Any error, boxed.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -296,6 +294,48 @@ impl Error for RefreshFailure {
             Some(source) => Some(&***source),
             None => None,
         }
+    }
+}
+
+/// Why nobody knows the end of a redeem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Interruption {
+    /// Its holder ended without a word, killed perhaps, and the lock was freed with it.
+    HolderEnded,
+    /// Its holder did not come back before its deadline: killed, stalled or cut off.
+    HolderSilent,
+    /// Its holder lives, and had no answer that it could read.
+    AnswerLost,
+}
+
+impl Interruption {
+    /// A word for it, as a store keeps it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::HolderEnded => "ended",
+            Self::HolderSilent => "silent",
+            Self::AnswerLost => "unanswered",
+        }
+    }
+
+    /// What [`as_str`](Self::as_str) has written. `None` for any other word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::HolderEnded, Self::HolderSilent, Self::AnswerLost]
+            .into_iter()
+            .find(|cause| cause.as_str() == word)
+    }
+}
+
+impl fmt::Display for Interruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::HolderEnded => "the process that began it ended before it could save",
+            Self::HolderSilent => "the process that began it did not come back in time",
+            Self::AnswerLost => "its answer was lost",
+        })
     }
 }
 

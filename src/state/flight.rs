@@ -18,13 +18,12 @@ use std::time::Duration;
 
 use super::{
     machine::{Machine, Standing},
-    policy::{LONGEST_ASKED, after},
     saving::Minted,
     status::Trigger,
 };
 use crate::{
-    error::{BoxError, FailureKind, RefreshError, RefreshFailure},
-    store::{Interrupted, Interruption, Record},
+    error::{BoxError, FailureKind, Interruption, RefreshError, RefreshFailure},
+    store::{Interrupted, Record},
     tokens::{Generation, Time, Tokens},
 };
 
@@ -101,9 +100,9 @@ pub(crate) struct Flight {
     /// Adopt what is newer in the store, but redeem nothing.
     look_only: bool,
     /// It has the lease.
-    leased: bool,
+    pub(super) leased: bool,
     /// What an earlier holder of the lease has left open.
-    found: Option<Interrupted>,
+    pub(super) found: Option<Interrupted>,
     stage: Stage,
 }
 
@@ -270,7 +269,7 @@ impl Machine {
         self.flight.as_ref().is_some_and(|flight| self.superseded(flight))
     }
 
-    fn leased(&mut self, found: Option<Interrupted>) {
+    pub(super) fn leased(&mut self, found: Option<Interrupted>) {
         if let Some(flight) = &mut self.flight {
             flight.leased = true;
             flight.found = found;
@@ -332,26 +331,6 @@ impl Machine {
         self.enter(Stage::Redeeming { from, spent, begun: time }, step)
     }
 
-    /// Somebody else has written what is newer: a refresh, a sign-in, a sign-out.
-    fn adopt(&mut self, record: &Record, time: Time, jitter: f64) -> Step {
-        self.publish_record(record, time, jitter);
-        self.recovered();
-        if record.tokens.is_none() {
-            self.note(RefreshFailure::signed_out());
-        }
-        self.land()
-    }
-
-    /// The store is empty and the refresher needs tokens.
-    fn bereft(&mut self) -> Step {
-        match self.standing {
-            Standing::Held => self.publish_absent(self.credential.generation().next()),
-            _ => self.standing = Standing::SignedOut,
-        }
-        self.note(RefreshFailure::signed_out());
-        self.land()
-    }
-
     fn redeemed(
         &mut self,
         tokens: Tokens,
@@ -375,57 +354,5 @@ impl Machine {
         }
         let minted = self.mint(from, tokens, expires, begun, jitter);
         self.save(if rotated { minted } else { minted.with_kept_refresh_token() })
-    }
-
-    fn reject(&mut self, failure: RefreshFailure) -> Step {
-        if !self.is_superseded() {
-            self.trouble = Some(failure.clone());
-            self.note(failure);
-        }
-        self.land()
-    }
-
-    /// Cools down: nobody tries again before the pause is over.
-    fn fail(
-        &mut self,
-        failure: RefreshFailure,
-        retry_after: Option<Duration>,
-        time: Time,
-        jitter: f64,
-    ) -> Step {
-        if !self.is_superseded() {
-            self.tries = self.tries.saturating_add(1);
-            let asked = retry_after.unwrap_or_default().min(LONGEST_ASKED);
-            let pause = self.policy.backoff(self.tries, jitter).max(asked);
-            let failure = failure.with_retry_at(after(time.now, pause));
-            self.trouble = Some(failure.clone());
-            self.note(failure);
-        }
-        self.land()
-    }
-
-    pub(super) fn recovered(&mut self) {
-        self.trouble = None;
-        self.dead = None;
-        self.tries = 0;
-        self.looks = 0;
-        self.look_at = None;
-    }
-
-    /// The end, unless somebody waits for a refresh of what came between.
-    pub(super) fn land(&mut self) -> Step {
-        let Some(flight) = self.flight.take().filter(|flight| flight.again) else {
-            return Step::Land;
-        };
-        if self.draining {
-            self.note(RefreshFailure::new(FailureKind::Shutdown));
-            return Step::Land;
-        }
-        self.launch(Trigger::Challenge);
-        if !flight.leased {
-            return Step::Lease(self.stored);
-        }
-        self.leased(flight.found);
-        self.enter(Stage::Loading, Step::Load)
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `mod.rs` | the shell: a lock around the machine, the watch channel, the public API |
 //! | `builder.rs` | every knob, with unit and default |
-//! | `machine.rs`, `flight.rs`, `saving.rs`, `policy.rs` | the decisions, pure |
+//! | `machine.rs`, `others.rs`, `flight.rs`, `saving.rs`, `ends.rs`, `policy.rs` | the decisions, pure |
 //! | `pilot.rs` | does what a flight's steps say, in a task of its own |
 //! | `waiters.rs`, `wait.rs` | who waits, and the waiting |
 //! | `fresh.rs` | refreshes ahead of expiry where no request does |
@@ -12,11 +12,13 @@
 //! | `status.rs` | what an operator can read |
 
 mod builder;
+mod ends;
 mod flight;
 mod fresh;
 mod machine;
 #[cfg(test)]
 mod model;
+mod others;
 mod pilot;
 mod policy;
 mod saving;

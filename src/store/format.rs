@@ -25,6 +25,9 @@ use crate::{
 
 const VERSION: u32 = 1;
 
+/// Generations end here: there has to be a next one for a long time.
+const LAST: u64 = i64::MAX as u64;
+
 /// What writes and reads the records of one name.
 #[derive(Clone, Debug)]
 pub(super) struct Format {
@@ -77,6 +80,9 @@ impl Format {
     /// The document of a record.
     pub(super) fn write(&self, record: &Record) -> Result<Zeroizing<Vec<u8>>, StoreError> {
         let generation = record.generation.get();
+        if generation > LAST {
+            return Err(StoreError::new("there is no generation after so many"));
+        }
         let (tokens, sealed) = match (&record.tokens, &self.keys) {
             (None, _) => (None, None),
             (Some(tokens), None) => (Some(Fields::of(tokens)), None),
@@ -102,6 +108,9 @@ impl Format {
             return Err(StoreError::new(reason));
         }
         let document: Document<'a> = serde_json::from_slice(text).map_err(damaged)?;
+        if document.generation > LAST {
+            return Err(StoreError::new("the record is damaged: nothing was written so often"));
+        }
         if document.tokens.is_some() && document.sealed.is_some() {
             return Err(StoreError::new("the record is damaged: it is both sealed and not"));
         }

@@ -27,6 +27,7 @@ pub use self::redis::{RedisStore, RedisStores, RedisStoresBuilder};
 #[cfg(any(feature = "file", feature = "redis"))]
 pub use self::seal::Keyring;
 
+pub use crate::error::Interruption;
 use crate::{
     error::{SaveError, StoreError},
     refresher::BoxFuture,
@@ -75,18 +76,6 @@ pub struct Interrupted {
     pub cause: Interruption,
 }
 
-/// Why nobody knows the end of a redeem.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Interruption {
-    /// Its holder ended without a word, killed perhaps, and the lock was freed with it.
-    HolderEnded,
-    /// Its holder did not come back before its deadline: killed, stalled or cut off.
-    HolderSilent,
-    /// Its holder lives, and had no answer that it could read.
-    AnswerLost,
-}
-
 impl Record {
     /// A record of this generation. `None`: signed out.
     #[must_use]
@@ -108,36 +97,6 @@ impl Interrupted {
     #[must_use]
     pub fn new(generation: Generation, cause: Interruption) -> Self {
         Self { generation, cause }
-    }
-}
-
-impl Interruption {
-    /// A word for it, as a store keeps it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::HolderEnded => "ended",
-            Self::HolderSilent => "silent",
-            Self::AnswerLost => "unanswered",
-        }
-    }
-
-    /// What [`as_str`](Self::as_str) has written. `None` for any other word.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        [Self::HolderEnded, Self::HolderSilent, Self::AnswerLost]
-            .into_iter()
-            .find(|cause| cause.as_str() == word)
-    }
-}
-
-impl fmt::Display for Interruption {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::HolderEnded => "the process that began it ended before it could save",
-            Self::HolderSilent => "the process that began it did not come back in time",
-            Self::AnswerLost => "its answer was lost",
-        })
     }
 }
 

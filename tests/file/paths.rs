@@ -120,10 +120,10 @@ async fn what_a_link_points_to_is_written() {
     // A link that leads elsewhere by now leads to another lease.
     let other = dir.folder().join("other.json");
     FileStore::open(&other).unwrap().save(generation(0), record(1)).await.unwrap();
-    let held = lease(&linked).await;
+    let mut held = lease(&linked).await;
     fs::remove_file(&link).unwrap();
     symlink(&other, &link).unwrap();
-    assert!(!held.is_held());
+    assert!(held.intend(generation(1)).await.is_err());
     assert_eq!(linked.load().await.unwrap(), record(1));
 }
 

@@ -24,7 +24,7 @@ pub async fn a_store_begins_empty<S: Subject>(subject: &S) {
 pub async fn what_is_saved_is_loaded<S: Subject>(subject: &S) {
     let store = subject.open("saved").await;
     let life = Duration::from_secs(3600);
-    let odd = "\"\\\n\u{0}\u{1f511} {}%'";
+    let odd = "\"\\\n\t\u{1f511} {}%'";
     let all = [
         Tokens::new("only an access token"),
         tokens("plain").with_expires_at(SystemTime::now() + life),

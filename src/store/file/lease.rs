@@ -51,10 +51,6 @@ impl Lease for FileLease {
         self.interrupted
     }
 
-    fn is_held(&self) -> bool {
-        self.place.is_leased(&self.lock)
-    }
-
     fn intend(&mut self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>> {
         let (place, lock) = (Arc::clone(&self.place), Arc::clone(&self.lock));
         Box::pin(blocking(move || {

@@ -84,6 +84,9 @@ fn a_later_version_is_told_apart_from_damage() {
     assert!(said(&document(&later("0")).unwrap_err()).contains("format 0"));
     assert!(said(&document(&later("1")).unwrap_err()).contains("damaged at line 1"));
     assert!(said(&document(r#"{"generation":5}"#).unwrap_err()).contains("damaged"));
+    let last = |generation| document(&format!(r#"{{"version":1,"generation":{generation}}}"#));
+    assert!(last(i64::MAX as u64).is_ok());
+    assert!(said(&last(i64::MAX as u64 + 1).unwrap_err()).contains("damaged"));
 }
 
 #[test]
@@ -188,7 +191,7 @@ fn misplaced() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn what_is_written_is_read(
-        generation: u64,
+        generation in ..=i64::MAX as u64,
         tokens in prop::option::of(any_tokens()),
         name: String,
     ) {
