@@ -24,6 +24,7 @@
 //! | `reqwest-middleware` | `RefreshMiddleware`, the layer for reqwest |
 //! | `redis` | `RedisStores`: tokens in Redis, shared by replicas |
 //! | `redis-tls`, `redis-cluster` | `rediss://`; Redis clusters; and `redis` |
+//! | `test-util` | `store::conformance`: the tests that every store has to pass |
 //! | `full` | all of them |
 //!
 //! # Example

@@ -114,12 +114,20 @@ impl Book {
         } else {
             // It came a second time: the session ends.
             self.dead = true;
-            if self.is_excused(number) {
-                self.count("unavoidable");
-            } else {
-                self.count("reuse");
-                self.count("lost");
+            let excuse = self.excuse(number);
+            match excuse {
+                Some(_) => self.count("unavoidable"),
+                None => {
+                    self.count("reuse");
+                    self.count("lost");
+                }
             }
+            let after = self.spent.get(&number).map(|spent| spent.at.elapsed().as_millis());
+            eprintln!(
+                "session {family} ends: refresh token {number} came again after {} ms; {}",
+                after.unwrap_or_default(),
+                excuse.unwrap_or("there is no excuse"),
+            );
             return Verdict::InvalidGrant;
         }
         let (access, refresh) = self.pair();
@@ -132,21 +140,28 @@ impl Book {
         previous.is_some_and(|spent| spent.at.elapsed() < self.grace)
     }
 
-    /// Nobody has got the pair that was given for it, and why is known.
-    fn is_excused(&self, number: u64) -> bool {
-        let Some(spent) = self.spent.get(&number).filter(|_| number + 1 == self.number) else {
-            return false;
-        };
+    /// Why nobody has the pair that was given for it, if that is so and no client could
+    /// help it.
+    fn excuse(&self, number: u64) -> Option<&'static str> {
+        let spent = self.spent.get(&number)?;
+        if number + 1 != self.number || self.seen {
+            return None;
+        }
         let stalled = |stall: &Stall| {
             let until = stall.until.unwrap_or_else(Instant::now);
             // Even while it lasts: who has been stalled for less than that has no excuse.
             let lost = self.patience.is_some_and(|patience| until - stall.from >= patience);
             stall.who == spent.by && until >= spent.at && lost
         };
-        !self.seen
-            && (spent.answer_lost
-                || self.killed.contains(&spent.by)
-                || self.stalls.iter().any(stalled))
+        if spent.answer_lost {
+            Some("the first answer was cut off")
+        } else if self.killed.contains(&spent.by) {
+            Some("the process that redeemed it was killed")
+        } else if self.stalls.iter().any(stalled) {
+            Some("the process that redeemed it was stopped for too long")
+        } else {
+            None
+        }
     }
 
     pub(crate) fn killed(&mut self, who: u64) {

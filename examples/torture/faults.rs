@@ -78,13 +78,13 @@ impl Faults {
             self.losing = !self.losing;
             book.note("lose/20").await?;
         }
-        sleep(self.between(300, 900)).await;
+        sleep(self.between(400, 1000)).await;
         let Some(&kind) = self.random.choice(&self.kinds) else {
             return Ok(());
         };
-        let chosen = self.random.usize(..self.workers.len());
         match kind {
             "kill" => {
+                let chosen = self.choose(book).await?;
                 self.count("processes killed");
                 let mut worker = self.workers.swap_remove(chosen);
                 book.note(&format!("killed/{}", worker.id)).await?;
@@ -93,11 +93,12 @@ impl Faults {
                 self.start_worker()?;
             }
             "stop" => {
+                let chosen = self.choose(book).await?;
                 self.count("processes stopped for a while");
                 let worker = &self.workers[chosen];
                 book.note(&format!("stopped/{}", worker.id)).await?;
                 worker.signal(Signal::STOP)?;
-                let long = 2 * (LEASE + INTENT).as_millis() as u64;
+                let long = 3 * (LEASE + INTENT).as_millis() as u64;
                 let time = Duration::from_millis(self.random.u64(100..long));
                 sleep(time).await;
                 let worker = &self.workers[chosen];
@@ -116,7 +117,7 @@ impl Faults {
                 self.fill_disk(false).await?;
             }
             "redis" => {
-                let pause = self.between(20, 400);
+                let pause = self.between(20, 250);
                 if let Some(redis) = &mut self.redis {
                     redis.kill();
                     sleep(pause).await;
@@ -127,6 +128,20 @@ impl Faults {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Anyone, or the one that has just redeemed.
+    async fn choose(&mut self, book: &Book) -> Result<usize, BoxError> {
+        let anyone = self.random.usize(..self.workers.len());
+        if self.random.bool() {
+            return Ok(anyone);
+        }
+        let caught = book.ambush().await?;
+        let place = self.workers.iter().position(|worker| worker.id == caught);
+        if place.is_some() {
+            self.count("processes caught between redeem and save");
+        }
+        Ok(place.unwrap_or(anyone))
     }
 
     async fn fill_disk(&mut self, full: bool) -> Result<(), BoxError> {

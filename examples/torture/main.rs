@@ -43,8 +43,8 @@ use self::{
 
 /// The time limits of the Redis lease and of its intent: short, so that there is time left
 /// of the server's grace period.
-const LEASE: Duration = Duration::from_millis(300);
-const INTENT: Duration = Duration::from_millis(800);
+const LEASE: Duration = Duration::from_millis(200);
+const INTENT: Duration = Duration::from_millis(600);
 
 /// How long everything may take to begin, and to come to rest in the end.
 const SETTLE: Duration = Duration::from_secs(20);
@@ -98,7 +98,7 @@ fn open(place: &str) -> Result<Arc<dyn TokenStore>, BoxError> {
 }
 
 async fn torture(options: &Options) -> Result<bool, BoxError> {
-    let folder = tempfile::Builder::new().prefix("torture-").tempdir()?;
+    let folder = tempfile::tempdir()?;
     let redis = (options.store == Kind::Redis).then(RedisServer::start);
     let place = match &redis {
         Some(redis) => redis.url(),
@@ -223,6 +223,11 @@ impl Book {
     /// Tells of something that is done to the processes, before it is done.
     pub(crate) async fn note(&self, event: &str) -> Result<(), BoxError> {
         self.get(&format!("note/{event}")).await.map(drop)
+    }
+
+    /// The process that has just redeemed, and not saved yet.
+    pub(crate) async fn ambush(&self) -> Result<u64, BoxError> {
+        Ok(self.get("ambush").await?.parse()?)
     }
 
     async fn login(&self) -> Result<Tokens, BoxError> {

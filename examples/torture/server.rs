@@ -17,7 +17,11 @@ use hyper::{Request, body::Incoming, server::conn::http1};
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use serde::Deserialize;
 use serde_json::json;
-use tokio::{net::TcpListener, time::Instant};
+use tokio::{
+    net::TcpListener,
+    sync::oneshot,
+    time::{Instant, sleep, timeout},
+};
 use tower::{ServiceExt, service_fn};
 use tower_refresh::BoxError;
 
@@ -38,7 +42,12 @@ struct Trouble {
     busy_until: Option<Instant>,
     /// Of a thousand answers so many are lost, half of them before anything was done.
     lose: u64,
+    /// Is told who has redeemed next, while the answer is held back.
+    ambush: Option<oneshot::Sender<u64>>,
 }
+
+/// How long the answer to a redeem is held back, for its process to be killed before.
+const HELD_BACK: Duration = Duration::from_millis(50);
 
 /// Marks an answer that does not get through.
 #[derive(Clone)]
@@ -55,6 +64,7 @@ pub(crate) async fn run(arguments: &[String]) -> Result<bool, BoxError> {
         .route("/api", any(api))
         .route("/login", get(login))
         .route("/told", post(told))
+        .route("/ambush", get(ambush))
         .route("/book", get(book_of))
         .route("/current", get(current))
         .route("/note/{event}", get(note))
@@ -113,17 +123,24 @@ async fn token(State(shared): State<Arc<Shared>>, Form(redeem): Form<Redeem>) ->
         let trouble = shared.trouble();
         (trouble.busy_until.is_some_and(|until| until > Instant::now()), trouble.lose)
     };
-    let mut book = shared.book();
+    let mut held_back = false;
     if busy {
-        book.count("busy");
+        shared.book().count("busy");
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     let lost = fastrand::u64(..1000) < lose;
     if lost && fastrand::bool() {
-        book.count("lost_before");
+        shared.book().count("lost_before");
         return (axum::Extension(Lost), ()).into_response();
     }
-    let verdict = book.redeem(&redeem.refresh_token, redeem.worker, lost);
+    let verdict = shared.book().redeem(&redeem.refresh_token, redeem.worker, lost);
+    if let (Verdict::Pair(..), Some(ambush)) = (&verdict, shared.trouble().ambush.take()) {
+        let _ = ambush.send(redeem.worker);
+        held_back = true;
+    }
+    if held_back {
+        sleep(HELD_BACK).await;
+    }
     let answer = match verdict {
         Verdict::Pair(access, refresh) => Json(json!({
             "access_token": access,
@@ -136,7 +153,7 @@ async fn token(State(shared): State<Arc<Shared>>, Form(redeem): Form<Redeem>) ->
         }
     };
     if lost {
-        book.count("lost_after");
+        shared.book().count("lost_after");
         return (axum::Extension(Lost), ()).into_response();
     }
     answer
@@ -160,6 +177,15 @@ async fn login(State(shared): State<Arc<Shared>>) -> String {
 /// A worker's failure has said what was interrupted.
 async fn told(State(shared): State<Arc<Shared>>) {
     shared.book().count("told");
+}
+
+/// Waits for the next redeem, and says whose it is: its answer is held back, for something
+/// to be done to the process that has not saved yet. 0: there was none for a while.
+async fn ambush(State(shared): State<Arc<Shared>>) -> String {
+    let (sender, caught) = oneshot::channel();
+    shared.trouble().ambush = Some(sender);
+    let caught = timeout(Duration::from_secs(1), caught).await;
+    caught.ok().and_then(Result::ok).unwrap_or_default().to_string()
 }
 
 async fn current(State(shared): State<Arc<Shared>>) -> String {
