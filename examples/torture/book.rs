@@ -14,8 +14,8 @@ const LIFE: Duration = Duration::from_millis(50);
 #[derive(Default)]
 pub(crate) struct Book {
     grace: Duration,
-    /// A process that is stalled loses its lease.
-    stalls_count: bool,
+    /// A process that is stalled for so long loses its lease. `None`: never.
+    patience: Option<Duration>,
     family: u64,
     dead: bool,
     /// The number of the current pair, when it was issued, and whether it was seen in use,
@@ -49,8 +49,8 @@ pub(crate) enum Verdict {
 }
 
 impl Book {
-    pub(crate) fn new(grace: Duration, stalls_count: bool) -> Self {
-        Self { grace, stalls_count, ..Self::default() }
+    pub(crate) fn new(grace: Duration, patience: Option<Duration>) -> Self {
+        Self { grace, patience, ..Self::default() }
     }
 
     pub(crate) fn count(&mut self, name: &'static str) {
@@ -148,13 +148,16 @@ impl Book {
             return None;
         }
         let stalled = |stall: &Stall| {
-            stall.who == spent.by && stall.until.is_none_or(|until| until >= spent.at)
+            let until = stall.until.unwrap_or_else(Instant::now);
+            // Even while it lasts: who has been stalled for less than that has no excuse.
+            let lost = self.patience.is_some_and(|patience| until - stall.from >= patience);
+            stall.who == spent.by && until >= spent.at && lost
         };
         if spent.answer_lost {
             Some("the first answer was cut off")
         } else if self.killed.contains(&spent.by) {
             Some("the process that redeemed it was killed")
-        } else if self.stalls_count && self.stalls.iter().any(stalled) {
+        } else if self.stalls.iter().any(stalled) {
             Some("the process that redeemed it was stopped for too long")
         } else {
             None
@@ -169,15 +172,10 @@ impl Book {
         self.stalls.push(Stall { who, from: Instant::now(), until: None });
     }
 
-    /// One that was stopped for less than that has no excuse.
-    pub(crate) fn continued(&mut self, who: u64, lease: Duration) {
-        let now = Instant::now();
-        self.stalls.retain_mut(|stall| {
-            if stall.who == who && stall.until.is_none() {
-                stall.until = Some(now);
-            }
-            stall.until.is_none_or(|until| until - stall.from >= lease)
-        });
+    pub(crate) fn continued(&mut self, who: u64) {
+        for stall in self.stalls.iter_mut().filter(|stall| stall.who == who) {
+            stall.until.get_or_insert_with(Instant::now);
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use tower::{ServiceExt, service_fn};
 use tower_refresh::BoxError;
 
 use crate::{
-    INTENT, LEASE,
+    INTENT,
     book::{Book, Verdict},
     children,
 };
@@ -56,7 +56,8 @@ struct Lost;
 pub(crate) async fn run(arguments: &[String]) -> Result<bool, BoxError> {
     let grace = arguments.first().ok_or("no grace")?.parse()?;
     let stalls_count = arguments.get(1).is_some_and(|word| word == "stalls-count");
-    let book = Book::new(Duration::from_millis(grace), stalls_count);
+    // Whoever redeems has noted it, and is waited for as long as that.
+    let book = Book::new(Duration::from_millis(grace), stalls_count.then_some(INTENT));
     let shared = Arc::new(Shared { book: Mutex::new(book), trouble: Mutex::default() });
     let router = Router::new()
         .route("/token", post(token))
@@ -209,7 +210,7 @@ async fn note_of(
     match event.as_str() {
         "killed" => shared.book().killed(number),
         "stopped" => shared.book().stopped(number),
-        "continued" => shared.book().continued(number, INTENT - LEASE),
+        "continued" => shared.book().continued(number),
         "busy" => {
             shared.trouble().busy_until = Some(Instant::now() + Duration::from_millis(number));
         }

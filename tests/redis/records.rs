@@ -100,6 +100,21 @@ async fn no_late_write_brings_a_session_back() {
     assert!(!fields.contains(&"d".to_owned()), "the tokens are still there: {fields:?}");
 }
 
+/// It frees some.
+#[tokio::test]
+async fn a_sign_out_works_on_a_server_that_is_out_of_memory() {
+    let server = RedisServer::start();
+    let mut connection = server.connection();
+    let store = open(&server);
+    sign_in(&store).await;
+    redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1"]).exec(&mut connection).unwrap();
+    let saved = store.save(Generation::new(1), record(2)).await;
+    assert!(matches!(saved, Err(SaveError::Failed(_))), "{saved:?}");
+    assert_eq!(access(&store.delete().await.unwrap().tokens), Some("access-1"));
+    assert_eq!(store.load().await.unwrap(), Record::new(Generation::new(2), None));
+    assert_about(seconds_left(&mut connection), DAY);
+}
+
 /// Lua and JSON have numbers that are too short for them.
 #[tokio::test]
 async fn generations_are_exact_and_compared_as_numbers() {

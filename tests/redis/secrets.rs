@@ -7,6 +7,11 @@ use tower_refresh::{
     store::{Keyring, Leased, Record, RedisStores, TokenStore},
 };
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
 use super::{KEY, NAME, RedisServer, listening, millis, soon};
 
 #[path = "../support/logs.rs"]
@@ -88,4 +93,30 @@ async fn a_password_is_shown_nowhere() {
         clean_error(&RedisStores::builder(url, Keyring::new(KEY)).build().unwrap_err());
     }
     logs.assert_clean();
+}
+
+/// What servers say of a command that they do not know: it was renamed, or is too new.
+#[tokio::test]
+async fn a_password_that_the_server_quotes_is_not_passed_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut asked = [0; 1024];
+            while let Ok(read @ 1..) = stream.read(&mut asked).await {
+                let commands = asked[..read].iter().filter(|byte| **byte == b'*').count();
+                let answer = b"-ERR unknown command 'HELLO', with args beginning with: \
+                    '3' 'AUTH' 'default' 'SECRET' \r\n";
+                if stream.write_all(&answer.repeat(commands)).await.is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    let url = format!("redis://:SECRET@127.0.0.1:{port}/?protocol=resp3");
+    let store = RedisStores::builder(url, Keyring::new(KEY)).build().unwrap().store(NAME);
+    let error = soon(store.load()).await.unwrap_err();
+    clean_error(&error);
+    let source = error.source().unwrap().to_string();
+    assert!(source.contains("does not know a command"), "{source}");
 }

@@ -159,20 +159,55 @@ fn a_lease_that_is_nobodys_is_given_back_by_who_had_it() {
     let server = RedisServer::start();
     let mut connection = server.connection();
     let (stalled, mut late) = stalls(&server);
-    process().block_on(until("over", || !lease_is_there(&mut connection)));
-    let other = process();
-    let patient = builder(&server).lease(millis(600_000)).build().unwrap().store(NAME);
-    other.block_on(async {
-        let waiting = patient.lease(Generation::new(1));
-        let seen = until("waited for", || lease_is_there(&mut connection));
+    suspected(&server, &mut connection, 600_000);
+    stalled.block_on(late.save(Generation::new(1), record(2))).unwrap();
+    stalled.block_on(late.release(None));
+    assert!(!lease_is_there(&mut connection));
+}
+
+/// Waits until there is a lease that is nobody's, and does no more.
+fn suspected(server: &RedisServer, connection: &mut redis::Connection, lease: u64) {
+    process().block_on(until("over", || !lease_is_there(connection)));
+    let store = builder(server).lease(millis(lease)).build().unwrap().store(NAME);
+    process().block_on(async {
+        let waiting = store.lease(Generation::new(1));
+        let seen = until("waited for", || lease_is_there(connection));
         tokio::select! {
             _ = waiting => panic!("it was overtaken"),
             () = seen => {}
         }
     });
-    stalled.block_on(late.save(Generation::new(1), record(2))).unwrap();
-    stalled.block_on(late.release(None));
-    assert!(!lease_is_there(&mut connection));
+}
+
+/// A sign-in has ended its intent: there is none to hold again.
+#[test]
+fn a_lease_that_is_nobodys_is_taken_back_after_a_sign_in() {
+    let server = RedisServer::start();
+    let mut connection = server.connection();
+    let _stalled = stalls(&server);
+    let owner: String = connection.get(LEASE).unwrap();
+    let number: u64 = connection.hget(RECORD, "f").unwrap();
+    suspected(&server, &mut connection, 600_000);
+    process().block_on(async { open(&server).save(Generation::new(1), record(2)).await.unwrap() });
+    let renew = redis::Script::new(include_str!("../../src/store/redis/renew.lua"));
+    let mut renew = renew.key(RECORD);
+    renew.key(LEASE).arg(&owner).arg(number).arg(60_000);
+    assert_eq!(renew.invoke::<String>(&mut connection).unwrap(), "held");
+    assert_eq!(connection.get::<_, String>(LEASE).unwrap(), owner);
+    assert_eq!(connection.hget::<_, _, Option<String>>(RECORD, "i").unwrap(), None);
+}
+
+/// Who would have taken over did not: the next one has to wait as long as the first.
+#[test]
+fn an_intent_holds_again_after_a_lease_that_was_nobodys_has_run_out() {
+    let server = RedisServer::start();
+    let mut connection = server.connection();
+    let (stalled, late) = stalls(&server);
+    suspected(&server, &mut connection, 1000);
+    assert_eq!(connection.hget::<_, _, String>(RECORD, "i").unwrap(), "1 open silent");
+    process().block_on(until("over", || !lease_is_there(&mut connection)));
+    stalled.block_on(until_held(&*late));
+    assert_eq!(connection.hget::<_, _, String>(RECORD, "i").unwrap(), "1 open");
 }
 
 async fn until_held(lease: &dyn Lease) {

@@ -6,7 +6,7 @@ local seen = ARGV[1]
 if generation and (#generation > #seen or (#generation == #seen and generation > seen)) then
   return {'newer', generation, document}
 end
-local open = left and string.match(left, '^(%d+) open$')
+local open = left and string.match(left, '^%d+ open$')
 if open and redis.call('EXISTS', KEYS[2]) == 0 then
   -- Its holder was silent, or the server was away and nobody could be heard: a lease that is
   -- nobody's gives it time to show itself.

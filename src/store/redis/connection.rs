@@ -101,7 +101,7 @@ impl Connection {
             }
         };
         match timeout(self.limit, work).await {
-            Ok(done) => done.map_err(StoreError::new),
+            Ok(done) => done.map_err(told),
             Err(_) => {
                 // Nobody knows whether anything will ever come from there.
                 self.forget(number);
@@ -180,6 +180,14 @@ impl Link {
             Self::Cluster(_) => error.is_io_error() || error.is_unrecoverable_error(),
         }
     }
+}
+
+/// The client's error, unless the server quotes in it what it was sent: a password perhaps.
+fn told(error: RedisError) -> StoreError {
+    if error.to_string().contains("args beginning with") {
+        return StoreError::new("Redis does not know a command that is needed");
+    }
+    StoreError::new(error)
 }
 
 /// This server does not take writes any more: another one does.

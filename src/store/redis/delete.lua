@@ -1,7 +1,8 @@
 -- KEYS: record. ARGV: milliseconds of a tombstone, channel.
 local document = redis.call('HGET', KEYS[1], 'd')
-redis.call('HINCRBY', KEYS[1], 'g', 1)
+-- This first: a server that is out of memory refuses to begin with what takes some.
 redis.call('HDEL', KEYS[1], 'd', 'i')
+redis.call('HINCRBY', KEYS[1], 'g', 1)
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 local generation = redis.call('HGET', KEYS[1], 'g')
 redis.pcall('PUBLISH', ARGV[2], generation)

@@ -6,6 +6,8 @@ if owner and owner ~= ARGV[1] and not (owner == '' and ours) then
 end
 redis.call('DEL', KEYS[2])
 if ours then
+  -- A renewal that is still on its way does not bring it back.
+  redis.call('HINCRBY', KEYS[1], 'f', 1)
   if ARGV[3] ~= '' then
     redis.call('HSET', KEYS[1], 'i', ARGV[3])
   else

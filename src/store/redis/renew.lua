@@ -10,10 +10,11 @@ end
 if (not owner or owner == '') and redis.call('HGET', KEYS[1], 'f') == ARGV[2] then
   -- It has run out, and nobody came between.
   redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[3])
-  if owner then
+  local left = redis.call('HGET', KEYS[1], 'i')
+  local open = left and string.match(left, '^(%d+ open) silent$')
+  if open then
     -- Somebody was about to: its intent had run out, and holds again.
-    local left = redis.call('HGET', KEYS[1], 'i')
-    redis.call('HSET', KEYS[1], 'i', (string.gsub(left, ' silent$', ' open')))
+    redis.call('HSET', KEYS[1], 'i', open)
   end
   return 'held'
 end

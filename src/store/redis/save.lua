@@ -19,9 +19,10 @@ else
 end
 redis.call('HDEL', KEYS[1], 'i')
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
-if ARGV[1] ~= '' and redis.call('GET', KEYS[2]) == ARGV[1] then
-  -- Nothing is spent any more that the longer time was for.
-  redis.call('PEXPIRE', KEYS[2], ARGV[7])
+if ARGV[1] ~= '' then
+  -- Nothing is spent any more that the longer time was for. If it had run out, nobody came
+  -- between, or the fence would be another.
+  redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[7])
 end
 -- Who may not publish has saved all the same.
 redis.pcall('PUBLISH', ARGV[8], ARGV[4])
