@@ -25,6 +25,10 @@ pub(crate) struct Book {
     seen: bool,
     /// The redeems of this family, by the number of the token that was spent.
     spent: HashMap<u64, Spent>,
+    /// The sessions that ended so, and those of which a client has said that it knew that
+    /// the token may be spent.
+    ended: HashSet<u64>,
+    told: HashSet<u64>,
     killed: HashSet<u64>,
     stalls: Vec<Stall>,
     pub(crate) counts: BTreeMap<&'static str, u64>,
@@ -114,6 +118,7 @@ impl Book {
         } else {
             // It came a second time: the session ends.
             self.dead = true;
+            self.ended.insert(family);
             let excuse = self.excuse(number);
             match excuse {
                 Some(_) => self.count("unavoidable"),
@@ -162,6 +167,16 @@ impl Book {
         } else {
             None
         }
+    }
+
+    pub(crate) fn told(&mut self, family: u64) {
+        self.count("told");
+        self.told.insert(family);
+    }
+
+    /// How many sessions ended because a token was brought again blindly.
+    pub(crate) fn untold(&self) -> usize {
+        self.ended.difference(&self.told).count()
     }
 
     pub(crate) fn killed(&mut self, who: u64) {

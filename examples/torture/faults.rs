@@ -111,12 +111,14 @@ impl Faults {
                 book.note(&format!("busy/{time}")).await?;
             }
             "disk" => {
+                self.perhaps_wait_for_a_redeem(book).await?;
                 self.count("times without space");
                 self.fill_disk(true).await?;
                 sleep(self.between(50, 400)).await;
                 self.fill_disk(false).await?;
             }
             "redis" => {
+                self.perhaps_wait_for_a_redeem(book).await?;
                 let pause = self.between(20, 250);
                 if let Some(redis) = &mut self.redis {
                     redis.kill();
@@ -142,6 +144,14 @@ impl Faults {
             self.count("processes caught between redeem and save");
         }
         Ok(place.unwrap_or(anyone))
+    }
+
+    /// What comes now comes before the save.
+    async fn perhaps_wait_for_a_redeem(&mut self, book: &Book) -> Result<(), BoxError> {
+        if self.random.bool() && book.ambush().await? > 0 {
+            self.count("stores broken between redeem and save");
+        }
+        Ok(())
     }
 
     async fn fill_disk(&mut self, full: bool) -> Result<(), BoxError> {

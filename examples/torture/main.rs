@@ -195,7 +195,10 @@ fn report(
     if !kept {
         println!("the store does not hold the refresh token that the server would take");
     }
-    let lost = of("lost") + u64::from(!settled) + u64::from(!kept);
+    if of("untold") > 0 {
+        println!("{} sessions ended, and no failure said what was interrupted", of("untold"));
+    }
+    let lost = of("lost") + of("untold") + u64::from(!settled) + u64::from(!kept);
     println!(
         "requests={} redeems={} token_reuse={} sessions_lost={lost} unavoidable={}",
         of("ok") + of("refused"),

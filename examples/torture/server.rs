@@ -63,7 +63,7 @@ pub(crate) async fn run(arguments: &[String]) -> Result<bool, BoxError> {
         .route("/token", post(token))
         .route("/api", any(api))
         .route("/login", get(login))
-        .route("/told", post(told))
+        .route("/told/{family}", post(told))
         .route("/ambush", get(ambush))
         .route("/book", get(book_of))
         .route("/current", get(current))
@@ -175,8 +175,8 @@ async fn login(State(shared): State<Arc<Shared>>) -> String {
 }
 
 /// A worker's failure has said what was interrupted.
-async fn told(State(shared): State<Arc<Shared>>) {
-    shared.book().count("told");
+async fn told(State(shared): State<Arc<Shared>>, Path(family): Path<u64>) {
+    shared.book().told(family);
 }
 
 /// Waits for the next redeem, and says whose it is: its answer is held back, for something
@@ -196,7 +196,8 @@ async fn book_of(State(shared): State<Arc<Shared>>) -> String {
     let book = shared.book();
     let counts = book.counts.iter().map(|(name, count)| format!("{name}={count}\n"));
     let dead = format!("dead={}\n", u64::from(book.is_dead()));
-    counts.chain([dead]).collect()
+    let untold = format!("untold={}\n", book.untold());
+    counts.chain([dead, untold]).collect()
 }
 
 async fn note(State(shared): State<Arc<Shared>>, Path(event): Path<String>) -> StatusCode {

@@ -115,7 +115,10 @@ async fn tell(state: Arc<RefreshState>, address: String) {
         let anew = rejections > before && told != Some(status.generation);
         if interrupted.is_some() && anew {
             told = Some(status.generation);
-            let _ = http.post(format!("{address}/told")).send().await;
+            let current = state.current();
+            let family = current.access_token().and_then(|token| token.split('.').nth(1));
+            let family = family.unwrap_or_default();
+            let _ = http.post(format!("{address}/told/{family}")).send().await;
         }
     }
 }
