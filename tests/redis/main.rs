@@ -48,8 +48,9 @@ const fn millis(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
+/// With time enough for a command on a machine that has other things to do.
 fn builder(server: &RedisServer) -> RedisStoresBuilder {
-    RedisStores::builder(server.url(), Keyring::new(KEY))
+    RedisStores::builder(server.url(), Keyring::new(KEY)).timeout(millis(10_000))
 }
 
 /// With times that are short enough to be waited for.
