@@ -11,6 +11,7 @@ mod outages;
 mod records;
 #[cfg(feature = "oauth2-client")]
 mod replicas;
+mod scripts;
 mod secrets;
 mod stalled;
 #[cfg(feature = "redis-tls")]
