@@ -19,7 +19,9 @@ fn run<T: FromRedisValue>(connection: &mut Connection, script: &str, arguments: 
     let script = Script::new(script);
     let mut call = script.key(RECORD);
     call.key(LEASE);
-    arguments.iter().for_each(|argument| drop(call.arg(*argument)));
+    for argument in arguments {
+        call.arg(*argument);
+    }
     call.invoke(connection).unwrap()
 }
 
