@@ -188,22 +188,17 @@ impl Pilot {
         if let Err(error) = prepare(&mut **lease, spends.then_some(from)).await {
             return Outcome::Failed(error);
         }
-        let unknown = spends.then(|| Interrupted::new(from, Interruption::AnswerLost));
-        match catch(async { self.state.refresher.refresh(tokens).await }).await {
-            Some(Ok(tokens)) => {
-                // Only the save ends the intent.
-                *left = unknown.or(*left);
-                Outcome::Redeemed(tokens)
-            }
-            Some(Err(error)) => {
-                *left = unknown.filter(|_| !error.unspent).or(*left);
-                Outcome::Refused(error)
-            }
-            None => {
-                *left = unknown.or(*left);
-                Outcome::Panicked
-            }
+        let outcome = match catch(async { self.state.refresher.refresh(tokens).await }).await {
+            Some(Ok(tokens)) => Outcome::Redeemed(tokens),
+            Some(Err(error)) => Outcome::Refused(error),
+            None => Outcome::Panicked,
+        };
+        // After an answer with tokens, too: only the save ends the intent.
+        let unspent = matches!(&outcome, Outcome::Refused(error) if error.unspent);
+        if spends && !unspent {
+            *left = Some(Interrupted::new(from, Interruption::AnswerLost));
         }
+        outcome
     }
 
     fn report(&self, begun: Instant) {

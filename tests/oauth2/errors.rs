@@ -218,6 +218,15 @@ async fn who_may_have_spent_the_token_is_told() {
     }
 }
 
+/// What whoever comes next is told, whose refresh token the server rejects.
+async fn next_is_rejected(store: Arc<MemoryStore>) -> RefreshFailure {
+    let endpoint = Endpoint::start([json(400, r#"{"error":"invalid_grant"}"#)]).await;
+    let client = endpoint.client().build().unwrap();
+    let state = RefreshState::builder(client.refresh_token_grant()).store(store).build();
+    state.token().await.unwrap();
+    state.refresh().await.unwrap_err()
+}
+
 /// A connection that is up can end in these, too, when the network goes away under it.
 #[tokio::test]
 async fn a_network_that_is_gone_may_have_lost_the_answer() {
@@ -232,11 +241,7 @@ async fn a_network_that_is_gone_may_have_lost_the_answer() {
         state.token().await.unwrap();
         assert_eq!(state.refresh().await.unwrap_err().kind(), FailureKind::Transient);
 
-        let endpoint = Endpoint::start([json(400, r#"{"error":"invalid_grant"}"#)]).await;
-        let client = endpoint.client().build().unwrap();
-        let state = RefreshState::builder(client.refresh_token_grant()).store(store).build();
-        state.token().await.unwrap();
-        let failure = state.refresh().await.unwrap_err();
+        let failure = next_is_rejected(store).await;
         assert_eq!(failure.interrupted(), Some(Interruption::AnswerLost), "{kind}");
     }
 }
@@ -253,11 +258,7 @@ async fn a_refused_connection_spends_nothing() {
     state.token().await.unwrap();
     assert_eq!(state.refresh().await.unwrap_err().kind(), FailureKind::Transient);
 
-    let endpoint = Endpoint::start([json(400, r#"{"error":"invalid_grant"}"#)]).await;
-    let client = endpoint.client().build().unwrap();
-    let state = RefreshState::builder(client.refresh_token_grant()).store(store).build();
-    state.token().await.unwrap();
-    let failure = state.refresh().await.unwrap_err();
+    let failure = next_is_rejected(store).await;
     assert_eq!((failure.kind(), failure.interrupted()), (FailureKind::Rejected, None));
 }
 
