@@ -67,8 +67,7 @@ pub(crate) async fn run(arguments: &[String]) -> Result<bool, BoxError> {
         .route("/ambush", get(ambush))
         .route("/book", get(book_of))
         .route("/current", get(current))
-        .route("/note/{event}", get(note))
-        .route("/note/{event}/{number}", get(note_of))
+        .route("/note/{event}/{number}", get(note))
         .with_state(shared);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("http://{}", listener.local_addr()?);
@@ -200,11 +199,7 @@ async fn book_of(State(shared): State<Arc<Shared>>) -> String {
     counts.chain([dead, untold]).collect()
 }
 
-async fn note(State(shared): State<Arc<Shared>>, Path(event): Path<String>) -> StatusCode {
-    note_of(State(shared), Path((event, 0))).await
-}
-
-async fn note_of(
+async fn note(
     State(shared): State<Arc<Shared>>,
     Path((event, number)): Path<(String, u64)>,
 ) -> StatusCode {
