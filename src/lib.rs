@@ -99,41 +99,30 @@
 //!
 //! [tower]: https://docs.rs/tower
 
-mod attach;
 pub mod body;
-mod challenge;
-mod classify;
-mod config;
-mod drain;
 mod error;
-mod exchange;
-mod future;
 pub mod grpc;
-mod head;
 mod layer;
 #[cfg(feature = "oauth2")]
 pub mod oauth2;
-mod origin;
 mod refresher;
 #[cfg(feature = "reqwest-middleware")]
 mod reqwest;
-mod service;
-mod source;
+#[cfg(any(feature = "file", feature = "redis"))]
+mod seal;
 mod state;
 pub mod store;
 mod tokens;
 
 pub use crate::{
-    attach::Attempt,
-    classify::{Classify, Verdict, classify},
     error::{
         BoxError, ConfigError, FailureKind, RefreshError, RefreshFailure, SaveError, StoreError,
     },
-    future::ResponseFuture,
-    layer::RefreshLayer,
+    layer::{
+        Attempt, Classify, CredentialSource, FromExtensions, Refresh, RefreshLayer, ResponseFuture,
+        Verdict, classify,
+    },
     refresher::{BoxFuture, FromNothing, Refresher, from_nothing},
-    service::Refresh,
-    source::{CredentialSource, FromExtensions},
     state::{Counts, KeepFresh, RefreshState, RefreshStateBuilder, Status, Trigger, WhileUnsaved},
     tokens::{Credential, Generation, Tokens},
 };

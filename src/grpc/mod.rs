@@ -17,26 +17,8 @@
 //! Some servers begin every answer, also one that is nothing but a status.
 //! [`GrpcStatusLayer`] is for those.
 
-mod body;
-mod future;
-mod layer;
+pub(crate) mod protocol;
+mod status;
 pub(crate) mod timeout;
 
-use http::{HeaderMap, HeaderName, header::CONTENT_TYPE};
-
-pub use self::{
-    body::{Peeked, Watched},
-    future::GrpcStatusFuture,
-    layer::{GrpcStatus, GrpcStatusLayer},
-};
-
-/// The status of a call: in the head of a response that is nothing else
-/// ("Trailers-Only"), otherwise in the trailers.
-pub(crate) static STATUS: HeaderName = HeaderName::from_static("grpc-status");
-
-/// Whether a message's content is gRPC's, in whatever encoding.
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    const PREFIX: &[u8] = b"application/grpc";
-    let start = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().get(..PREFIX.len()));
-    start.is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
-}
+pub use self::status::{GrpcStatus, GrpcStatusFuture, GrpcStatusLayer, Peeked, Watched};

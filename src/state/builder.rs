@@ -11,8 +11,7 @@ use tokio::sync::watch;
 
 use super::{
     Inner, RefreshState, TokensHook,
-    machine::Machine,
-    policy::{Policy, WhileUnsaved},
+    machine::{Machine, Policy, WhileUnsaved},
     waiters::Waiters,
 };
 use crate::{

@@ -4,28 +4,21 @@
 //! |---|---|
 //! | `mod.rs` | the shell: a lock around the machine, the watch channel, the public API |
 //! | `builder.rs` | every knob, with unit and default |
-//! | `machine.rs`, `others.rs`, `flight.rs`, `saving.rs`, `ends.rs`, `policy.rs` | the decisions, pure |
-//! | `pilot.rs` | does what a flight's steps say, in a task of its own |
+//! | `machine/` | the decisions, pure |
+//! | `driver.rs` | does what a flight's steps say, in a task of its own |
 //! | `waiters.rs`, `wait.rs` | who waits, and the waiting |
-//! | `fresh.rs` | refreshes ahead of expiry where no request does |
-//! | `writes.rs` | sign-in and sign-out |
+//! | `auto_refresh.rs` | refreshes ahead of expiry where no request does |
+//! | `sign.rs` | sign-in and sign-out |
 //! | `status.rs` | what an operator can read |
 
+mod auto_refresh;
 mod builder;
-mod ends;
-mod flight;
-mod fresh;
+mod driver;
 mod machine;
-#[cfg(test)]
-mod model;
-mod others;
-mod pilot;
-mod policy;
-mod saving;
+mod sign;
 mod status;
 mod wait;
 mod waiters;
-mod writes;
 
 use std::{
     fmt,
@@ -43,17 +36,17 @@ use tokio::{
 };
 
 pub use self::{
+    auto_refresh::KeepFresh,
     builder::RefreshStateBuilder,
-    fresh::KeepFresh,
-    policy::WhileUnsaved,
+    machine::WhileUnsaved,
     status::{Counts, Status, Trigger},
 };
-pub(crate) use self::{machine::Answer, wait::Wait};
 use self::{
+    driver::{Pilot, catch},
     machine::Machine,
-    pilot::{Pilot, catch},
     waiters::Waiters,
 };
+pub(crate) use self::{machine::Answer, wait::Wait};
 use crate::{
     error::RefreshFailure,
     refresher::{BoxFuture, Refresher},

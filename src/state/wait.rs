@@ -12,7 +12,11 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::{RefreshState, machine::Ticket, policy, waiters::Place};
+use super::{
+    RefreshState,
+    machine::{Ticket, after},
+    waiters::Place,
+};
 use crate::{
     error::{FailureKind, RefreshFailure},
     tokens::Credential,
@@ -36,7 +40,7 @@ pub(crate) struct Wait {
 
 impl Wait {
     pub(crate) fn new(state: Arc<RefreshState>, ticket: Ticket) -> Self {
-        let deadline = policy::after(Instant::now(), state.deadline);
+        let deadline = after(Instant::now(), state.deadline);
         Self { state, ticket, deadline, hasty: false, place: None, clock: None }
     }
 

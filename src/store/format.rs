@@ -17,9 +17,10 @@ use std::{
 use secrecy::zeroize::Zeroizing;
 use serde::{Deserialize, Serialize};
 
-use super::{Record, seal::Keyring};
+use super::Record;
 use crate::{
     error::StoreError,
+    seal::Keyring,
     tokens::{Generation, Tokens},
 };
 

@@ -14,8 +14,6 @@ mod format;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
-#[cfg(any(feature = "file", feature = "redis"))]
-mod seal;
 
 use std::{fmt, sync::Arc};
 
@@ -25,7 +23,7 @@ pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisStore, RedisStores, RedisStoresBuilder};
 #[cfg(any(feature = "file", feature = "redis"))]
-pub use self::seal::Keyring;
+pub use crate::seal::Keyring;
 
 pub use crate::error::Interruption;
 use crate::{

@@ -28,9 +28,9 @@ use tower_service::Service;
 
 use crate::{
     body::ReplayBody,
-    drain::Drain,
     error::BoxError,
-    exchange::{Exchange, Later, Next, gone},
+    layer::drain::Drain,
+    layer::exchange::{Exchange, Later, Next, gone},
     state::Wait,
 };
 

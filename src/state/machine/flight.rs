@@ -1,6 +1,6 @@
 //! The way of one flight: lease, read, redeem, save, publish. Pure like the rest of
 //! the machine: [`Machine::advance`] takes what came of the last step and says what
-//! the next one is. The shell ([`pilot`](super::pilot)) does the steps;
+//! the next one is. The shell (the driver) does the steps;
 //! [`saving`](super::saving) has the part after the redeem.
 //!
 //! ```text
@@ -16,13 +16,10 @@
 
 use std::time::Duration;
 
-use super::{
-    machine::{Machine, Standing},
-    saving::Minted,
-    status::Trigger,
-};
+use super::{Machine, Standing, saving::Minted};
 use crate::{
     error::{BoxError, FailureKind, Interruption, RefreshError, RefreshFailure},
+    state::status::Trigger,
     store::{Interrupted, Record},
     tokens::{Generation, Time, Tokens},
 };

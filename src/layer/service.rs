@@ -16,13 +16,13 @@ use tower_service::Service;
 
 use crate::{
     body::{KeepBody, NotReplayable, Replay, ReplayBody, Tee},
-    config::{Config, Own},
     error::{BoxError, RefreshFailure},
-    exchange::Exchange,
-    future::ResponseFuture,
     grpc::timeout,
-    head::Head,
-    source::Source,
+    layer::config::{Config, Own},
+    layer::exchange::Exchange,
+    layer::future::ResponseFuture,
+    layer::head::Head,
+    layer::source::Source,
     state::{Answer, RefreshState, Wait},
     tokens::{Credential, Generation},
 };

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, request::Parts};
 
 use crate::{
-    attach::{Attach, Attempt},
     body::Budget,
-    classify::{Classify, Verdict, classify},
-    origin::Origin,
-    source::Source,
+    layer::attach::{Attach, Attempt},
+    layer::classify::{Classify, Verdict, classify},
+    layer::origin::Origin,
+    layer::source::Source,
     tokens::Credential,
 };
 

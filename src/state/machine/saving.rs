@@ -6,8 +6,8 @@
 use tokio::time::Instant;
 
 use super::{
+    Machine,
     flight::{Outcome, Stage, Step},
-    machine::Machine,
     policy::WhileUnsaved,
 };
 use crate::{

@@ -27,13 +27,9 @@ use tokio::sync::Mutex;
 use tower_service::Service;
 
 use crate::{
-    attach::{Attach, Attempt},
     body::{KnownBytes, ReplayBody},
-    classify::Elsewhere,
-    config::Config,
-    layer::RefreshLayer,
+    layer::{Attach, Attempt, Config, FromOtherOrigin, Refresh, RefreshLayer},
     refresher::BoxFuture,
-    service::Refresh,
 };
 
 /// A [`RefreshLayer`] for [`reqwest_middleware::ClientWithMiddleware`], with all that is set on it.
@@ -231,7 +227,7 @@ impl<'r> Service<http::Request<ReplayBody<Body>>> for Attempts<'r, '_> {
             let sent_to = request.url().origin();
             let mut response = next.run(request, &mut extensions).await?;
             if response.url().origin() != sent_to && !is_made_up(&response) {
-                response.extensions_mut().insert(Elsewhere);
+                response.extensions_mut().insert(FromOtherOrigin);
             }
             Ok(Lent::out(response))
         })
@@ -262,7 +258,7 @@ impl Lent {
 
     fn back(lent: http::Response<Self>) -> Response {
         let (mut parts, Self { whole, body }) = lent.into_parts();
-        parts.extensions.remove::<Elsewhere>();
+        parts.extensions.remove::<FromOtherOrigin>();
         let Some(mut response) = whole else {
             // The layer reads only what it throws away: nobody comes here.
             return http::Response::from_parts(parts, body).into();

@@ -1,5 +1,8 @@
 //! [`GrpcStatusLayer`] and its service.
 
+mod body;
+mod future;
+
 use std::{
     task::{Context, Poll},
     time::Duration,
@@ -10,7 +13,7 @@ use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{
+pub use self::{
     body::{Peeked, Watched},
     future::GrpcStatusFuture,
 };

@@ -19,9 +19,7 @@ use tracing::{Instrument, Span, field};
 
 use super::{
     RefreshState, Task,
-    flight::{Flight, Outcome, Step},
-    machine::Machine,
-    policy::after,
+    machine::{Flight, Machine, Outcome, Step, after},
     status::Trigger,
 };
 use crate::{

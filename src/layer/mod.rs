@@ -1,19 +1,36 @@
 //! [`RefreshLayer`]: configuration, and the tower `Layer`.
 
+mod attach;
+mod classify;
+mod config;
+mod drain;
+mod exchange;
+mod future;
+mod head;
+mod origin;
+mod service;
+mod source;
+mod www_authenticate;
+
 use std::{fmt, marker::PhantomData, sync::Arc};
 
 use http::{HeaderName, header::AUTHORIZATION, request::Parts};
 use tower_layer::Layer;
 
-use crate::{
-    attach::Attach,
-    body::{Budget, Tee},
-    classify::Classify,
-    config::Config,
-    error::ConfigError,
-    origin::Origin,
+#[cfg(feature = "reqwest-middleware")]
+pub(crate) use self::classify::FromOtherOrigin;
+pub(crate) use self::{attach::Attach, config::Config};
+pub use self::{
+    attach::Attempt,
+    classify::{Classify, Verdict, classify},
+    future::ResponseFuture,
     service::Refresh,
-    source::{CredentialSource, Source},
+    source::{CredentialSource, FromExtensions},
+};
+use self::{origin::Origin, source::Source};
+use crate::{
+    body::{Budget, Tee},
+    error::ConfigError,
     state::RefreshState,
     tokens::Credential,
 };

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, StatusCode, header::WWW_AUTHENTICATE};
 
-use crate::{challenge::Challenges, grpc};
+use crate::{grpc::protocol, layer::www_authenticate::Challenges};
 
 /// What a response says of the access token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,7 +21,7 @@ pub enum Verdict {
 /// refusal is not the token's.
 #[cfg_attr(not(feature = "reqwest-middleware"), allow(dead_code, reason = "who else redirects?"))]
 #[derive(Clone, Copy)]
-pub(crate) struct Elsewhere;
+pub(crate) struct FromOtherOrigin;
 
 /// Judges responses by status and headers. A closure is one.
 ///
@@ -69,8 +69,8 @@ where
 /// [`GrpcStatusLayer`](crate::grpc::GrpcStatusLayer).
 pub fn classify(status: StatusCode, headers: &HeaderMap) -> Verdict {
     match status.as_u16() {
-        200 => match headers.get(&grpc::STATUS) {
-            Some(status) if grpc::is_grpc(headers) => judge_rpc(status, headers),
+        200 => match headers.get(&protocol::STATUS) {
+            Some(status) if protocol::is_grpc(headers) => judge_rpc(status, headers),
             _ => Verdict::Accept,
         },
         401 => refused(headers),

@@ -3,13 +3,10 @@
 
 use tokio::time::Instant;
 
-use super::{
-    machine::{Answer, Machine, Standing},
-    policy::after,
-    status::Trigger,
-};
+use super::{Answer, Machine, Standing, policy::after};
 use crate::{
     error::{FailureKind, RefreshFailure},
+    state::status::Trigger,
     store::Record,
     tokens::{Generation, Time},
 };

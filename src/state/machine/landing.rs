@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use super::{
+    Machine, Standing,
     flight::{Stage, Step},
-    machine::{Machine, Standing},
     policy::{LONGEST_ASKED, after},
-    status::Trigger,
 };
 use crate::{
     error::{FailureKind, RefreshFailure},
+    state::status::Trigger,
     store::Record,
     tokens::Time,
 };

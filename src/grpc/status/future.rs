@@ -16,11 +16,8 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 
-use super::{
-    STATUS,
-    body::{Peeked, Sent},
-    is_grpc,
-};
+use super::body::{Peeked, Sent};
+use crate::grpc::protocol::{STATUS, is_grpc};
 
 pin_project! {
     /// The response of a [`GrpcStatus`](super::GrpcStatus). Dropping it cancels the call.

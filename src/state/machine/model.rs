@@ -13,9 +13,8 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
+    Answer, Machine, Ticket, Upkeep,
     flight::{Outcome, Step},
-    fresh::Upkeep,
-    machine::{Answer, Machine, Ticket},
     policy::{Policy, WhileUnsaved},
 };
 use crate::{

@@ -61,12 +61,12 @@ impl Keyring {
         self
     }
 
-    pub(super) fn allows_unsealed(&self) -> bool {
+    pub(crate) fn allows_unsealed(&self) -> bool {
         self.unsealed
     }
 
     /// Base64 of nonce and ciphertext. It opens only with the same `bound_to`.
-    pub(super) fn seal(&self, bound_to: &[u8], text: &[u8]) -> Result<String, StoreError> {
+    pub(crate) fn seal(&self, bound_to: &[u8], text: &[u8]) -> Result<String, StoreError> {
         let failed = |_| StoreError::new("the record could not be sealed");
         let nonce =
             XNonce::try_generate().map_err(|_| StoreError::new("there is no random source"))?;
@@ -78,7 +78,7 @@ impl Keyring {
     }
 
     /// What was sealed, if one of the keys opens it.
-    pub(super) fn open(
+    pub(crate) fn open(
         &self,
         bound_to: &[u8],
         sealed: &str,

@@ -1,5 +1,5 @@
 //! [`Exchange`]: what is kept of a request until its response is judged, and what follows
-//! from the response. When what happens is [`future`](crate::future)'s.
+//! from the response. When what happens is [`future`](super::future)'s.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use tokio::time::Instant;
 
 use crate::{
     body::{NotReplayable, Replay, ReplayBody},
-    classify::{Elsewhere, Verdict},
-    config::Own,
-    drain::Drain,
     error::{BoxError, FailureKind, RefreshFailure},
     grpc::timeout,
-    head::Head,
-    source::Source,
+    layer::classify::{FromOtherOrigin, Verdict},
+    layer::config::Own,
+    layer::drain::Drain,
+    layer::head::Head,
+    layer::source::Source,
     state::{Answer, RefreshState, Wait},
     tokens::{Credential, Generation},
 };
@@ -101,7 +101,8 @@ where
             }
             Verdict::NotOurs => false,
             Verdict::Challenge => {
-                self.number == Self::FIRST && response.extensions().get::<Elsewhere>().is_none()
+                self.number == Self::FIRST
+                    && response.extensions().get::<FromOtherOrigin>().is_none()
             }
         }
     }

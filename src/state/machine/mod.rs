@@ -1,7 +1,7 @@
 //! The decisions about one credential, as a pure state machine: no async, no lock,
 //! no clock, no I/O. Time and chance are arguments; what has to be done is
 //! returned. This file answers requests and keeps what is known; the way of one
-//! flight is in [`flight`](super::flight).
+//! flight is in [`flight`].
 //!
 //! Rules that hold after every call:
 //!
@@ -14,14 +14,25 @@ use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-use super::{
-    flight::Flight,
+mod flight;
+mod landing;
+#[cfg(test)]
+mod model;
+mod policy;
+mod saving;
+mod sign_in_out;
+mod upkeep;
+
+pub use self::policy::WhileUnsaved;
+use self::saving::Minted;
+pub(crate) use self::{
+    flight::{Flight, Outcome, Step},
     policy::{Policy, after},
-    saving::Minted,
-    status::{Counts, Trigger},
+    upkeep::Upkeep,
 };
 use crate::{
     error::{FailureKind, RefreshFailure},
+    state::status::{Counts, Trigger},
     store::Record,
     tokens::{Credential, Generation, Time, Tokens},
 };
@@ -56,40 +67,40 @@ pub(super) enum Standing {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
-    pub(super) policy: Policy,
-    pub(super) standing: Standing,
-    pub(super) credential: Credential,
+    policy: Policy,
+    standing: Standing,
+    credential: Credential,
     /// The store's generation when it was last read or written. The credential's
     /// own may be ahead of it, never behind.
-    pub(super) stored: Generation,
+    stored: Generation,
     /// Tokens to begin with, if the store turns out empty.
-    pub(super) seed: Option<Tokens>,
-    pub(super) flight: Option<Flight>,
+    seed: Option<Tokens>,
+    flight: Option<Flight>,
     /// Minted by a flight whose runtime went away before the save.
-    pub(super) unsaved: Option<Minted>,
+    unsaved: Option<Minted>,
     /// Why no new flight starts, until its `retry_at` or (without one) for good.
-    pub(super) trouble: Option<RefreshFailure>,
+    trouble: Option<RefreshFailure>,
     /// The stored generation whose refresh token the server has rejected, and why: that
     /// outlasts a store that cannot be read for a while.
-    pub(super) dead: Option<(Generation, RefreshFailure)>,
+    dead: Option<(Generation, RefreshFailure)>,
     /// Transient failures in a row.
-    pub(super) tries: u32,
+    tries: u32,
     /// How often the store was looked into on account of a challenge, while only others
     /// could help, and when it may be again.
-    pub(super) looks: u32,
-    pub(super) look_at: Option<Instant>,
+    looks: u32,
+    look_at: Option<Instant>,
     /// The current token came from a flight and was not refused yet.
-    pub(super) fresh: bool,
+    fresh: bool,
     /// When brand-new tokens were refused.
     strikes: VecDeque<Instant>,
     /// The last failure that waiters were told, and how many there were.
-    pub(super) last_failure: Option<RefreshFailure>,
-    pub(super) failures: u64,
-    pub(super) draining: bool,
+    last_failure: Option<RefreshFailure>,
+    failures: u64,
+    draining: bool,
     /// Signed out here, while the store may still hold the tokens.
-    pub(super) signing_out: bool,
-    pub(super) sign_outs: u64,
-    pub(super) counts: Counts,
+    signing_out: bool,
+    sign_outs: u64,
+    counts: Counts,
 }
 
 impl Machine {
