@@ -169,7 +169,7 @@ impl From<StoreError> for SaveError {
 #[derive(Clone)]
 pub struct RefreshFailure {
     kind: FailureKind,
-    interrupted: Option<Interruption>,
+    interrupted: Option<OpenCause>,
     retry_at: Option<Instant>,
     source: Option<Arc<BoxError>>,
 }
@@ -214,7 +214,7 @@ impl RefreshFailure {
         self
     }
 
-    pub(crate) fn with_interrupted(mut self, interrupted: Option<Interruption>) -> Self {
+    pub(crate) fn with_interrupted(mut self, interrupted: Option<OpenCause>) -> Self {
         self.interrupted = interrupted;
         self
     }
@@ -234,7 +234,7 @@ impl RefreshFailure {
     /// interrupted, and in what way: then a session whose server has no grace period for
     /// the token before is lost. `None` where nothing is known of such a thing.
     #[must_use]
-    pub fn interrupted(&self) -> Option<Interruption> {
+    pub fn interrupted(&self) -> Option<OpenCause> {
         self.interrupted
     }
 
@@ -300,7 +300,7 @@ impl Error for RefreshFailure {
 /// Why nobody knows the end of a redeem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Interruption {
+pub enum OpenCause {
     /// Its holder ended without a word, killed perhaps, and the lock was freed with it.
     HolderEnded,
     /// Its holder did not come back before its deadline: killed, stalled or cut off.
@@ -309,7 +309,7 @@ pub enum Interruption {
     AnswerLost,
 }
 
-impl Interruption {
+impl OpenCause {
     /// A word for it, as a store keeps it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -329,7 +329,7 @@ impl Interruption {
     }
 }
 
-impl fmt::Display for Interruption {
+impl fmt::Display for OpenCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::HolderEnded => "the process that began it ended before it could save",

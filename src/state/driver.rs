@@ -24,14 +24,14 @@ use super::{
 };
 use crate::{
     error::{BoxError, SaveError},
-    store::{Interrupted, Interruption, Lease, Leased},
+    store::{Lease, Leased, OpenCause, OpenRedeem},
     tokens::{Generation, Time, Tokens},
 };
 
 /// The lease, and what the next holder is to find in it.
 struct Held {
     lease: Box<dyn Lease>,
-    left: Option<Interrupted>,
+    left: Option<OpenRedeem>,
 }
 
 /// Holds the flight: if it is dropped before the landing (its runtime is shut
@@ -110,7 +110,7 @@ impl Pilot {
                 *held = None;
                 match catch(async { store.lease(seen).await }).await {
                     Some(Ok(Leased::Lease(lease))) => {
-                        match catch_unwind(AssertUnwindSafe(|| lease.interrupted())) {
+                        match catch_unwind(AssertUnwindSafe(|| lease.open_redeem())) {
                             Ok(left) => {
                                 *held = Some(Held { lease, left });
                                 Outcome::Leased(left)
@@ -194,7 +194,7 @@ impl Pilot {
         // After an answer with tokens, too: only the save ends the intent.
         let unspent = matches!(&outcome, Outcome::Refused(error) if error.unspent);
         if spends && !unspent {
-            *left = Some(Interrupted::new(from, Interruption::AnswerLost));
+            *left = Some(OpenRedeem::new(from, OpenCause::AnswerLost));
         }
         outcome
     }

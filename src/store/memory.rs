@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 
-use super::{Deleted, Interrupted, Interruption, Lease, Leased, Record, TokenStore};
+use super::{Deleted, Lease, Leased, OpenCause, OpenRedeem, Record, TokenStore};
 use crate::{
     error::{SaveError, StoreError},
     refresher::BoxFuture,
@@ -20,7 +20,7 @@ pub struct MemoryStore(Arc<Memory>);
 struct Memory {
     record: Mutex<Record>,
     /// The lease, and the intent of whoever has it, or had it.
-    lock: Arc<tokio::sync::Mutex<Option<Interrupted>>>,
+    lock: Arc<tokio::sync::Mutex<Option<OpenRedeem>>>,
 }
 
 impl MemoryStore {
@@ -77,27 +77,27 @@ impl TokenStore for MemoryStore {
     fn lease(&self, _seen: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
         Box::pin(async {
             let intent = Arc::clone(&self.0.lock).lock_owned().await;
-            let interrupted = *intent;
+            let open_redeem = *intent;
             let memory = Arc::clone(&self.0);
-            Ok(Leased::Lease(Box::new(MemoryLease { memory, intent, interrupted })))
+            Ok(Leased::Lease(Box::new(MemoryLease { memory, intent, open_redeem })))
         })
     }
 }
 
 struct MemoryLease {
     memory: Arc<Memory>,
-    intent: OwnedMutexGuard<Option<Interrupted>>,
-    interrupted: Option<Interrupted>,
+    intent: OwnedMutexGuard<Option<OpenRedeem>>,
+    open_redeem: Option<OpenRedeem>,
 }
 
 impl Lease for MemoryLease {
-    fn interrupted(&self) -> Option<Interrupted> {
-        self.interrupted
+    fn open_redeem(&self) -> Option<OpenRedeem> {
+        self.open_redeem
     }
 
     fn intend(&mut self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>> {
         // What the next holder finds if this one is dropped.
-        *self.intent = Some(Interrupted::new(generation, Interruption::HolderEnded));
+        *self.intent = Some(OpenRedeem::new(generation, OpenCause::HolderEnded));
         Box::pin(async { Ok(()) })
     }
 
@@ -113,7 +113,7 @@ impl Lease for MemoryLease {
         })
     }
 
-    fn release(mut self: Box<Self>, left: Option<Interrupted>) -> BoxFuture<'static, ()> {
+    fn release(mut self: Box<Self>, left: Option<OpenRedeem>) -> BoxFuture<'static, ()> {
         *self.intent = left;
         Box::pin(async move { drop(self) })
     }

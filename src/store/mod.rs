@@ -25,7 +25,7 @@ pub use self::redis::{RedisStore, RedisStores, RedisStoresBuilder};
 #[cfg(any(feature = "file", feature = "redis"))]
 pub use crate::seal::Keyring;
 
-pub use crate::error::Interruption;
+pub use crate::error::OpenCause;
 use crate::{
     error::{SaveError, StoreError},
     refresher::BoxFuture,
@@ -67,11 +67,11 @@ pub enum Leased {
 /// generation may be spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub struct Interrupted {
+pub struct OpenRedeem {
     /// Whose refresh token it is. Of no meaning once the store holds a later one.
     pub generation: Generation,
     /// How it came about.
-    pub cause: Interruption,
+    pub cause: OpenCause,
 }
 
 impl Record {
@@ -90,10 +90,10 @@ impl Deleted {
     }
 }
 
-impl Interrupted {
+impl OpenRedeem {
     /// The redeem of this generation's refresh token was interrupted.
     #[must_use]
-    pub fn new(generation: Generation, cause: Interruption) -> Self {
+    pub fn new(generation: Generation, cause: OpenCause) -> Self {
         Self { generation, cause }
     }
 }
@@ -171,11 +171,11 @@ impl<S: TokenStore + ?Sized> TokenStore for Arc<S> {
 /// the new one is saved.
 ///
 /// ```text
-/// lease -> interrupted? -> (load) -> intend -> [the token is spent] -> save -> release
+/// lease -> open redeem? -> (load) -> intend -> [the token is spent] -> save -> release
 /// ```
 ///
 /// Whoever is killed after [`intend`](Self::intend) leaves the intent behind, and the
-/// next holder finds it: [`interrupted`](Self::interrupted). A lock with a time limit
+/// next holder finds it: [`open_redeem`](Self::open_redeem). A lock with a time limit
 /// has a second, longer one from `intend` on, so that a holder that has stalled may come
 /// back with what it was given. Once another holder has the lock, a save is
 /// [`SaveError::LeaseLost`].
@@ -185,7 +185,7 @@ impl<S: TokenStore + ?Sized> TokenStore for Arc<S> {
 pub trait Lease: Send {
     /// The redeem that was interrupted under an earlier holder, if there was one. Not
     /// changed by what this holder does.
-    fn interrupted(&self) -> Option<Interrupted>;
+    fn open_redeem(&self) -> Option<OpenRedeem>;
 
     /// Whether the lock is still held, as far as can be told without asking anyone.
     /// Asked right before the refresh token is spent; if it is not, nothing is.
@@ -218,7 +218,7 @@ pub trait Lease: Send {
 
     /// Gives the lock back, and leaves to the next holder what it has to know of a
     /// redeem: `None` ends the intent.
-    fn release(self: Box<Self>, left: Option<Interrupted>) -> BoxFuture<'static, ()>;
+    fn release(self: Box<Self>, open_redeem: Option<OpenRedeem>) -> BoxFuture<'static, ()>;
 }
 
 impl fmt::Debug for dyn Lease {

@@ -9,7 +9,7 @@ use std::{
 use tower_refresh::{
     BoxFuture, Generation, SaveError, StoreError,
     store::{
-        Deleted, Interrupted, Interruption, Lease, Leased, Record, TokenStore,
+        Deleted, Lease, Leased, OpenCause, OpenRedeem, Record, TokenStore,
         conformance::{self, Subject},
     },
 };
@@ -43,7 +43,7 @@ struct Place {
     record: Record,
     fence: u64,
     held: bool,
-    left: Option<Interrupted>,
+    left: Option<OpenRedeem>,
 }
 
 impl Place {
@@ -90,8 +90,8 @@ impl TokenStore for Fenced {
             }
             let mut place = self.place();
             place.fence += 1;
-            let (fence, interrupted) = (place.fence, place.left);
-            let lease = Held { store: self.clone(), fence, interrupted, used: (false, false) };
+            let (fence, open_redeem) = (place.fence, place.left);
+            let lease = Held { store: self.clone(), fence, open_redeem, used: (false, false) };
             Ok(Leased::Lease(Box::new(lease)))
         })
     }
@@ -100,7 +100,7 @@ impl TokenStore for Fenced {
 struct Held {
     store: Fenced,
     fence: u64,
-    interrupted: Option<Interrupted>,
+    open_redeem: Option<OpenRedeem>,
     /// For an intent, for a save.
     used: (bool, bool),
 }
@@ -121,8 +121,8 @@ impl Drop for Held {
 }
 
 impl Lease for Held {
-    fn interrupted(&self) -> Option<Interrupted> {
-        self.interrupted
+    fn open_redeem(&self) -> Option<OpenRedeem> {
+        self.open_redeem
     }
 
     fn intend(&mut self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -130,7 +130,7 @@ impl Lease for Held {
             let (flaw, mine) = (self.store.0, self.is_mine());
             let again = std::mem::replace(&mut self.used.0, true);
             if (mine && !(flaw == OneIntent && again)) || flaw == LateIntent {
-                let left = Interrupted::new(generation, Interruption::HolderSilent);
+                let left = OpenRedeem::new(generation, OpenCause::HolderSilent);
                 self.store.place().left = Some(left);
             }
             if mine { Ok(()) } else { Err(StoreError::new("lost")) }
@@ -158,7 +158,7 @@ impl Lease for Held {
         })
     }
 
-    fn release(self: Box<Self>, left: Option<Interrupted>) -> BoxFuture<'static, ()> {
+    fn release(self: Box<Self>, left: Option<OpenRedeem>) -> BoxFuture<'static, ()> {
         let (flaw, mine) = (self.store.0, self.is_mine());
         {
             let mut place = self.store.place();

@@ -34,7 +34,7 @@ mod flawed {
     use tower_refresh::{
         BoxFuture, Generation, SaveError, StoreError, Tokens,
         store::{
-            Deleted, Interrupted, Lease, Leased, MemoryStore, Record, TokenStore,
+            Deleted, Lease, Leased, MemoryStore, OpenRedeem, Record, TokenStore,
             conformance::{self, Subject},
         },
     };
@@ -211,10 +211,10 @@ mod flawed {
     }
 
     impl Lease for FlawedLease {
-        fn interrupted(&self) -> Option<Interrupted> {
+        fn open_redeem(&self) -> Option<OpenRedeem> {
             match self.store.flaw {
                 Forgets => None,
-                _ => self.lease.as_ref().unwrap().interrupted(),
+                _ => self.lease.as_ref().unwrap().open_redeem(),
             }
         }
 
@@ -236,7 +236,7 @@ mod flawed {
             })
         }
 
-        fn release(mut self: Box<Self>, left: Option<Interrupted>) -> BoxFuture<'static, ()> {
+        fn release(mut self: Box<Self>, left: Option<OpenRedeem>) -> BoxFuture<'static, ()> {
             let left = left.filter(|_| self.store.flaw != DropsWord);
             self.lease.take().unwrap().release(left)
         }

@@ -9,7 +9,7 @@ use fs4::FileExt;
 use tokio_test::task;
 use tower_refresh::{
     SaveError,
-    store::{Interrupted, Interruption, Leased, Record, TokenStore},
+    store::{Leased, OpenCause, OpenRedeem, Record, TokenStore},
 };
 
 use crate::{Dir, assert_says, generation, lease, record, soon};
@@ -32,7 +32,7 @@ async fn the_line_says_what_is_under_way() {
     assert_eq!(line(&dir), "");
     held.intend(generation(5)).await.unwrap();
     assert_eq!(line(&dir), "redeeming 5\n");
-    held.release(Some(Interrupted::new(generation(5), Interruption::AnswerLost))).await;
+    held.release(Some(OpenRedeem::new(generation(5), OpenCause::AnswerLost))).await;
     assert!(!is_taken(&dir));
     assert_eq!(line(&dir), "unanswered 5\n");
 
@@ -50,31 +50,31 @@ async fn the_line_says_what_is_under_way() {
 async fn every_line_is_understood() {
     let dir = Dir::signed_in().await;
     lease(&dir.store()).await.release(None).await;
-    let told = |number, cause| Some(Interrupted::new(generation(number), cause));
+    let told = |number, cause| Some(OpenRedeem::new(generation(number), cause));
     for (text, found) in [
         ("", None),
-        ("redeeming 7\n", told(7, Interruption::HolderEnded)),
-        ("ended 7\n", told(7, Interruption::HolderEnded)),
-        ("silent 7\n", told(7, Interruption::HolderSilent)),
-        ("unanswered 18446744073709551615\n", told(u64::MAX, Interruption::AnswerLost)),
+        ("redeeming 7\n", told(7, OpenCause::HolderEnded)),
+        ("ended 7\n", told(7, OpenCause::HolderEnded)),
+        ("silent 7\n", told(7, OpenCause::HolderSilent)),
+        ("unanswered 18446744073709551615\n", told(u64::MAX, OpenCause::AnswerLost)),
         // The end of a longer line that stood there.
-        ("redeeming 7\n 7\n", told(7, Interruption::HolderEnded)),
+        ("redeeming 7\n 7\n", told(7, OpenCause::HolderEnded)),
         // Whatever the crash has left: it was about the record that is there.
-        ("redeeming 7", told(1, Interruption::HolderEnded)),
-        ("redeem", told(1, Interruption::HolderEnded)),
-        ("redeeming \n", told(1, Interruption::HolderEnded)),
-        ("redeeming -7\n", told(1, Interruption::HolderEnded)),
-        ("sleeping 7\n", told(1, Interruption::HolderEnded)),
-        ("\0\0\0\0", told(1, Interruption::HolderEnded)),
-        (&"x".repeat(1000), told(1, Interruption::HolderEnded)),
+        ("redeeming 7", told(1, OpenCause::HolderEnded)),
+        ("redeem", told(1, OpenCause::HolderEnded)),
+        ("redeeming \n", told(1, OpenCause::HolderEnded)),
+        ("redeeming -7\n", told(1, OpenCause::HolderEnded)),
+        ("sleeping 7\n", told(1, OpenCause::HolderEnded)),
+        ("\0\0\0\0", told(1, OpenCause::HolderEnded)),
+        (&"x".repeat(1000), told(1, OpenCause::HolderEnded)),
     ] {
         fs::write(dir.beside(".lease"), text).unwrap();
-        assert_eq!(lease(&dir.store()).await.interrupted(), found, "{text:?}");
+        assert_eq!(lease(&dir.store()).await.open_redeem(), found, "{text:?}");
         assert_eq!(line(&dir), text, "nothing is changed by looking");
     }
     fs::write(dir.beside(".lease"), b"redeeming \xff\n").unwrap();
-    let found = lease(&dir.store()).await.interrupted();
-    assert_eq!(found, told(1, Interruption::HolderEnded));
+    let found = lease(&dir.store()).await.open_redeem();
+    assert_eq!(found, told(1, OpenCause::HolderEnded));
     assert_eq!(fs::metadata(dir.beside(".lease")).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
@@ -91,10 +91,10 @@ async fn a_lock_that_the_path_does_not_name_is_lost() {
 
     dir.store().save(generation(0), record(1)).await.unwrap();
     let held = lease(&dir.store()).await;
-    assert_eq!(held.interrupted(), None);
+    assert_eq!(held.open_redeem(), None);
     let late = lost.save(generation(1), record(2)).await;
     assert!(matches!(late, Err(SaveError::LeaseLost)), "{late:?}");
-    lost.release(Some(Interrupted::new(generation(1), Interruption::AnswerLost))).await;
+    lost.release(Some(OpenRedeem::new(generation(1), OpenCause::AnswerLost))).await;
     assert_eq!(line(&dir), "");
     assert!(is_taken(&dir));
     assert!(held.is_held());
@@ -180,7 +180,7 @@ fn a_dropped_lease_is_free_when_its_last_write_is_over() {
             let line = line(&dir);
             begun += usize::from(!line.is_empty());
             // What stands there was there when the lock was taken.
-            assert_eq!(found.interrupted().is_some(), !line.is_empty());
+            assert_eq!(found.open_redeem().is_some(), !line.is_empty());
             found.release(None).await;
         });
     }

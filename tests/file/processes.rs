@@ -26,7 +26,7 @@ use tokio::{
 use tower::{Layer, ServiceExt};
 use tower_refresh::{
     FailureKind, RefreshError, RefreshLayer, RefreshState, Tokens,
-    store::{FileStore, Interruption, Record, TokenStore},
+    store::{FileStore, OpenCause, Record, TokenStore},
 };
 
 use crate::{
@@ -173,8 +173,8 @@ async fn the_lease_of_a_process_that_is_killed_is_free_at_once() {
     FileExt::try_lock(&file).unwrap();
     FileExt::unlock(&file).unwrap();
 
-    let found = lease(&dir.store()).await.interrupted().unwrap();
-    assert_eq!((found.generation, found.cause), (generation(1), Interruption::HolderEnded));
+    let found = lease(&dir.store()).await.open_redeem().unwrap();
+    assert_eq!((found.generation, found.cause), (generation(1), OpenCause::HolderEnded));
     // The token is tried all the same, and a rejection tells why.
     let auth = Auth::new();
     auth.next(Play::Reject);
@@ -182,7 +182,7 @@ async fn the_lease_of_a_process_that_is_killed_is_free_at_once() {
     soon(state.token()).await.unwrap();
     let failure = soon(state.refresh()).await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::Rejected);
-    assert_eq!(failure.interrupted(), Some(Interruption::HolderEnded));
+    assert_eq!(failure.interrupted(), Some(OpenCause::HolderEnded));
 }
 
 /// Those who wait for the lease of a process that is killed are given it.

@@ -138,5 +138,5 @@ async fn races_need_no_key() {
     let late = other.save(generation(0), record(1)).await;
     assert!(matches!(late, Err(SaveError::Conflict)), "{late:?}");
     fs::write(dir.beside(".lease"), "torn").unwrap();
-    assert_eq!(lease(&other).await.interrupted().unwrap().generation, generation(1));
+    assert_eq!(lease(&other).await.open_redeem().unwrap().generation, generation(1));
 }

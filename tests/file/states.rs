@@ -10,7 +10,7 @@ use std::{
 use tokio_test::{assert_pending, task};
 use tower_refresh::{
     FailureKind, RefreshState,
-    store::{FileStore, Interruption, Record, TokenStore},
+    store::{FileStore, OpenCause, Record, TokenStore},
 };
 
 use crate::{
@@ -189,7 +189,7 @@ async fn a_rejection_after_a_lost_answer_says_so() {
     let other = opened(&auth, dir.store()).await;
     let failure = soon(other.refresh()).await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::Rejected);
-    assert_eq!(failure.interrupted(), Some(Interruption::AnswerLost));
+    assert_eq!(failure.interrupted(), Some(OpenCause::AnswerLost));
 }
 
 /// The sign-in wins, and waits for nobody.

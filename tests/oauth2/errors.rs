@@ -16,7 +16,7 @@ use tower::service_fn;
 use tower_refresh::{
     BoxError, FailureKind, RefreshFailure, RefreshState,
     oauth2::{Client, ErrorKind},
-    store::{Interruption, MemoryStore},
+    store::{MemoryStore, OpenCause},
 };
 
 use super::{
@@ -197,7 +197,7 @@ async fn a_reset_after_the_server_committed() {
 /// Whether the token may be spent decides what the rejection of the next try says.
 #[tokio::test]
 async fn who_may_have_spent_the_token_is_told() {
-    let lost = Some(Interruption::AnswerLost);
+    let lost = Some(OpenCause::AnswerLost);
     let rejection = || json(400, r#"{"error":"invalid_grant"}"#);
     for (reply, expected) in [
         (Reply::ResetBefore, lost),
@@ -242,7 +242,7 @@ async fn a_network_that_is_gone_may_have_lost_the_answer() {
         assert_eq!(state.refresh().await.unwrap_err().kind(), FailureKind::Transient);
 
         let failure = next_is_rejected(store).await;
-        assert_eq!(failure.interrupted(), Some(Interruption::AnswerLost), "{kind}");
+        assert_eq!(failure.interrupted(), Some(OpenCause::AnswerLost), "{kind}");
     }
 }
 

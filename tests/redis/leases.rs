@@ -3,7 +3,7 @@
 use redis::Commands;
 use tower_refresh::{
     Generation, SaveError,
-    store::{Interrupted, Interruption, TokenStore},
+    store::{OpenCause, OpenRedeem, TokenStore},
 };
 
 use super::{
@@ -30,7 +30,7 @@ async fn a_holder_that_ends_before_its_intent_leaves_nothing() {
     sign_in(&store).await;
     drop(lease(&store, 1).await);
     let next = lease(&brief(&server).build().unwrap().store(NAME), 1).await;
-    assert_eq!(next.interrupted(), None);
+    assert_eq!(next.open_redeem(), None);
 }
 
 #[tokio::test]
@@ -46,8 +46,8 @@ async fn a_holder_that_ends_after_its_intent_is_told_to_be_silent() {
     drop(holder);
     assert!(lease_is_there(&mut connection), "others have to wait");
     let next = lease(&brief(&server).build().unwrap().store(NAME), 1).await;
-    let silent = Interrupted::new(Generation::new(1), Interruption::HolderSilent);
-    assert_eq!(next.interrupted(), Some(silent));
+    let silent = OpenRedeem::new(Generation::new(1), OpenCause::HolderSilent);
+    assert_eq!(next.open_redeem(), Some(silent));
 }
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn what_is_left_open_is_written_as_told() {
     let mut connection = server.connection();
     let store = open(&server);
     sign_in(&store).await;
-    let lost = Interrupted::new(Generation::new(1), Interruption::AnswerLost);
+    let lost = OpenRedeem::new(Generation::new(1), OpenCause::AnswerLost);
     let mut holder = lease(&store, 1).await;
     holder.intend(Generation::new(1)).await.unwrap();
     holder.release(Some(lost)).await;
@@ -65,7 +65,7 @@ async fn what_is_left_open_is_written_as_told() {
 
     // Even where the lock has run out already.
     let mut holder = lease(&store, 1).await;
-    assert_eq!(holder.interrupted(), Some(lost));
+    assert_eq!(holder.open_redeem(), Some(lost));
     holder.intend(Generation::new(1)).await.unwrap();
     let _: () = connection.del(LEASE).unwrap();
     holder.release(None).await;
@@ -113,7 +113,7 @@ async fn another_owner_s_lease_is_neither_renewed_nor_released() {
     assert_eq!(time_left(&mut connection), -1, "it was given a time");
     assert!(holder.intend(Generation::ZERO).await.is_err());
     assert_eq!(left(&mut connection), None);
-    holder.release(Some(Interrupted::new(Generation::ZERO, Interruption::AnswerLost))).await;
+    holder.release(Some(OpenRedeem::new(Generation::ZERO, OpenCause::AnswerLost))).await;
     assert_eq!(connection.get::<_, String>(LEASE).unwrap(), "another");
     assert_eq!(left(&mut connection), None);
 }

@@ -51,7 +51,7 @@ async fn is_saved(server: &RedisServer, state: &Arc<RefreshState>, auth: &Auth) 
     assert_eq!(saved.generation, Generation::new(2));
     assert_eq!(access(&saved.tokens), Some("access-2"));
     // What may still be noted is of a token that nobody will spend any more.
-    let left = lease(&store, 2).await.interrupted();
+    let left = lease(&store, 2).await.open_redeem();
     assert!(left.is_none_or(|left| left.generation < saved.generation), "{left:?}");
 }
 

@@ -7,7 +7,7 @@ use redis::Commands;
 use tokio::runtime::{Builder, Runtime};
 use tower_refresh::{
     Generation, RefreshState, SaveError,
-    store::{Interrupted, Interruption, Lease, Leased, TokenStore},
+    store::{Lease, Leased, OpenCause, OpenRedeem, TokenStore},
 };
 
 use super::{
@@ -21,8 +21,8 @@ fn process() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-fn silent() -> Option<Interrupted> {
-    Some(Interrupted::new(Generation::new(1), Interruption::HolderSilent))
+fn silent() -> Option<OpenRedeem> {
+    Some(OpenRedeem::new(Generation::new(1), OpenCause::HolderSilent))
 }
 
 /// A process that has noted its intent, and stalls.
@@ -45,7 +45,7 @@ fn a_holder_that_was_overtaken_cannot_write() {
     process().block_on(async {
         let store = brief(&server).build().unwrap().store(NAME);
         let mut next = lease(&store, 1).await;
-        assert_eq!(next.interrupted(), silent());
+        assert_eq!(next.open_redeem(), silent());
         assert!(!late.is_held(), "its time is over, by its own clock");
         let saved = tokio::task::spawn_blocking(move || {
             stalled.block_on(async {
@@ -71,13 +71,13 @@ fn a_holder_that_was_overtaken_says_nothing_of_the_token() {
     let (stalled, late) = stalls(&server);
     process().block_on(async {
         let next = lease(&open(&server), 1).await;
-        let left = next.interrupted();
+        let left = next.open_redeem();
         next.release(left).await;
     });
     stalled.block_on(late.release(None));
     let other = process();
     let next = other.block_on(lease(&open(&server), 1));
-    assert_eq!(next.interrupted(), silent());
+    assert_eq!(next.open_redeem(), silent());
     drop(next);
 }
 
@@ -92,7 +92,7 @@ fn a_holder_that_nobody_has_overtaken_saves_after_its_time() {
     stalled.block_on(late.release(None));
     process().block_on(async {
         let next = lease(&open(&server), 2).await;
-        assert_eq!(next.interrupted(), None);
+        assert_eq!(next.open_redeem(), None);
     });
 }
 
@@ -248,9 +248,9 @@ fn a_state_that_was_overtaken_saves_under_a_new_lease() {
     let (stalled, state, auth, discarded) = overtaken(&server);
     process().block_on(async {
         let next = lease(&open(&server), 1).await;
-        assert_eq!(next.interrupted(), silent());
+        assert_eq!(next.open_redeem(), silent());
         // It has died, or has been told that the token is spent.
-        let left = next.interrupted();
+        let left = next.open_redeem();
         next.release(left).await;
     });
     let token = stalled.block_on(soon(state.refresh())).unwrap();
@@ -262,7 +262,7 @@ fn a_state_that_was_overtaken_saves_under_a_new_lease() {
         let saved = store.load().await.unwrap();
         assert_eq!(saved.generation, Generation::new(2));
         assert_eq!(access(&saved.tokens), Some("access-2"));
-        assert_eq!(lease(&store, 2).await.interrupted(), None);
+        assert_eq!(lease(&store, 2).await.open_redeem(), None);
     });
 }
 

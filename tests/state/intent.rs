@@ -8,7 +8,7 @@ use tokio_test::{assert_pending, task};
 use tower_refresh::{
     BoxFuture, FailureKind, Generation, RefreshError, RefreshFailure, RefreshState, SaveError,
     StoreError, Tokens,
-    store::{Deleted, Interruption, Leased, MemoryStore, Record, TokenStore},
+    store::{Deleted, Leased, MemoryStore, OpenCause, Record, TokenStore},
 };
 
 use crate::support::{
@@ -83,7 +83,7 @@ fn a_holder_that_ended_is_known_to_the_next() {
     build().block_on(async {
         let state = opened(&auth, &store).await;
         let failure = rejected(&state).await;
-        assert_eq!(failure.interrupted(), Some(Interruption::HolderEnded));
+        assert_eq!(failure.interrupted(), Some(OpenCause::HolderEnded));
         assert_eq!(
             failure.to_string(),
             "the refresh token was rejected; an earlier refresh may have spent it: the process \
@@ -93,10 +93,10 @@ fn a_holder_that_ended_is_known_to_the_next() {
         assert_eq!(auth.asked(), ["refresh-1", "refresh-1"]);
 
         // Not a second time, and not forgotten: it still holds for others.
-        assert_eq!(rejected(&state).await.interrupted(), Some(Interruption::HolderEnded));
+        assert_eq!(rejected(&state).await.interrupted(), Some(OpenCause::HolderEnded));
         assert_eq!(auth.count(), 2);
         let other = opened(&auth, &store).await;
-        assert_eq!(rejected(&other).await.interrupted(), Some(Interruption::HolderEnded));
+        assert_eq!(rejected(&other).await.interrupted(), Some(OpenCause::HolderEnded));
 
         // New tokens have nothing to do with it.
         state.set(tokens(7)).await.unwrap();
@@ -136,7 +136,7 @@ fn within_a_grace_period_nothing_is_lost() {
 /// What the first try came to, and what the failure of the second says of it.
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_was_lost_is_known_to_the_next_try() {
-    let lost = Some(Interruption::AnswerLost);
+    let lost = Some(OpenCause::AnswerLost);
     for (unspent, panics, expected) in
         [(false, false, lost), (false, true, lost), (true, false, None)]
     {
@@ -173,7 +173,7 @@ async fn what_is_left_open_stays_so_until_it_is_known() {
     assert_eq!(kind(unreachable.refresh().await), FailureKind::Transient);
     auth.next(Play::Reject);
     let other = opened(&auth, &store).await;
-    assert_eq!(rejected(&other).await.interrupted(), Some(Interruption::AnswerLost));
+    assert_eq!(rejected(&other).await.interrupted(), Some(OpenCause::AnswerLost));
 }
 
 /// With the save all is known.

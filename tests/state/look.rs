@@ -5,7 +5,7 @@ use std::error::Error;
 
 use tokio::time::sleep;
 use tokio_test::{assert_pending, task};
-use tower_refresh::{FailureKind, store::Interruption};
+use tower_refresh::{FailureKind, store::OpenCause};
 
 use crate::support::{Auth, Fault, Op, Play, Store, kind, opened, secs, tokens};
 
@@ -72,7 +72,7 @@ async fn a_look_that_fails_does_not_make_the_reason_forgotten() {
         sleep(secs(60)).await;
         let failure = state.challenged(refused).await.unwrap_err();
         assert_eq!(failure.kind(), FailureKind::Rejected);
-        assert_eq!(failure.interrupted(), Some(Interruption::AnswerLost));
+        assert_eq!(failure.interrupted(), Some(OpenCause::AnswerLost));
         assert!(failure.source().is_some(), "the server's own words");
     }
     assert_eq!(auth.count(), 2);

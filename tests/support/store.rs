@@ -7,7 +7,7 @@ use std::{
 
 use tower_refresh::{
     BoxFuture, Generation, SaveError, StoreError, Tokens,
-    store::{Deleted, Interrupted, Lease, Leased, MemoryStore, Record, TokenStore},
+    store::{Deleted, Lease, Leased, MemoryStore, OpenRedeem, Record, TokenStore},
 };
 
 use super::Gate;
@@ -168,8 +168,8 @@ struct Held {
 }
 
 impl Lease for Held {
-    fn interrupted(&self) -> Option<Interrupted> {
-        self.lease.interrupted()
+    fn open_redeem(&self) -> Option<OpenRedeem> {
+        self.lease.open_redeem()
     }
 
     fn is_held(&self) -> bool {
@@ -204,7 +204,7 @@ impl Lease for Held {
         })
     }
 
-    fn release(self: Box<Self>, left: Option<Interrupted>) -> BoxFuture<'static, ()> {
+    fn release(self: Box<Self>, left: Option<OpenRedeem>) -> BoxFuture<'static, ()> {
         if let Some(Fault::LostLoudly) = self.fault {
             panic!("the lease panics, as told");
         }

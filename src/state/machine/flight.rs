@@ -18,9 +18,9 @@ use std::time::Duration;
 
 use super::{Machine, Standing, saving::Minted};
 use crate::{
-    error::{BoxError, FailureKind, Interruption, RefreshError, RefreshFailure},
+    error::{BoxError, FailureKind, OpenCause, RefreshError, RefreshFailure},
     state::status::Trigger,
-    store::{Interrupted, Record},
+    store::{OpenRedeem, Record},
     tokens::{Generation, Time, Tokens},
 };
 
@@ -52,7 +52,7 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// What an earlier holder has left open is told.
-    Leased(Option<Interrupted>),
+    Leased(Option<OpenRedeem>),
     /// There is no lease yet, but a record that is newer.
     Newer(Record),
     Loaded(Record),
@@ -99,7 +99,7 @@ pub(crate) struct Flight {
     /// It has the lease.
     pub(super) leased: bool,
     /// What an earlier holder of the lease has left open.
-    pub(super) found: Option<Interrupted>,
+    pub(super) found: Option<OpenRedeem>,
     stage: Stage,
 }
 
@@ -266,7 +266,7 @@ impl Machine {
         self.flight.as_ref().is_some_and(|flight| self.superseded(flight))
     }
 
-    pub(super) fn leased(&mut self, found: Option<Interrupted>) {
+    pub(super) fn leased(&mut self, found: Option<OpenRedeem>) {
         if let Some(flight) = &mut self.flight {
             flight.leased = true;
             flight.found = found;
@@ -274,7 +274,7 @@ impl Machine {
     }
 
     /// How an earlier redeem of this generation's refresh token was interrupted.
-    fn interruption(&self, from: Generation) -> Option<Interruption> {
+    fn interruption(&self, from: Generation) -> Option<OpenCause> {
         let found = self.flight.as_ref()?.found?;
         (found.generation == from).then_some(found.cause)
     }

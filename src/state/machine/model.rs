@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     error::RefreshError,
-    store::{Interrupted, Interruption, Record},
+    store::{OpenCause, OpenRedeem, Record},
     tokens::{Generation, Time, Tokens},
 };
 
@@ -71,13 +71,13 @@ struct Node {
     step: Option<Step>,
     /// The number of the lease that it had last, and what it was told with it.
     fence: u64,
-    found: Option<Interrupted>,
+    found: Option<OpenRedeem>,
     /// What it will leave in the lease, as the pilot keeps it.
-    left: Option<Interrupted>,
+    left: Option<OpenRedeem>,
     /// It had the lease when it began to redeem.
     redeems: bool,
     /// The lease that it still has to give back.
-    landing: Option<(u64, Option<Interrupted>)>,
+    landing: Option<(u64, Option<OpenRedeem>)>,
     waiters: Vec<Ticket>,
     /// Sign-ins and sign-outs under way, one after the other.
     writes: VecDeque<Write>,
@@ -104,7 +104,7 @@ struct World {
     lease: Option<usize>,
     /// How often it was taken, and what whoever takes it next is told.
     fence: u64,
-    left: Option<Interrupted>,
+    left: Option<OpenRedeem>,
     /// Refresh tokens by number: those that can be redeemed, and those that were, with
     /// what was given for them.
     valid: HashSet<u64>,
@@ -231,7 +231,7 @@ impl World {
                 self.lease = None;
                 // An intent that is there was the stalled one's.
                 if let Some(left) = &mut self.left {
-                    left.cause = Interruption::HolderSilent;
+                    left.cause = OpenCause::HolderSilent;
                 }
             }
             Event::Abort(n) => {
@@ -318,8 +318,7 @@ impl World {
             (Step::Load, Fate::Works) => Outcome::Loaded(self.store.clone()),
             (Step::Redeem(..), _) if !self.nodes[n].redeems => failed(),
             (Step::Redeem(from, spent), fate) => {
-                let unknown =
-                    spent.is_some().then(|| Interrupted::new(from, Interruption::AnswerLost));
+                let unknown = spent.is_some().then(|| OpenRedeem::new(from, OpenCause::AnswerLost));
                 let known = self.nodes[n].left;
                 self.nodes[n].left = unknown.or(known);
                 match fate {
@@ -371,7 +370,7 @@ impl World {
                 let held = self.lease == Some(n);
                 self.nodes[n].redeems = held;
                 if held && tokens.is_some() {
-                    self.left = Some(Interrupted::new(*from, Interruption::HolderEnded));
+                    self.left = Some(OpenRedeem::new(*from, OpenCause::HolderEnded));
                 }
                 // I1: no other redeem is under way, unless its holder has outlived its
                 // intent, which this one knows.

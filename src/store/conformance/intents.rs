@@ -2,13 +2,13 @@
 
 use super::{Subject, done, lease, record, signed_in, soon};
 use crate::{
-    store::{Interrupted, Interruption},
+    store::{OpenCause, OpenRedeem},
     tokens::Generation,
 };
 
-async fn found<S: Subject>(subject: &S, name: &str) -> Option<Interrupted> {
+async fn found<S: Subject>(subject: &S, name: &str) -> Option<OpenRedeem> {
     let held = lease(&subject.open(name).await).await;
-    let found = held.interrupted();
+    let found = held.open_redeem();
     soon("release", held.release(found)).await;
     found
 }
@@ -18,15 +18,15 @@ pub async fn an_intent_outlives_its_holder<S: Subject>(subject: &S) {
     let store = subject.open("outlived").await;
     signed_in(&store).await;
     let mut held = lease(&store).await;
-    assert_eq!(held.interrupted(), None);
+    assert_eq!(held.open_redeem(), None);
     done("intend", held.intend(Generation::new(1))).await;
-    assert_eq!(held.interrupted(), None, "its own intent is no interruption");
+    assert_eq!(held.open_redeem(), None, "its own intent is no interruption");
     drop(held);
     let told = found(subject, "outlived").await;
     let Some(told) = told else { panic!("the intent is forgotten") };
     assert_eq!(told.generation, Generation::new(1));
     assert!(
-        matches!(told.cause, Interruption::HolderEnded | Interruption::HolderSilent),
+        matches!(told.cause, OpenCause::HolderEnded | OpenCause::HolderSilent),
         "{:?}",
         told.cause
     );
@@ -34,7 +34,7 @@ pub async fn an_intent_outlives_its_holder<S: Subject>(subject: &S) {
     assert_eq!(found(subject, "outlived").await, Some(told));
     let mut held = lease(&store).await;
     done("intend", held.intend(Generation::new(1))).await;
-    assert_eq!(held.interrupted(), Some(told));
+    assert_eq!(held.open_redeem(), Some(told));
     done("save", held.save(Generation::new(1), record(2, "2"))).await;
     soon("release", held.release(None)).await;
     assert_eq!(found(subject, "outlived").await, None);
@@ -64,8 +64,8 @@ pub async fn a_save_ends_the_intent<S: Subject>(subject: &S) {
 pub async fn what_is_left_is_found<S: Subject>(subject: &S) {
     let store = subject.open("left").await;
     signed_in(&store).await;
-    for cause in [Interruption::AnswerLost, Interruption::HolderEnded, Interruption::HolderSilent] {
-        let left = Interrupted::new(Generation::new(1), cause);
+    for cause in [OpenCause::AnswerLost, OpenCause::HolderEnded, OpenCause::HolderSilent] {
+        let left = OpenRedeem::new(Generation::new(1), cause);
         let mut held = lease(&store).await;
         done("intend", held.intend(Generation::new(1))).await;
         soon("release", held.release(Some(left))).await;

@@ -189,7 +189,7 @@ pub async fn a_lost_lease_leaves_intents_alone<S: Subject>(subject: &S) {
         return;
     }
     let mut held = lease(&subject.open("noted").await).await;
-    let told = held.interrupted().map(|told| told.generation);
+    let told = held.open_redeem().map(|told| told.generation);
     assert_eq!(told, Some(Generation::new(1)), "the intent is forgotten with the lease");
     done("intend", held.intend(Generation::new(1))).await;
     let late = soon("a late save", lost.save(Generation::new(1), record(2, "late"))).await;
@@ -198,7 +198,7 @@ pub async fn a_lost_lease_leaves_intents_alone<S: Subject>(subject: &S) {
     soon("release", lost.release(None)).await;
     drop(held);
     let held = lease(&store).await;
-    let told = held.interrupted().map(|told| told.generation);
+    let told = held.open_redeem().map(|told| told.generation);
     assert_eq!(told, Some(Generation::new(1)), "it is not the holder's intent");
     soon("release", held.release(None)).await;
 }
@@ -220,7 +220,7 @@ pub async fn a_lease_outlasts_a_save<S: Subject>(subject: &S) {
     done("intend", held.intend(Generation::new(4))).await;
     drop(held);
     let held = lease(&store).await;
-    let told = held.interrupted().map(|told| told.generation);
+    let told = held.open_redeem().map(|told| told.generation);
     assert_eq!(told, Some(Generation::new(4)), "the last intent is not told");
     soon("release", held.release(None)).await;
 }

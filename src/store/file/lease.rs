@@ -5,7 +5,7 @@
 //! |---|---|
 //! | none | nothing is open |
 //! | `redeeming 5` | its holder ended without a word while it spent the refresh token of generation 5 |
-//! | `unanswered 5`, `ended 5`, `silent 5` | the same, with the [`Interruption`] that an earlier holder knew of |
+//! | `unanswered 5`, `ended 5`, `silent 5` | the same, with the [`OpenCause`] that an earlier holder knew of |
 //! | anything else | a redeem of whatever is there now may have been begun |
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::{blocking, lock::Lock, place::Place, write};
 use crate::{
     error::{SaveError, StoreError},
     refresher::BoxFuture,
-    store::{Interrupted, Interruption, Lease, Leased, Record},
+    store::{Lease, Leased, OpenCause, OpenRedeem, Record},
     tokens::Generation,
 };
 
@@ -26,7 +26,7 @@ struct FileLease {
     /// Whoever works with the file has a share: a write that goes on when the lease is
     /// dropped is still under the lock.
     lock: Arc<Lock>,
-    interrupted: Option<Interrupted>,
+    open_redeem: Option<OpenRedeem>,
 }
 
 /// Takes the lease without waiting; or finds a record that is newer. `None`: neither.
@@ -36,19 +36,19 @@ pub(super) fn attempt(place: Arc<Place>, seen: Generation) -> Result<Option<Leas
         return Ok(place.newer(seen).unwrap_or_default().map(Leased::Newer));
     };
     let text = lock.read()?;
-    let interrupted = match (text.is_empty(), parse(&text)) {
+    let open_redeem = match (text.is_empty(), parse(&text)) {
         (true, _) => None,
-        (_, Some(interrupted)) => Some(interrupted),
+        (_, Some(open_redeem)) => Some(open_redeem),
         // The crash came while it was being written.
-        (_, None) => Some(Interrupted::new(place.generation()?, Interruption::HolderEnded)),
+        (_, None) => Some(OpenRedeem::new(place.generation()?, OpenCause::HolderEnded)),
     };
-    let lease = FileLease { place, lock: Arc::new(lock), interrupted };
+    let lease = FileLease { place, lock: Arc::new(lock), open_redeem };
     Ok(Some(Leased::Lease(Box::new(lease))))
 }
 
 impl Lease for FileLease {
-    fn interrupted(&self) -> Option<Interrupted> {
-        self.interrupted
+    fn open_redeem(&self) -> Option<OpenRedeem> {
+        self.open_redeem
     }
 
     fn intend(&mut self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -81,7 +81,7 @@ impl Lease for FileLease {
         }))
     }
 
-    fn release(self: Box<Self>, left: Option<Interrupted>) -> BoxFuture<'static, ()> {
+    fn release(self: Box<Self>, left: Option<OpenRedeem>) -> BoxFuture<'static, ()> {
         let text = left.map(|left| line(left.cause.as_str(), left.generation)).unwrap_or_default();
         Box::pin(async move {
             // What fails here leaves the intent as it was. That is the safe side.
@@ -94,12 +94,12 @@ fn line(word: &str, generation: Generation) -> String {
     format!("{word} {generation}\n")
 }
 
-fn parse(text: &[u8]) -> Option<Interrupted> {
+fn parse(text: &[u8]) -> Option<OpenRedeem> {
     let (line, _) = std::str::from_utf8(text).ok()?.split_once('\n')?;
     let (word, generation) = line.split_once(' ')?;
     let cause = match word {
-        REDEEMING => Interruption::HolderEnded,
-        _ => Interruption::from_word(word)?,
+        REDEEMING => OpenCause::HolderEnded,
+        _ => OpenCause::from_word(word)?,
     };
-    Some(Interrupted::new(Generation::new(generation.parse().ok()?), cause))
+    Some(OpenRedeem::new(Generation::new(generation.parse().ok()?), cause))
 }

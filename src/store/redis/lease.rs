@@ -19,7 +19,7 @@ use super::{
 use crate::{
     error::{SaveError, StoreError},
     refresher::BoxFuture,
-    store::{Interrupted, Interruption, Lease, Leased, Record},
+    store::{Lease, Leased, OpenCause, OpenRedeem, Record},
     tokens::Generation,
 };
 
@@ -31,7 +31,7 @@ const AGAIN: Duration = Duration::from_millis(250);
 
 pub(super) struct RedisLease {
     holding: Arc<Holding>,
-    interrupted: Option<Interrupted>,
+    open_redeem: Option<OpenRedeem>,
     renewal: AbortHandle,
 }
 
@@ -96,12 +96,12 @@ async fn take(place: &Arc<Place>, seen: Generation, owner: &str) -> Result<Try, 
         }
         Some("held") => {
             let fence = answer.text()?.ok_or_else(unknown)?;
-            let interrupted = answer.text()?.and_then(|left| found(&left));
+            let open_redeem = answer.text()?.and_then(|left| found(&left));
             let good = Mutex::new(Good { until: begun + time, time });
             let (place, owner) = (Arc::clone(place), owner.to_owned());
             let holding = Arc::new(Holding { place, owner, fence, good });
             let renewal = tokio::spawn(renew(Arc::clone(&holding))).abort_handle();
-            Ok(Try::Done(Leased::Lease(Box::new(RedisLease { holding, interrupted, renewal }))))
+            Ok(Try::Done(Leased::Lease(Box::new(RedisLease { holding, open_redeem, renewal }))))
         }
         _ => Err(unknown()),
     }
@@ -165,8 +165,8 @@ impl Holding {
 }
 
 impl Lease for RedisLease {
-    fn interrupted(&self) -> Option<Interrupted> {
-        self.interrupted
+    fn open_redeem(&self) -> Option<OpenRedeem> {
+        self.open_redeem
     }
 
     fn is_held(&self) -> bool {
@@ -203,7 +203,7 @@ impl Lease for RedisLease {
         })
     }
 
-    fn release(self: Box<Self>, left: Option<Interrupted>) -> BoxFuture<'static, ()> {
+    fn release(self: Box<Self>, left: Option<OpenRedeem>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             self.renewal.abort();
             let Holding { place, owner, fence, .. } = &*self.holding;
@@ -228,9 +228,9 @@ impl Drop for RedisLease {
 }
 
 /// What a holder has left. One that has not come back in its time is silent by now.
-fn found(left: &str) -> Option<Interrupted> {
+fn found(left: &str) -> Option<OpenRedeem> {
     let (generation, word) = left.split_once(' ')?;
     let generation = Generation::new(generation.parse().ok()?);
-    let cause = Interruption::from_word(word).unwrap_or(Interruption::HolderSilent);
-    Some(Interrupted::new(generation, cause))
+    let cause = OpenCause::from_word(word).unwrap_or(OpenCause::HolderSilent);
+    Some(OpenRedeem::new(generation, cause))
 }
