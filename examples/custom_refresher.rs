@@ -28,7 +28,8 @@ use hyper_util::{
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_refresh::{
-    BoxError, BoxFuture, RefreshError, RefreshLayer, RefreshState, Refresher, Tokens,
+    BoxError, BoxFuture, RefreshError, RefreshLayer, RefreshRequest, RefreshState, Refresher,
+    Tokens,
 };
 
 const REQUESTS: usize = 100;
@@ -64,7 +65,7 @@ impl OpenSession {
 }
 
 impl Refresher for OpenSession {
-    fn refresh(&self, _: Option<Tokens>) -> BoxFuture<'_, Result<Tokens, RefreshError>> {
+    fn refresh(&self, _: RefreshRequest) -> BoxFuture<'_, Result<Tokens, RefreshError>> {
         Box::pin(async {
             let opened = timeout(Duration::from_secs(10), self.open()).await;
             opened.unwrap_or_else(|_| Err(RefreshError::transient("no answer within 10 s")))

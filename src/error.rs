@@ -52,7 +52,7 @@ impl RefreshError {
     /// The refresh token was certainly not spent: no connection could be made, or the
     /// server itself refused (a 4xx; what a proxy says does not count). Otherwise whoever
     /// tries next is told that it may be, and if that is rejected, the failure says so
-    /// ([`RefreshFailure::interrupted`]).
+    /// ([`RefreshFailure::open_redeem`]).
     #[must_use]
     pub fn unspent(mut self) -> Self {
         self.unspent = true;
@@ -63,6 +63,19 @@ impl RefreshError {
     #[must_use]
     pub fn is_rejected(&self) -> bool {
         self.rejected
+    }
+
+    /// Whether the refresh token was certainly not spent.
+    #[must_use]
+    pub fn is_unspent(&self) -> bool {
+        self.unspent
+    }
+
+    /// The server's `Retry-After`, as it was given to
+    /// [`with_retry_after`](Self::with_retry_after).
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 }
 
@@ -169,7 +182,7 @@ impl From<StoreError> for SaveError {
 #[derive(Clone)]
 pub struct RefreshFailure {
     kind: FailureKind,
-    interrupted: Option<OpenCause>,
+    open_redeem: Option<OpenCause>,
     retry_at: Option<Instant>,
     source: Option<Arc<BoxError>>,
 }
@@ -202,7 +215,7 @@ pub enum FailureKind {
 
 impl RefreshFailure {
     pub(crate) fn new(kind: FailureKind) -> Self {
-        Self { kind, interrupted: None, retry_at: None, source: None }
+        Self { kind, open_redeem: None, retry_at: None, source: None }
     }
 
     pub(crate) fn signed_out() -> Self {
@@ -214,8 +227,8 @@ impl RefreshFailure {
         self
     }
 
-    pub(crate) fn with_interrupted(mut self, interrupted: Option<OpenCause>) -> Self {
-        self.interrupted = interrupted;
+    pub(crate) fn with_open_redeem(mut self, cause: Option<OpenCause>) -> Self {
+        self.open_redeem = cause;
         self
     }
 
@@ -230,12 +243,12 @@ impl RefreshFailure {
         self.kind
     }
 
-    /// The refresh token may have been spent before this try, since an earlier one was
-    /// interrupted, and in what way: then a session whose server has no grace period for
-    /// the token before is lost. `None` where nothing is known of such a thing.
+    /// An earlier redeem was left open, and may have spent the refresh token before this
+    /// try; and how that came about. Where the server has no grace period for a spent token
+    /// the session is lost then. `None`: no such redeem is known.
     #[must_use]
-    pub fn interrupted(&self) -> Option<OpenCause> {
-        self.interrupted
+    pub fn open_redeem(&self) -> Option<OpenCause> {
+        self.open_redeem
     }
 
     /// Before this moment no refresh is tried again. `None` where time alone
@@ -247,8 +260,26 @@ impl RefreshFailure {
 }
 
 impl FailureKind {
-    pub(crate) fn as_str(self) -> &'static str {
+    /// A stable word for it, for metrics and logs: the variant's name in snake case.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Rejected => "rejected",
+            Self::Transient => "transient",
+            Self::Panicked => "panicked",
+            Self::Store => "store",
+            Self::Unsaved => "unsaved",
+            Self::Braked => "braked",
+            Self::SignedOut => "signed_out",
+            Self::Deadline => "deadline",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
             Self::Rejected => "the refresh token was rejected",
             Self::Transient => "the refresh failed and will be tried again",
             Self::Panicked => "the refresher panicked",
@@ -258,20 +289,14 @@ impl FailureKind {
             Self::SignedOut => "signed out",
             Self::Deadline => "the refresh took too long to wait for",
             Self::Shutdown => "shutting down",
-        }
-    }
-}
-
-impl fmt::Display for FailureKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        })
     }
 }
 
 impl fmt::Display for RefreshFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.kind.fmt(f)?;
-        match self.interrupted {
+        match self.open_redeem {
             Some(cause) => write!(f, "; an earlier refresh may have spent it: {cause}"),
             None => Ok(()),
         }
@@ -282,7 +307,7 @@ impl fmt::Debug for RefreshFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RefreshFailure")
             .field("kind", &self.kind)
-            .field("interrupted", &self.interrupted)
+            .field("open_redeem", &self.open_redeem)
             .field("retry_at", &self.retry_at)
             .finish_non_exhaustive()
     }

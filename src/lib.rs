@@ -122,8 +122,11 @@ pub use crate::{
         Attempt, Classify, CredentialSource, FromExtensions, Refresh, RefreshLayer, ResponseFuture,
         Verdict, classify,
     },
-    refresher::{BoxFuture, FromNothing, Refresher, from_nothing},
-    state::{Counts, KeepFresh, RefreshState, RefreshStateBuilder, Status, Trigger, WhileUnsaved},
+    refresher::{BoxFuture, FromNothing, RefreshRequest, Refresher, from_nothing},
+    state::{
+        Counts, KeepFresh, RefreshState, RefreshStateBuilder, Renewal, RenewalBuilder, Status,
+        Trigger, WhileUnsaved,
+    },
     tokens::{Credential, Generation, Tokens},
 };
 

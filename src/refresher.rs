@@ -1,20 +1,48 @@
 //! Who redeems: the [`Refresher`] trait.
 
-use std::{fmt, future::Future, pin::Pin};
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
-use crate::{error::RefreshError, tokens::Tokens};
+use crate::{error::RefreshError, state::Trigger, tokens::Tokens};
 
 /// A boxed future, for the calls that happen once a refresh.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// What a [`Refresher`] is asked for (RFC 6749, section 6).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RefreshRequest {
+    /// The tokens that the store holds. `None` only if the store has none and
+    /// [`Refresher::needs_tokens`] is false.
+    pub tokens: Option<Tokens>,
+    /// What the refresh was started for.
+    pub trigger: Trigger,
+}
+
+impl RefreshRequest {
+    /// A request to redeem these tokens: for tests of a refresher, and for refreshers that
+    /// ask another one.
+    #[must_use]
+    pub fn new(tokens: impl Into<Option<Tokens>>, trigger: Trigger) -> Self {
+        Self { tokens: tokens.into(), trigger }
+    }
+}
+
+/// A caller asks for these to be redeemed ([`Trigger::Requested`]): for a closure that has
+/// another refresher do the work.
+impl From<Tokens> for RefreshRequest {
+    fn from(tokens: Tokens) -> Self {
+        Self::new(tokens, Trigger::Requested)
+    }
+}
+
 /// Redeems: gets new tokens from the authorization server.
 ///
-/// A closure from [`Tokens`] to a future is one. A refresher is called for one
-/// generation at a time, in a task of its own, while the store's lease is held; no
-/// caller's cancellation reaches it. It must not send its request through the layer
+/// A closure from [`Tokens`] to a future is one, and so is an `Arc` of one. A refresher is
+/// called for one generation at a time, in a task of its own, while the store's lease is
+/// held; no caller's cancellation reaches it. It must not send its request through the layer
 /// it serves (it would wait for itself), and should have a time limit of its own:
 /// the state never cuts it off, since the token may be spent already. Nor should it
-/// block its thread: on a runtime that has no other, nobody's deadline is kept then.
+/// block its thread: on a runtime that has no other, the waiters' deadlines pass unheard.
 ///
 /// If it panics, waiters get [`FailureKind::Panicked`](crate::FailureKind::Panicked)
 /// and the state cools down as after a transient failure. After both, it is called
@@ -37,14 +65,13 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// # let _ = state;
 /// ```
 pub trait Refresher: Send + Sync + 'static {
-    /// Redeems `current`, the tokens that the store holds. It is `None` only if
-    /// the store has none and [`needs_tokens`](Self::needs_tokens) is false.
+    /// Redeems the tokens of the request.
     ///
     /// # Errors
     ///
     /// [`RefreshError::rejected`] only where the server refused the grant itself;
     /// everything else is [`RefreshError::transient`].
-    fn refresh(&self, current: Option<Tokens>) -> BoxFuture<'_, Result<Tokens, RefreshError>>;
+    fn refresh(&self, request: RefreshRequest) -> BoxFuture<'_, Result<Tokens, RefreshError>>;
 
     /// Whether there must be tokens to redeem. `true` for the refresh-token grant;
     /// `false` for a refresher that gets its first token by itself, such as client
@@ -59,13 +86,24 @@ where
     F: Fn(Tokens) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Tokens, RefreshError>> + Send + 'static,
 {
-    fn refresh(&self, current: Option<Tokens>) -> BoxFuture<'_, Result<Tokens, RefreshError>> {
-        match current {
+    fn refresh(&self, request: RefreshRequest) -> BoxFuture<'_, Result<Tokens, RefreshError>> {
+        match request.tokens {
             Some(tokens) => Box::pin(self(tokens)),
             None => {
                 Box::pin(async { Err(RefreshError::rejected("there are no tokens to redeem")) })
             }
         }
+    }
+}
+
+/// A refresher that several families or wrappers share.
+impl<R: Refresher + ?Sized> Refresher for Arc<R> {
+    fn refresh(&self, request: RefreshRequest) -> BoxFuture<'_, Result<Tokens, RefreshError>> {
+        (**self).refresh(request)
+    }
+
+    fn needs_tokens(&self) -> bool {
+        (**self).needs_tokens()
     }
 }
 
@@ -95,7 +133,7 @@ where
     F: Fn() -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Tokens, RefreshError>> + Send + 'static,
 {
-    fn refresh(&self, _current: Option<Tokens>) -> BoxFuture<'_, Result<Tokens, RefreshError>> {
+    fn refresh(&self, _: RefreshRequest) -> BoxFuture<'_, Result<Tokens, RefreshError>> {
         Box::pin((self.0)())
     }
 

@@ -110,7 +110,7 @@ async fn tell(state: Arc<RefreshState>, address: String) {
     loop {
         sleep(Duration::from_millis(5)).await;
         let status = state.status();
-        let interrupted = status.last_failure.and_then(|failure| failure.interrupted());
+        let interrupted = status.last_failure.and_then(|failure| failure.open_redeem());
         let before = replace(&mut rejections, status.counts.failures(FailureKind::Rejected));
         let anew = rejections > before && told != Some(status.generation);
         if interrupted.is_some() && anew {

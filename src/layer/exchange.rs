@@ -16,7 +16,7 @@ use crate::{
     layer::drain::Drain,
     layer::head::Head,
     layer::source::Source,
-    state::{Answer, RefreshState, Wait},
+    state::{Admission, RefreshState, Wait},
     tokens::{Credential, Generation},
 };
 
@@ -113,18 +113,18 @@ where
         response: Response<ResBody>,
     ) -> Next<B, ResBody> {
         let answer = self.state().challenge(self.generation);
-        if let Answer::Refuse(failure) = &answer {
+        if let Admission::Refuse(failure) = &answer {
             self.refuse(failure.clone());
         }
         // The flight has begun, if there had to be one; whether this request can
         // profit from it is another question.
         match (answer, self.replay.replayable()) {
             (_, Err(reason)) => self.give_up(response, Some(reason)),
-            (Answer::Refuse(_), Ok(())) => self.give_up(response, None),
-            (Answer::Go, Ok(())) => self.again(response),
+            (Admission::Refuse(_), Ok(())) => self.give_up(response, None),
+            (Admission::Proceed, Ok(())) => self.again(response),
             // At the gate it has waited for this refresh already, as long as it may.
-            (Answer::Wait(_), Ok(())) if self.has_run_out() => self.give_up(response, None),
-            (Answer::Wait(ticket), Ok(())) => {
+            (Admission::Wait(_), Ok(())) if self.has_run_out() => self.give_up(response, None),
+            (Admission::Wait(ticket), Ok(())) => {
                 let wait = Wait::new(Arc::clone(self.state()), ticket);
                 Next::Wait(wait.no_later_than(self.deadline()), response)
             }

@@ -23,7 +23,7 @@ use crate::{
     layer::future::ResponseFuture,
     layer::head::Head,
     layer::source::Source,
-    state::{Answer, RefreshState, Wait},
+    state::{Admission, RefreshState, Wait},
     tokens::{Credential, Generation},
 };
 
@@ -65,14 +65,14 @@ impl Pass {
     /// The state's current token, in memory of its own if it is to be `kept`.
     fn read(config: &Config, state: &RefreshState, kept: bool) -> Self {
         // The signal first: what changes after it is noticed the next time.
-        let signal = state.signal();
+        let signal = state.gate_word();
         let credential = state.current();
         let value = config.attach.value(&credential, kept);
         Self { signal, early: credential.early(), credential, value }
     }
 
     fn holds(&self, state: &RefreshState) -> bool {
-        self.signal == state.signal()
+        self.signal == state.gate_word()
             && self.signal & 1 == 0
             && self.early.is_none_or(|early| Instant::now() < early)
     }
@@ -97,9 +97,9 @@ impl Pass {
         kept: bool,
     ) -> Result<(&'a Self, Option<Box<RefreshFailure>>), Wait> {
         let refused = match state.admit() {
-            Answer::Go => None,
-            Answer::Refuse(failure) => Some(Box::new(failure)),
-            Answer::Wait(ticket) => return Err(Wait::new(Arc::clone(state), ticket)),
+            Admission::Proceed => None,
+            Admission::Refuse(failure) => Some(Box::new(failure)),
+            Admission::Wait(ticket) => return Err(Wait::new(Arc::clone(state), ticket)),
         };
         Ok((slot.insert(Self::read(config, state, kept)), refused))
     }

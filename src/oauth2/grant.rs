@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     error::RefreshError,
-    refresher::{BoxFuture, Refresher},
+    refresher::{BoxFuture, RefreshRequest, Refresher},
     tokens::Tokens,
 };
 
@@ -97,9 +97,9 @@ impl ClientCredentialsGrant {
 }
 
 impl Refresher for RefreshTokenGrant {
-    fn refresh(&self, current: Option<Tokens>) -> BoxFuture<'_, Result<Tokens, RefreshError>> {
+    fn refresh(&self, request: RefreshRequest) -> BoxFuture<'_, Result<Tokens, RefreshError>> {
         Box::pin(async move {
-            match current.as_ref().and_then(Tokens::refresh_token) {
+            match request.tokens.as_ref().and_then(Tokens::refresh_token) {
                 Some(refresh_token) => Ok(self.redeem(refresh_token).await?),
                 None => Err(RefreshError::rejected("there is no refresh token")),
             }
@@ -108,7 +108,7 @@ impl Refresher for RefreshTokenGrant {
 }
 
 impl Refresher for ClientCredentialsGrant {
-    fn refresh(&self, _current: Option<Tokens>) -> BoxFuture<'_, Result<Tokens, RefreshError>> {
+    fn refresh(&self, _: RefreshRequest) -> BoxFuture<'_, Result<Tokens, RefreshError>> {
         Box::pin(async move { Ok(self.mint().await?) })
     }
 

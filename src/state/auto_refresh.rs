@@ -22,13 +22,13 @@ use tokio::{
 
 use super::{
     RefreshState,
-    machine::{Upkeep, after},
+    machine::{Machine, Upkeep, after},
 };
 use crate::tokens::Credential;
 
 /// However short the tokens' lives and the cool-down are, no flight is started sooner
 /// after the one before.
-const LEAST_PAUSE: Duration = Duration::from_millis(100);
+const MIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Keeps a credential fresh until it is dropped. Made by
 /// [`RefreshState::keep_fresh`].
@@ -85,8 +85,8 @@ impl RefreshState {
             tracing::warn!("there is no runtime to keep a credential fresh in");
             return KeepFresh { task: None };
         };
-        let (changes, tasks) = (self.subscribe(), self.tasks.subscribe());
-        let task = runtime.spawn(keep(Arc::downgrade(self), changes, tasks));
+        let (changes, ends) = (self.subscribe(), self.subscribe_to_ends());
+        let task = runtime.spawn(keep(Arc::downgrade(self), changes, ends));
         KeepFresh { task: Some(task.abort_handle()) }
     }
 }
@@ -102,31 +102,31 @@ impl Drop for KeepFresh {
 async fn keep(
     state: Weak<RefreshState>,
     mut changes: watch::Receiver<Credential>,
-    mut tasks: watch::Receiver<usize>,
+    mut ends: watch::Receiver<()>,
 ) {
     // What changes after a look at the state has not been seen by these, and ends the
     // wait that follows the look.
     while let Some(state) = state.upgrade() {
         let looked = Instant::now();
-        let upkeep = state.with(|machine| machine.upkeep(looked));
+        let upkeep = state.with(Machine::upkeep);
         drop(state);
         match upkeep {
-            Upkeep::Until(moment) => news(&mut changes, &mut tasks, Some(moment)).await,
-            Upkeep::News => news(&mut changes, &mut tasks, None).await,
+            Upkeep::Until(moment) => news(&mut changes, &mut ends, Some(moment)).await,
+            Upkeep::News => news(&mut changes, &mut ends, None).await,
             Upkeep::Over => return,
         }
-        sleep_until(after(looked, LEAST_PAUSE)).await;
+        sleep_until(after(looked, MIN_PAUSE)).await;
     }
 }
 
 /// Waits for a change, or until the moment has come. That the state is gone is a change.
 async fn news(
     changes: &mut watch::Receiver<Credential>,
-    tasks: &mut watch::Receiver<usize>,
+    ends: &mut watch::Receiver<()>,
     moment: Option<Instant>,
 ) {
     let mut changed = pin!(changes.changed());
-    let mut landed = pin!(tasks.changed());
+    let mut landed = pin!(ends.changed());
     let mut due = pin!(async {
         match moment {
             Some(moment) => sleep_until(moment).await,

@@ -1,63 +1,50 @@
-//! Every knob of a [`RefreshState`].
+//! Every knob of a [`Renewal`], and of the one [`RefreshState`] that is built without it.
 
-use std::{
-    fmt,
-    future::Future,
-    sync::{Arc, Mutex, RwLock, atomic::AtomicU64},
-    time::Duration,
-};
-
-use tokio::sync::watch;
+use std::{fmt, future::Future, marker::PhantomData, sync::Arc, time::Duration};
 
 use super::{
-    Inner, RefreshState, TokensHook,
+    RefreshState, Renewal,
     machine::{Machine, Policy, WhileUnsaved},
-    waiters::Waiters,
+    renewal::{Shared, TokensHook},
 };
-use crate::{
-    refresher::Refresher,
-    store::{MemoryStore, Record, TokenStore},
-    tokens::{Generation, Time, Tokens},
-};
+use crate::{refresher::Refresher, store::TokenStore, tokens::Tokens};
 
-/// Configures a [`RefreshState`]; begins at [`RefreshState::builder`].
+/// Configures how credentials are renewed, and builds a `T`: a [`Renewal`] for a family of
+/// credentials (begins at [`Renewal::builder`]), or the [`RefreshState`] of a single one
+/// (begins at [`RefreshState::builder`], see [`RefreshStateBuilder`]).
 #[must_use]
-pub struct RefreshStateBuilder {
+pub struct RenewalBuilder<T = Renewal> {
     refresher: Arc<dyn Refresher>,
-    store: Option<Arc<dyn TokenStore>>,
-    tokens: Option<Tokens>,
+    policy: Policy,
     on_discard: Option<TokensHook>,
     on_sign_out: Option<TokensHook>,
-    policy: Policy,
+    // Of a single credential only.
+    store: Option<Arc<dyn TokenStore>>,
+    tokens: Option<Tokens>,
+    builds: PhantomData<fn() -> T>,
 }
 
-impl RefreshStateBuilder {
+/// Configures a single [`RefreshState`]: the knobs of every [`RenewalBuilder`], a
+/// [`store`](RenewalBuilder::store), and [`tokens`](RenewalBuilder::tokens) to begin with.
+pub type RefreshStateBuilder = RenewalBuilder<RefreshState>;
+
+impl<T> RenewalBuilder<T> {
     pub(super) fn new(refresher: Arc<dyn Refresher>) -> Self {
         let policy = Policy { needs_tokens: refresher.needs_tokens(), ..Policy::default() };
-        Self { refresher, store: None, tokens: None, on_discard: None, on_sign_out: None, policy }
-    }
-
-    /// Tokens to begin with. Default: none, that is, signed out (or, with a
-    /// refresher that needs none, fetched on first use). If a [`store`](Self::store)
-    /// is set and holds a record already, that wins.
-    pub fn tokens(mut self, tokens: Tokens) -> Self {
-        self.tokens = Some(tokens);
-        self
-    }
-
-    /// Where the tokens live. Default: a [`MemoryStore`] of its own. A store that is
-    /// set is read on first use, while the first requests wait. It counts as shared: if the
-    /// credential is rejected or signed out, a challenge reads it again, in case somebody
-    /// else has signed in; at most as often as [`cool_down`](Self::cool_down) says.
-    pub fn store(mut self, store: impl TokenStore) -> Self {
-        self.store = Some(Arc::new(store));
-        self.policy.shared = true;
-        self
+        Self {
+            refresher,
+            policy,
+            on_discard: None,
+            on_sign_out: None,
+            store: None,
+            tokens: None,
+            builds: PhantomData,
+        }
     }
 
     /// How long before its end a token is renewed in the background while requests
     /// go on with it. Default: 60 s. Never more than the
-    /// [`early_share`](Self::early_share) of the token's life; up to a quarter is
+    /// [`early_fraction`](Self::early_fraction) of the token's life; up to a quarter is
     /// taken off at random. Zero turns early refresh off.
     pub fn early_refresh(mut self, window: Duration) -> Self {
         self.policy.early = window;
@@ -66,8 +53,8 @@ impl RefreshStateBuilder {
 
     /// The early window is at most the token's life divided by this. Default: 5.
     /// Zero counts as 1.
-    pub fn early_share(mut self, divisor: u32) -> Self {
-        self.policy.early_share = divisor.max(1);
+    pub fn early_fraction(mut self, divisor: u32) -> Self {
+        self.policy.early_fraction = divisor.max(1);
         self
     }
 
@@ -133,47 +120,53 @@ impl RefreshStateBuilder {
         self
     }
 
-    /// Builds the state. Nothing is read, redeemed or spawned yet.
-    #[must_use]
-    pub fn build(self) -> Arc<RefreshState> {
-        let deadline = self.policy.deadline;
-        let (store, machine) = match (self.store, self.tokens) {
-            (Some(store), seed) => (store, Machine::unread(self.policy, seed)),
-            (None, None) => (
-                Arc::new(MemoryStore::new()) as Arc<dyn TokenStore>,
-                Machine::unread(self.policy, None),
-            ),
-            (None, Some(tokens)) => {
-                // What this store holds is known: there is no need to read it.
-                let mut machine = Machine::unread(self.policy, None);
-                let record = Record::new(Generation::ZERO.next(), tokens.clone());
-                machine.signed_in(&record, machine.sign_outs(), Time::now(), fastrand::f64());
-                (Arc::new(MemoryStore::with_tokens(tokens)) as Arc<dyn TokenStore>, machine)
-            }
-        };
-        let credential = machine.credential().clone();
-        Arc::new(RefreshState {
-            signal: AtomicU64::new(
-                credential.generation().get() << 1 | u64::from(machine.closed()),
-            ),
-            accepted: AtomicU64::new(0),
-            replays: AtomicU64::new(0),
-            inner: Mutex::new(Inner { machine, waiters: Waiters::default(), home: None }),
-            current: RwLock::new(credential.clone()),
-            changes: watch::Sender::new(credential),
-            tasks: watch::Sender::new(0),
-            deadline,
-            writes: Arc::default(),
-            refresher: self.refresher,
-            store,
-            on_discard: self.on_discard,
-            on_sign_out: self.on_sign_out,
-        })
+    fn renewal(self) -> Renewal {
+        let Self { refresher, policy, on_discard, on_sign_out, .. } = self;
+        Renewal::new(Shared { refresher, policy, on_discard, on_sign_out })
     }
 }
 
-impl fmt::Debug for RefreshStateBuilder {
+impl RenewalBuilder {
+    /// Builds what the credentials of a family share.
+    #[must_use]
+    pub fn build(self) -> Renewal {
+        self.renewal()
+    }
+}
+
+impl RenewalBuilder<RefreshState> {
+    /// Tokens to begin with. Default: none, that is, signed out (or, with a
+    /// refresher that needs none, fetched on first use). If a [`store`](Self::store)
+    /// is set and holds a record already, that wins.
+    pub fn tokens(mut self, tokens: Tokens) -> Self {
+        self.tokens = Some(tokens);
+        self
+    }
+
+    /// Where the tokens live. Default: a
+    /// [`MemoryStore`](crate::store::MemoryStore) of its own. A store that is set is read on
+    /// first use, while the first requests wait. It counts as shared: if the credential is
+    /// rejected or signed out, a challenge reads the store again, in case another process
+    /// has signed in; at most as often as [`cool_down`](Self::cool_down) says.
+    pub fn store(mut self, store: impl TokenStore) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// Builds the state. Nothing is read, redeemed or spawned yet.
+    #[must_use]
+    pub fn build(mut self) -> Arc<RefreshState> {
+        let (store, tokens) = (self.store.take(), self.tokens.take());
+        let renewal = self.renewal();
+        match store {
+            Some(store) => RefreshState::new(renewal, store, Machine::unread(true, tokens)),
+            None => renewal.in_memory(tokens),
+        }
+    }
+}
+
+impl<T> fmt::Debug for RenewalBuilder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RefreshStateBuilder").field("policy", &self.policy).finish_non_exhaustive()
+        f.debug_struct("RenewalBuilder").field("policy", &self.policy).finish_non_exhaustive()
     }
 }

@@ -1,5 +1,5 @@
-//! Flies one flight: does what the machine says, in a task of its own that no
-//! caller can cancel, and keeps the waiters' deadlines meanwhile.
+//! Drives one flight: executes the steps that the machine says, in a task of its own that no
+//! caller can cancel, and keeps the waiters' deadlines meanwhile. It decides nothing.
 
 use std::{
     future::{Future, poll_fn},
@@ -18,105 +18,91 @@ use tokio::{
 use tracing::{Instrument, Span, field};
 
 use super::{
-    RefreshState, Task,
-    machine::{Flight, Machine, Outcome, Step, after},
-    status::Trigger,
+    RefreshState, Running,
+    machine::{Departure, Outcome, Step, Ticket, after},
 };
 use crate::{
-    error::{BoxError, SaveError},
-    store::{Lease, Leased, OpenCause, OpenRedeem},
-    tokens::{Generation, Time, Tokens},
+    error::{BoxError, FailureKind, SaveError},
+    store::{Lease, Leased},
 };
 
-/// The lease, and what the next holder is to find in it.
-struct Held {
-    lease: Box<dyn Lease>,
-    left: Option<OpenRedeem>,
-}
-
-/// Holds the flight: if it is dropped before the landing (its runtime is shut
-/// down, or there is none) everyone who waits is told.
-pub(super) struct Pilot {
-    state: Arc<RefreshState>,
-    trigger: Trigger,
-    base: Generation,
-    failures: u64,
-    seen: Generation,
+/// Drives one flight. If it is dropped before the landing (its runtime is shut down, or
+/// there is none) every waiter is told.
+pub(super) struct FlightDriver {
+    running: Running,
+    departure: Departure,
     span: Span,
     landed: bool,
-    keeper: Option<AbortHandle>,
-    _task: Task,
+    deadlines: Option<AbortHandle>,
 }
 
-impl Pilot {
+impl FlightDriver {
     /// Called under the state's lock.
-    pub(super) fn new(state: Arc<RefreshState>, machine: &Machine, flight: &Flight) -> Self {
-        let (base, failures) = (machine.credential().generation(), machine.failures());
-        let _task = Task::begin(&state);
-        let (trigger, seen, span) = (flight.trigger(), machine.stored(), Span::none());
-        Self { state, trigger, base, failures, seen, span, landed: false, keeper: None, _task }
+    pub(super) fn new(running: Running, departure: Departure) -> Self {
+        Self { running, departure, span: Span::none(), landed: false, deadlines: None }
     }
 
     pub(super) fn spawn(mut self) {
-        // Without a runtime the pilot is dropped here, which tells the waiters.
+        // Without a runtime the driver is dropped here, which tells the waiters.
         if let Ok(runtime) = Handle::try_current() {
             self.span = tracing::info_span!(
                 "refresh_flight",
-                trigger = self.trigger.as_str(),
-                generation = self.base.get(),
+                trigger = self.departure.trigger.as_str(),
+                generation = self.departure.ticket.generation.get(),
                 outcome = field::Empty,
                 new_generation = field::Empty,
                 duration_ms = field::Empty,
             );
             let span = self.span.clone();
-            runtime.spawn(self.fly().instrument(span));
+            runtime.spawn(self.run().instrument(span));
         }
     }
 
-    async fn fly(mut self) {
+    fn state(&self) -> &Arc<RefreshState> {
+        &self.running.0
+    }
+
+    async fn run(mut self) {
         let begun = Instant::now();
-        let clock = sleep_until(next_deadline(&self.state, begun));
-        let keeper = tokio::spawn(keep_deadlines(Arc::clone(&self.state), clock));
-        self.keeper = Some(keeper.abort_handle());
-        // The keeper first: what was spawned last may have to wait for this task.
+        let clock = sleep_until(next_deadline(self.state(), begun));
+        let deadlines = tokio::spawn(keep_deadlines(Arc::clone(self.state()), clock));
+        self.deadlines = Some(deadlines.abort_handle());
+        // Let the deadline task run once before the first step: tokio polls a freshly spawned
+        // task after the current one, and a refresher that blocks its thread would leave
+        // every deadline unset.
         yield_now().await;
-        let mut held = None;
-        let mut step = Step::Lease(self.seen);
-        loop {
+        let mut lease = None;
+        let mut step = self.departure.step.clone();
+        let open_redeem = loop {
             tracing::debug!(step = step.name(), "flight");
-            let outcome = self.work(step, &mut held).await;
-            let time = Time::now();
-            step = self.state.with(|machine| machine.advance(outcome, time, fastrand::f64()));
-            if let Step::Land = step {
-                break;
+            if let Step::Land { open_redeem } = step {
+                break open_redeem;
             }
-        }
+            let outcome = self.execute(step, &mut lease).await;
+            step = self.state().with(|machine, at| machine.advance(outcome, at));
+        };
         self.landed = true;
         self.report(begun);
-        if let Some(Held { lease, left }) = held {
-            // What fails here is the lock's giving back, which its end does too.
-            catch(lease.release(left)).await;
+        if let Some(lease) = lease {
+            // A failed release needs no answer: the lease ends by itself, too.
+            catch(lease.release(open_redeem)).await;
         }
     }
 
     /// Does one step. A panic in what the user wrote is an outcome like others. All
     /// of it runs in this one task: between a refresher's answer and the machine's
     /// knowing of it there is no moment at which a runtime could shut down.
-    async fn work(&self, step: Step, held: &mut Option<Held>) -> Outcome {
-        let RefreshState { store, on_discard, .. } = &*self.state;
+    async fn execute(&self, step: Step, lease: &mut Option<Box<dyn Lease>>) -> Outcome {
+        let RefreshState { store, renewal, .. } = &**self.state();
         match step {
-            Step::Lease(seen) => {
+            Step::Lease(known) => {
                 // One that was lost is worth nothing, and would be waited for.
-                *held = None;
-                match catch(async { store.lease(seen).await }).await {
-                    Some(Ok(Leased::Lease(lease))) => {
-                        match catch_unwind(AssertUnwindSafe(|| lease.open_redeem())) {
-                            Ok(left) => {
-                                *held = Some(Held { lease, left });
-                                Outcome::Leased(left)
-                            }
-                            Err(_) => Outcome::Failed(panicked()),
-                        }
+                *lease = None;
+                match catch(async { store.lease(known).await }).await {
+                    Some(Ok(Leased::Lease(held))) => {
+                        let found = catch_unwind(AssertUnwindSafe(|| held.open_redeem()));
+                        *lease = Some(held);
+                        found.map_or_else(|_| Outcome::Failed(panicked()), Outcome::Leased)
                     }
                     Some(Ok(Leased::Newer(record))) => Outcome::Newer(record),
                     Some(Err(error)) => Outcome::Failed(error.into()),
@@ -128,19 +114,28 @@ impl Pilot {
                 Some(Err(error)) => Outcome::Failed(error.into()),
                 None => Outcome::Failed(panicked()),
             },
-            Step::Redeem(from, tokens) => match held {
-                Some(held) => self.redeem(held, from, tokens).await,
-                None => Outcome::Failed(LOST.into()),
+            Step::Intend(generation) => match held(lease) {
+                Ok(lease) => match catch(async { lease.intend(generation).await }).await {
+                    Some(Ok(())) => Outcome::Intended,
+                    Some(Err(error)) => Outcome::Failed(error.into()),
+                    None => Outcome::Failed(panicked()),
+                },
+                Err(lost) => Outcome::Failed(lost),
+            },
+            Step::Redeem(request) => match held(lease) {
+                Ok(_) => match catch(async { renewal.redeem(request).await }).await {
+                    Some(Ok(tokens)) => Outcome::Redeemed(tokens),
+                    Some(Err(error)) => Outcome::Refused(error),
+                    None => Outcome::Panicked,
+                },
+                Err(lost) => Outcome::Failed(lost),
             },
             Step::Save { expected, record } => {
-                let Some(Held { lease, left }) = held else {
+                let Some(lease) = lease else {
                     return Outcome::LeaseLost;
                 };
                 match catch(async { lease.save(expected, record).await }).await {
-                    Some(Ok(())) => {
-                        *left = None;
-                        Outcome::Saved
-                    }
+                    Some(Ok(())) => Outcome::Saved,
                     Some(Err(SaveError::Conflict)) => Outcome::Conflict,
                     Some(Err(SaveError::LeaseLost)) => Outcome::LeaseLost,
                     Some(Err(SaveError::Failed(error))) => Outcome::Failed(error.into()),
@@ -148,7 +143,7 @@ impl Pilot {
                 }
             }
             Step::Pause { wait, generation } => {
-                let mut current = self.state.subscribe();
+                let mut current = self.state().subscribe();
                 let mut changed = pin!(current.wait_for(|now| now.generation() > generation));
                 let mut over = pin!(sleep_until(after(Instant::now(), wait)));
                 poll_fn(|cx| match changed.as_mut().poll(cx) {
@@ -159,54 +154,32 @@ impl Pilot {
                 Outcome::Done
             }
             Step::Discard(tokens) => {
-                if let Some(hook) = on_discard {
-                    // In a task of its own: others wait for the flight and its lease.
-                    let (task, hook) = (Task::begin(&self.state), Arc::clone(hook));
+                if let Some(hook) = renewal.on_discard() {
+                    // In a task of its own: the next flight waits for this one and its lease.
+                    let state = self.state();
+                    let (running, hook) =
+                        (Running::begin(state, &mut state.lock()), Arc::clone(hook));
                     let work = async move {
                         catch(async { hook(tokens).await }).await;
-                        drop(task);
+                        drop(running);
                     };
                     tokio::spawn(work.instrument(Span::current()));
                 }
                 Outcome::Done
             }
-            Step::Land => Outcome::Done,
+            Step::Land { .. } => Outcome::Done,
         }
-    }
-
-    /// Spends the refresh token, if the lease is still held, and not before that is noted
-    /// in it: whoever comes after a crash is to know.
-    async fn redeem(
-        &self,
-        Held { lease, left }: &mut Held,
-        from: Generation,
-        tokens: Option<Tokens>,
-    ) -> Outcome {
-        let spends = tokens.as_ref().is_some_and(|tokens| tokens.refresh_token().is_some());
-        if let Err(error) = prepare(&mut **lease, spends.then_some(from)).await {
-            return Outcome::Failed(error);
-        }
-        let outcome = match catch(async { self.state.refresher.refresh(tokens).await }).await {
-            Some(Ok(tokens)) => Outcome::Redeemed(tokens),
-            Some(Err(error)) => Outcome::Refused(error),
-            None => Outcome::Panicked,
-        };
-        // After an answer with tokens, too: only the save ends the intent.
-        let unspent = matches!(&outcome, Outcome::Refused(error) if error.unspent);
-        if spends && !unspent {
-            *left = Some(OpenRedeem::new(from, OpenCause::AnswerLost));
-        }
-        outcome
     }
 
     fn report(&self, begun: Instant) {
-        let inner = self.state.lock();
+        let Ticket { generation: base, failures } = self.departure.ticket;
+        let inner = self.state().lock();
         let generation = inner.machine.credential().generation();
         let outcome = match inner.machine.last_failure() {
-            Some(failure) if inner.machine.failures() > self.failures => failure.kind().as_str(),
-            _ if !inner.machine.credential().is_present() => "signed out",
-            _ if generation > self.base => "renewed",
-            _ => "nothing newer",
+            Some(failure) if inner.machine.failures() > failures => failure.kind().as_str(),
+            _ if !inner.machine.credential().is_present() => FailureKind::SignedOut.as_str(),
+            _ if generation > base => "renewed",
+            _ => "nothing_newer",
         };
         drop(inner);
         let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -217,13 +190,13 @@ impl Pilot {
     }
 }
 
-impl Drop for Pilot {
+impl Drop for FlightDriver {
     fn drop(&mut self) {
-        if let Some(keeper) = &self.keeper {
-            keeper.abort();
+        if let Some(deadlines) = &self.deadlines {
+            deadlines.abort();
         }
         if !self.landed {
-            self.state.with(Machine::aborted);
+            self.state().with(|machine, _| machine.aborted());
         }
     }
 }
@@ -245,7 +218,7 @@ async fn keep_deadlines(state: Arc<RefreshState>, clock: Sleep) {
 
 fn next_deadline(state: &RefreshState, now: Instant) -> Instant {
     // Never quite now, or a deadline of zero would spin.
-    let wait = state.deadline.max(Duration::from_millis(1));
+    let wait = state.renewal.deadline().max(Duration::from_millis(1));
     state.lock().waiters.next_deadline().unwrap_or_else(|| after(now, wait))
 }
 
@@ -262,19 +235,14 @@ pub(super) async fn catch<T>(future: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
-/// Makes sure of the lease, and notes in it whose refresh token is about to be spent.
-async fn prepare(lease: &mut dyn Lease, spends: Option<Generation>) -> Result<(), BoxError> {
-    let held = |lease: &dyn Lease| match catch_unwind(AssertUnwindSafe(|| lease.is_held())) {
-        Ok(true) => Ok(()),
+/// The lease, if it is held as far as can be told without asking anyone.
+fn held(lease: &mut Option<Box<dyn Lease>>) -> Result<&mut Box<dyn Lease>, BoxError> {
+    let lease = lease.as_mut().ok_or(LOST)?;
+    match catch_unwind(AssertUnwindSafe(|| lease.is_held())) {
+        Ok(true) => Ok(lease),
         Ok(false) => Err(LOST.into()),
         Err(_) => Err(panicked()),
-    };
-    held(lease)?;
-    let Some(generation) = spends else {
-        return Ok(());
-    };
-    catch(async { lease.intend(generation).await }).await.ok_or_else(panicked)??;
-    held(lease)
+    }
 }
 
 const LOST: &str = "the lease was lost";

@@ -3,7 +3,7 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `mod.rs` | the shell: a lock around the machine, the watch channel, the public API |
-//! | `builder.rs` | every knob, with unit and default |
+//! | `renewal.rs`, `builder.rs` | what a family of credentials shares; every knob, with unit and default |
 //! | `machine/` | the decisions, pure |
 //! | `driver.rs` | does what a flight's steps say, in a task of its own |
 //! | `waiters.rs`, `wait.rs` | who waits, and the waiting |
@@ -15,6 +15,7 @@ mod auto_refresh;
 mod builder;
 mod driver;
 mod machine;
+mod renewal;
 mod sign;
 mod status;
 mod wait;
@@ -23,10 +24,9 @@ mod waiters;
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use tokio::{
@@ -37,21 +37,22 @@ use tokio::{
 
 pub use self::{
     auto_refresh::KeepFresh,
-    builder::RefreshStateBuilder,
-    machine::WhileUnsaved,
-    status::{Counts, Status, Trigger},
+    builder::{RefreshStateBuilder, RenewalBuilder},
+    machine::{Trigger, WhileUnsaved},
+    renewal::Renewal,
+    status::{Counts, Status},
 };
 use self::{
-    driver::{Pilot, catch},
-    machine::Machine,
+    driver::FlightDriver,
+    machine::{Effects, Gate, Machine, Moment},
     waiters::Waiters,
 };
-pub(crate) use self::{machine::Answer, wait::Wait};
+pub(crate) use self::{machine::Admission, wait::Wait};
 use crate::{
     error::RefreshFailure,
-    refresher::{BoxFuture, Refresher},
+    refresher::Refresher,
     store::TokenStore,
-    tokens::{Credential, Generation, Tokens},
+    tokens::{Credential, Generation},
 };
 
 /// One credential: its tokens, generation, flight and failure.
@@ -82,43 +83,63 @@ use crate::{
 /// # Ok::<_, tower_refresh::RefreshFailure>(()) }).unwrap();
 /// ```
 pub struct RefreshState {
-    /// The generation times two, plus one while requests have to ask the machine
-    /// first. The one thing that a request reads on its way.
-    signal: AtomicU64,
+    /// The generation times two, plus one while the gate is closed. The one thing that a
+    /// request reads on its way.
+    gate_word: AtomicU64,
     /// The newest generation that a server has accepted.
     accepted: AtomicU64,
     replays: AtomicU64,
     inner: Mutex<Inner>,
-    /// The machine's credential, for those who need nothing else.
+    /// The machine's credential, for readers who need nothing else.
     current: RwLock<Credential>,
-    /// Its changes, told to others: their wakers run here, and their borrows block.
-    /// Never used under a lock.
-    changes: watch::Sender<Credential>,
-    /// How many tasks of this state are under way: flights, sign-ins, sign-outs.
-    tasks: watch::Sender<usize>,
-    /// How long a caller waits at most.
-    deadline: Duration,
-    /// Sign-ins and sign-outs take effect in the order they were begun.
-    writes: Arc<tokio::sync::Mutex<()>>,
-    refresher: Arc<dyn Refresher>,
+    renewal: Renewal,
     store: Arc<dyn TokenStore>,
-    on_discard: Option<TokensHook>,
-    on_sign_out: Option<TokensHook>,
+    // The channels are made when they are first subscribed to: most of many credentials
+    // never are. Neither is used under a lock, because a receiver's waker runs in the
+    // sender, and a receiver's borrow blocks it.
+    changes: OnceLock<watch::Sender<Credential>>,
+    /// Signals that a task of this state has ended.
+    ended: OnceLock<watch::Sender<()>>,
 }
-
-type TokensHook = Arc<dyn Fn(Tokens) -> BoxFuture<'static, ()> + Send + Sync>;
 
 struct Inner {
     machine: Machine,
     waiters: Waiters,
     /// The runtime that the flight runs in.
-    home: Option<runtime::Id>,
+    flight_runtime: Option<runtime::Id>,
+    /// How many tasks of this state are under way: flights, hooks, sign-ins, sign-outs.
+    running: usize,
+    /// Sign-ins and sign-outs take effect in the order they were begun. Made while there
+    /// are any.
+    write_queue: Weak<tokio::sync::Mutex<()>>,
 }
 
 impl RefreshState {
-    /// Begins with who redeems. Everything else has a default.
+    /// Begins with the refresher. Everything else has a default.
     pub fn builder(refresher: impl Refresher) -> RefreshStateBuilder {
         RefreshStateBuilder::new(Arc::new(refresher))
+    }
+
+    fn new(renewal: Renewal, store: Arc<dyn TokenStore>, mut machine: Machine) -> Arc<Self> {
+        let credential = machine.credential().clone();
+        let gate_word = gate_word(credential.generation(), machine.effects().gate);
+        Arc::new(Self {
+            gate_word: AtomicU64::new(gate_word),
+            accepted: AtomicU64::new(0),
+            replays: AtomicU64::new(0),
+            inner: Mutex::new(Inner {
+                machine,
+                waiters: Waiters::default(),
+                flight_runtime: None,
+                running: 0,
+                write_queue: Weak::new(),
+            }),
+            current: RwLock::new(credential),
+            renewal,
+            store,
+            changes: OnceLock::new(),
+            ended: OnceLock::new(),
+        })
     }
 
     /// The token to use now. Waits while there is none that works: on first use,
@@ -146,7 +167,7 @@ impl RefreshState {
     ///
     /// Why there is no newer token. A cool-down or the brake is not overridden.
     pub async fn refresh(self: &Arc<Self>) -> Result<Credential, RefreshFailure> {
-        let answer = self.with(|machine| machine.refresh(Instant::now()));
+        let answer = self.with(Machine::refresh);
         self.settle(answer).await
     }
 
@@ -182,11 +203,14 @@ impl RefreshState {
     }
 
     /// The watch channel: holds the current credential and signals each change of
-    /// it. Holding on to the receiver's borrow blocks whoever makes the next change, a
-    /// refresh or a sign-in; clone out of it.
+    /// it. Holding on to the receiver's borrow blocks the refresh or sign-in that makes the
+    /// next change; clone out of it.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Credential> {
-        self.changes.subscribe()
+        let changes = self.changes.get_or_init(|| watch::Sender::new(self.current()));
+        // A change that came while the channel was being made has not been announced on it.
+        self.announce(self.current());
+        changes.subscribe()
     }
 
     /// Graceful shutdown: starts no refresh from now on, and waits until the one
@@ -194,48 +218,52 @@ impl RefreshState {
     /// as that does; wrap it in a timeout. Cancel safe.
     ///
     /// It waits for the hooks, too, for sign-ins and sign-outs under way, and for a lease that
-    /// another process has, however long that one keeps it. Neither the
-    /// refresher, the store nor a hook may await it: it would wait for itself.
+    /// another process has, however long that process keeps it. Neither the refresher, the
+    /// store nor a hook may await it: it would wait for itself.
     pub async fn drain(self: &Arc<Self>) {
-        self.with(Machine::drain);
-        // Those who would wait for the next flight hear that there will be none.
-        self.tasks.send_modify(|_| {});
-        // The sender is in `self`: this cannot end in an error.
-        let _ = self.tasks.subscribe().wait_for(|tasks| *tasks == 0).await;
+        let mut ended = self.subscribe_to_ends();
+        self.with(|machine, _| machine.drain());
+        // `keep_fresh`, which would wait for the next flight, hears that there is none.
+        self.tell_end();
+        while self.lock().running > 0 {
+            // The sender is in `self`: this cannot end in an error.
+            let _ = ended.changed().await;
+        }
     }
 
     /// What an operator may want to know.
     #[must_use]
     pub fn status(&self) -> Status {
+        let now = Instant::now();
+        let left = |end: Instant| end.saturating_duration_since(now);
         let inner = self.lock();
         let machine = &inner.machine;
-        let last_failure = machine.last_failure().cloned();
         Status {
             generation: machine.credential().generation(),
             signed_in: machine.credential().is_present(),
-            expires_at: machine.credential().expires_at(),
-            in_flight: machine.flight().map(|flight| flight.trigger()),
-            retry_at: machine.retry_at(Instant::now()),
-            last_failure,
-            counts: machine.counts().with_replays(self.replays.load(Ordering::Relaxed)),
+            expires_in: machine.credential().expires().map(left),
+            in_flight: machine.in_flight(),
+            retry_in: machine.retry_at(now).map(left),
+            last_failure: machine.last_failure().cloned(),
+            counts: Counts::of(machine, self.replays.load(Ordering::Relaxed)),
         }
     }
 
     /// The word that changes with everything a request has to know. Even while the
     /// gate is open.
-    pub(crate) fn signal(&self) -> u64 {
-        self.signal.load(Ordering::Acquire)
+    pub(crate) fn gate_word(&self) -> u64 {
+        self.gate_word.load(Ordering::Acquire)
     }
 
-    pub(crate) fn admit(self: &Arc<Self>) -> Answer {
-        self.with(|machine| machine.admit(Instant::now()))
+    pub(crate) fn admit(self: &Arc<Self>) -> Admission {
+        self.with(Machine::admit)
     }
 
-    pub(crate) fn challenge(self: &Arc<Self>, generation: Generation) -> Answer {
-        self.with(|machine| {
+    pub(crate) fn challenge(self: &Arc<Self>, generation: Generation) -> Admission {
+        self.with(|machine, at| {
             let accepted =
                 self.accepted.load(Ordering::Relaxed) >= machine.credential().generation().get();
-            machine.challenge(generation, accepted, Instant::now())
+            machine.challenge(generation, accepted, at)
         })
     }
 
@@ -243,11 +271,11 @@ impl RefreshState {
         self.replays.fetch_add(1, Ordering::Relaxed);
     }
 
-    async fn settle(self: &Arc<Self>, answer: Answer) -> Result<Credential, RefreshFailure> {
+    async fn settle(self: &Arc<Self>, answer: Admission) -> Result<Credential, RefreshFailure> {
         match answer {
-            Answer::Go => self.current().present(),
-            Answer::Wait(ticket) => Wait::new(Arc::clone(self), ticket).await,
-            Answer::Refuse(failure) => Err(failure),
+            Admission::Proceed => self.current().present(),
+            Admission::Wait(ticket) => Wait::new(Arc::clone(self), ticket).await,
+            Admission::Refuse(failure) => Err(failure),
         }
     }
 
@@ -256,47 +284,40 @@ impl RefreshState {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks or tells the machine, and does what follows from it: publishes, wakes,
-    /// starts the flight.
-    fn with<R>(self: &Arc<Self>, event: impl FnOnce(&mut Machine) -> R) -> R {
+    /// Asks or tells the machine, and carries out the effects.
+    fn with<R>(self: &Arc<Self>, event: impl FnOnce(&mut Machine, Moment<'_>) -> R) -> R {
         let mut inner = self.lock();
-        let generation = inner.machine.credential().generation();
-        let failures = inner.machine.failures();
-        let idle = inner.machine.flight().is_none();
-
-        let result = event(&mut inner.machine);
-
-        let machine = &inner.machine;
-        let changed = machine.credential().generation() != generation;
-        let signal = machine.credential().generation().get() << 1 | u64::from(machine.closed());
-        let news = changed || machine.failures() != failures;
-        let launched = machine.flight().filter(|_| idle);
-        let pilot = launched.map(|flight| Pilot::new(Arc::clone(self), machine, flight));
-        let published = changed.then(|| machine.credential().clone());
-        if let Some(credential) = &published {
+        let result = event(&mut inner.machine, self.renewal.moment());
+        let Effects { gate, publish, wake, begin } = inner.machine.effects();
+        let gate_word = gate_word(inner.machine.credential().generation(), gate);
+        if let Some(credential) = &publish {
             let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
             current.clone_from(credential);
         }
-        if pilot.is_some() {
-            inner.home = Handle::try_current().ok().map(|runtime| runtime.id());
-        }
-        let woken = news.then(|| inner.waiters.take_all());
-        self.signal.store(signal, Ordering::Release);
+        let driver = begin.map(|departure| {
+            inner.flight_runtime = Handle::try_current().ok().map(|runtime| runtime.id());
+            FlightDriver::new(Running::begin(self, &mut inner), departure)
+        });
+        let woken = wake.then(|| inner.waiters.take_all());
+        self.gate_word.store(gate_word, Ordering::Release);
         drop(inner);
 
-        if let Some(credential) = published {
+        if let Some(credential) = publish {
             self.announce(credential);
         }
         woken.into_iter().flatten().for_each(|waker| waker.wake());
-        if let Some(pilot) = pilot {
-            pilot.spawn();
+        if let Some(driver) = driver {
+            driver.spawn();
         }
         result
     }
 
     /// Two threads may come here in either order: what is older then is not told.
     fn announce(&self, credential: Credential) {
-        self.changes.send_if_modified(|known| {
+        let Some(changes) = self.changes.get() else {
+            return;
+        };
+        changes.send_if_modified(|known| {
             let newer = credential.generation() > known.generation();
             if newer {
                 *known = credential;
@@ -304,25 +325,36 @@ impl RefreshState {
             newer
         });
     }
+
+    fn subscribe_to_ends(&self) -> watch::Receiver<()> {
+        self.ended.get_or_init(|| watch::Sender::new(())).subscribe()
+    }
+
+    fn tell_end(&self) {
+        if let Some(ended) = self.ended.get() {
+            ended.send_replace(());
+        }
+    }
 }
 
-/// Counts as under way until it is dropped.
-struct Task(Arc<RefreshState>);
+fn gate_word(generation: Generation, gate: Gate) -> u64 {
+    generation.get() << 1 | u64::from(gate == Gate::Closed)
+}
 
-impl Task {
-    fn begin(state: &Arc<RefreshState>) -> Self {
-        // Under the state's lock, so nobody is woken: those who wait, wait for fewer.
-        state.tasks.send_if_modified(|tasks| {
-            *tasks += 1;
-            false
-        });
+/// A task of a state. Counts as under way until it is dropped.
+struct Running(Arc<RefreshState>);
+
+impl Running {
+    fn begin(state: &Arc<RefreshState>, inner: &mut Inner) -> Self {
+        inner.running += 1;
         Self(Arc::clone(state))
     }
 }
 
-impl Drop for Task {
+impl Drop for Running {
     fn drop(&mut self) {
-        self.0.tasks.send_modify(|tasks| *tasks -= 1);
+        self.0.lock().running -= 1;
+        self.0.tell_end();
     }
 }
 
@@ -335,6 +367,7 @@ impl fmt::Debug for RefreshState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokens::Tokens;
 
     /// As when the thread that made the older change is overtaken on its way here.
     #[test]

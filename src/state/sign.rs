@@ -6,16 +6,20 @@ use std::{
     task::Poll,
 };
 
-use tokio::{runtime::Handle, sync::OwnedMutexGuard, task::unconstrained};
+use tokio::{
+    runtime::Handle,
+    sync::{Mutex, OwnedMutexGuard},
+    task::unconstrained,
+};
 
-use super::{RefreshState, Task, catch, machine::Machine};
+use super::{RefreshState, Running, driver::catch, machine::Moment};
 use crate::{
     error::{SaveError, StoreError},
     store::Record,
     tokens::{Generation, Time, Tokens},
 };
 
-/// How often a sign-in starts over because somebody else was writing.
+/// How often a sign-in starts over because another process was writing.
 const MAX_CONFLICTS: usize = 16;
 
 impl RefreshState {
@@ -41,8 +45,8 @@ impl RefreshState {
                 match state.store.save(held.generation, record).await {
                     Ok(()) => {
                         let record = Record::new(generation, tokens);
-                        return Ok(state.with(|machine| {
-                            machine.signed_in(&record, sign_outs, time, fastrand::f64());
+                        return Ok(state.with(|machine, at| {
+                            machine.signed_in(&record, sign_outs, Moment { time, ..at });
                             machine.credential().generation()
                         }));
                     }
@@ -51,7 +55,7 @@ impl RefreshState {
                     Err(error @ SaveError::LeaseLost) => return Err(StoreError::new(error)),
                 }
             }
-            Err(StoreError::new("others kept writing"))
+            Err(StoreError::new("other processes kept writing"))
         })
         .await
     }
@@ -65,17 +69,17 @@ impl RefreshState {
     ///
     /// # Errors
     ///
-    /// The store could not delete. This process is signed out all the same, others
-    /// are not: call again.
+    /// The store could not delete. This process is signed out all the same, other
+    /// processes are not: call again.
     pub async fn clear(self: &Arc<Self>) -> Result<(), StoreError> {
-        let sign_out = self.with(Machine::sign_out);
+        let sign_out = self.with(|machine, _| machine.sign_out());
         let state = Arc::clone(self);
         self.finish(move |turn| async move {
             let deleted = state.store.delete().await?;
-            state.with(|machine| machine.deleted(deleted.generation, sign_out));
+            state.with(|machine, _| machine.deleted(deleted.generation, sign_out));
             // The next sign-in need not wait for the hook.
             drop(turn);
-            if let (Some(hook), Some(tokens)) = (&state.on_sign_out, deleted.tokens) {
+            if let (Some(hook), Some(tokens)) = (state.renewal.on_sign_out(), deleted.tokens) {
                 catch(async { hook(tokens).await }).await;
             }
             Ok(())
@@ -93,7 +97,7 @@ impl RefreshState {
         Fut: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         // Polled here for its place in the queue: tasks may begin in any order.
-        let mut turn = Box::pin(unconstrained(Arc::clone(&self.writes).lock_owned()));
+        let mut turn = Box::pin(unconstrained(self.write_queue().lock_owned()));
         let first = poll_fn(|cx| Poll::Ready(turn.as_mut().poll(cx))).await;
         let work = async move {
             let turn = match first {
@@ -105,16 +109,25 @@ impl RefreshState {
         let Ok(runtime) = Handle::try_current() else {
             return work.await;
         };
-        let task = Task::begin(self);
+        let running = Running::begin(self, &mut self.lock());
         let done = runtime.spawn(async move {
             let result = work.await;
-            drop(task);
+            drop(running);
             result
         });
         done.await.unwrap_or_else(|end| {
             let panicked = end.is_panic();
             let reason = if panicked { "the token store panicked" } else { "the runtime is gone" };
             Err(StoreError::new(reason))
+        })
+    }
+
+    fn write_queue(&self) -> Arc<Mutex<()>> {
+        let mut inner = self.lock();
+        inner.write_queue.upgrade().unwrap_or_else(|| {
+            let queue = Arc::default();
+            inner.write_queue = Arc::downgrade(&queue);
+            queue
         })
     }
 }

@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     RefreshState,
     machine::{Ticket, after},
-    waiters::Place,
+    waiters::Slot,
 };
 use crate::{
     error::{FailureKind, RefreshFailure},
@@ -30,25 +30,25 @@ pub(crate) struct Wait {
     ticket: Ticket,
     deadline: Instant,
     /// The deadline is earlier than the state's own would be.
-    hasty: bool,
-    place: Option<Place>,
-    /// The flight keeps its waiters' deadlines, as long as its runtime runs, and those
-    /// that are in the order they came. Whoever waits in another runtime, or is in more of
-    /// a hurry than others, does not count on that.
-    clock: Option<Pin<Box<Sleep>>>,
+    own_deadline: bool,
+    slot: Option<Slot>,
+    /// The driver wakes waiters at their deadlines, as long as its runtime runs and the
+    /// deadlines are in the order the waiters came. A waiter in another runtime, or with a
+    /// deadline of its own, has a timer of its own.
+    own_timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Wait {
     pub(crate) fn new(state: Arc<RefreshState>, ticket: Ticket) -> Self {
-        let deadline = after(Instant::now(), state.deadline);
-        Self { state, ticket, deadline, hasty: false, place: None, clock: None }
+        let deadline = after(Instant::now(), state.renewal.deadline());
+        Self { state, ticket, deadline, own_deadline: false, slot: None, own_timer: None }
     }
 
     /// Waits until then at most.
     pub(crate) fn no_later_than(mut self, limit: Option<Instant>) -> Self {
         if let Some(limit) = limit.filter(|limit| *limit < self.deadline) {
             self.deadline = limit;
-            self.hasty = true;
+            self.own_deadline = true;
         }
         self
     }
@@ -59,9 +59,9 @@ impl Future for Wait {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if this.state.signal() >> 1 > this.ticket.generation.get() {
-            // Whoever published this has emptied the list before.
-            this.place = None;
+        if this.state.gate_word() >> 1 > this.ticket.generation.get() {
+            // The publisher has emptied the list of waiters before.
+            this.slot = None;
             return Poll::Ready(this.state.current().present());
         }
         let mut inner = this.state.lock();
@@ -72,23 +72,23 @@ impl Future for Wait {
                 Err(RefreshFailure::new(FailureKind::Deadline))
             }
             None => {
-                let (place, stale) = inner.waiters.wait(this.place, this.deadline, cx.waker());
-                let home = inner.home;
+                let (slot, stale) = inner.waiters.wait(this.slot, this.deadline, cx.waker());
+                let flight_runtime = inner.flight_runtime;
                 drop(inner);
                 drop(stale);
-                if this.place.replace(place).is_none() {
+                if this.slot.replace(slot).is_none() {
                     let here = Handle::try_current().ok().map(|handle| handle.id());
-                    let alone = here.is_some() && (this.hasty || here != home);
-                    this.clock = alone.then(|| Box::pin(sleep_until(this.deadline)));
+                    let alone = here.is_some() && (this.own_deadline || here != flight_runtime);
+                    this.own_timer = alone.then(|| Box::pin(sleep_until(this.deadline)));
                 }
-                let over = |clock: &mut Pin<Box<Sleep>>| clock.as_mut().poll(cx).is_ready();
-                if this.clock.as_mut().is_some_and(over) {
+                let over = |timer: &mut Pin<Box<Sleep>>| timer.as_mut().poll(cx).is_ready();
+                if this.own_timer.as_mut().is_some_and(over) {
                     cx.waker().wake_by_ref();
                 }
                 return Poll::Pending;
             }
         };
-        let stale = this.place.take().and_then(|place| inner.waiters.leave(place));
+        let stale = this.slot.take().and_then(|slot| inner.waiters.leave(slot));
         drop(inner);
         drop(stale);
         Poll::Ready(outcome)
@@ -97,8 +97,8 @@ impl Future for Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        if let Some(place) = self.place {
-            let stale = self.state.lock().waiters.leave(place);
+        if let Some(slot) = self.slot {
+            let stale = self.state.lock().waiters.leave(slot);
             drop(stale);
         }
     }
@@ -111,18 +111,18 @@ mod tests {
     use tokio_test::{assert_pending, task};
 
     use super::*;
-    use crate::{state::Answer, tokens::Tokens};
+    use crate::{state::Admission, tokens::Tokens};
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_waits_where_the_flight_runs_needs_no_clock() {
+    async fn a_waiter_in_the_flights_runtime_needs_no_timer() {
         let state = RefreshState::builder(async |_: Tokens| pending().await)
             .tokens(Tokens::new("refused"))
             .build();
-        let Answer::Wait(ticket) = state.challenge(state.current().generation()) else {
+        let Admission::Wait(ticket) = state.challenge(state.current().generation()) else {
             panic!("no flight")
         };
         let mut wait = task::spawn(Wait::new(Arc::clone(&state), ticket));
         assert_pending!(wait.poll());
-        assert!(wait.clock.is_none());
+        assert!(wait.own_timer.is_none());
     }
 }

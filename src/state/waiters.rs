@@ -1,8 +1,8 @@
 //! Who waits: a first-in, first-out list of wakers with deadlines.
 //!
 //! All waiters of one state may wait equally long, so their deadlines are in the
-//! order they came, and one timer, the flight's, serves them all; whoever may wait less
-//! has a timer too. Waking is all at once: nobody is handed a lock by the one before.
+//! order they came, and one timer, the flight's, serves them all; a waiter that may wait less
+//! has a timer of its own, too. All are woken at once: no waiter hands a lock to the next.
 
 use std::{collections::VecDeque, task::Waker};
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     list: VecDeque<Option<Waiter>>,
-    /// The number of the list's first place; grows for ever.
+    /// The number of the list's first slot; grows for ever.
     first: u64,
 }
 
@@ -21,32 +21,31 @@ struct Waiter {
     waker: Waker,
 }
 
-/// A place in the list. Good for nothing once its waiter was woken.
+/// A slot in the list. Good for nothing once its waiter was woken.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place(u64);
+pub(super) struct Slot(u64);
 
 impl Waiters {
-    /// Waits at `place` if that is still in the list, else at the list's end.
+    /// Waits at `slot` if that is still in the list, else at the list's end.
     ///
     /// A waker that is not needed any more is returned, here and below, and never
-    /// dropped under the lock: dropping one may run anybody's code.
+    /// dropped under the lock: dropping one may run code of the executor's or the user's.
     pub(super) fn wait(
         &mut self,
-        place: Option<Place>,
+        slot: Option<Slot>,
         deadline: Instant,
         waker: &Waker,
-    ) -> (Place, Option<Waker>) {
-        if let Some((place, Some(waiter))) = place.and_then(|place| Some((place, self.at(place)?)))
-        {
+    ) -> (Slot, Option<Waker>) {
+        if let Some((slot, Some(waiter))) = slot.and_then(|slot| Some((slot, self.at(slot)?))) {
             let changed = !waiter.waker.will_wake(waker);
-            return (place, changed.then(|| std::mem::replace(&mut waiter.waker, waker.clone())));
+            return (slot, changed.then(|| std::mem::replace(&mut waiter.waker, waker.clone())));
         }
         self.list.push_back(Some(Waiter { deadline, waker: waker.clone() }));
-        (Place(self.first + self.list.len() as u64 - 1), None)
+        (Slot(self.first + self.list.len() as u64 - 1), None)
     }
 
-    pub(super) fn leave(&mut self, place: Place) -> Option<Waker> {
-        let gone = self.at(place).and_then(Option::take);
+    pub(super) fn leave(&mut self, slot: Slot) -> Option<Waker> {
+        let gone = self.at(slot).and_then(Option::take);
         while let Some(None) = self.list.front() {
             self.list.pop_front();
             self.first += 1;
@@ -79,8 +78,8 @@ impl Waiters {
         self.list.iter().flatten().next().map(|waiter| waiter.deadline)
     }
 
-    fn at(&mut self, place: Place) -> Option<&mut Option<Waiter>> {
-        let index = usize::try_from(place.0.checked_sub(self.first)?).ok()?;
+    fn at(&mut self, slot: Slot) -> Option<&mut Option<Waiter>> {
+        let index = usize::try_from(slot.0.checked_sub(self.first)?).ok()?;
         self.list.get_mut(index)
     }
 }

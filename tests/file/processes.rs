@@ -182,7 +182,7 @@ async fn the_lease_of_a_process_that_is_killed_is_free_at_once() {
     soon(state.token()).await.unwrap();
     let failure = soon(state.refresh()).await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::Rejected);
-    assert_eq!(failure.interrupted(), Some(OpenCause::HolderEnded));
+    assert_eq!(failure.open_redeem(), Some(OpenCause::HolderEnded));
 }
 
 /// Those who wait for the lease of a process that is killed are given it.

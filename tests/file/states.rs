@@ -189,7 +189,7 @@ async fn a_rejection_after_a_lost_answer_says_so() {
     let other = opened(&auth, dir.store()).await;
     let failure = soon(other.refresh()).await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::Rejected);
-    assert_eq!(failure.interrupted(), Some(OpenCause::AnswerLost));
+    assert_eq!(failure.open_redeem(), Some(OpenCause::AnswerLost));
 }
 
 /// The sign-in wins, and waits for nobody.

@@ -85,7 +85,7 @@ impl World {
         move |current: Tokens| {
             let grant = grant.clone();
             async move {
-                let minted = grant.refresh(Some(current)).await?;
+                let minted = grant.refresh(current.into()).await?;
                 let end: u64 = minted.access_token().parse().map_err(RefreshError::transient)?;
                 Ok(minted.with_expires_at(UNIX_EPOCH + Duration::from_secs(end)))
             }

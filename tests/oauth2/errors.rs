@@ -214,7 +214,7 @@ async fn who_may_have_spent_the_token_is_told() {
         let (_endpoint, state) = impatient([reply, rejection()]).await;
         assert_eq!(state.refresh().await.unwrap_err().kind(), FailureKind::Transient);
         let failure = state.refresh().await.unwrap_err();
-        assert_eq!((failure.kind(), failure.interrupted()), (FailureKind::Rejected, expected));
+        assert_eq!((failure.kind(), failure.open_redeem()), (FailureKind::Rejected, expected));
     }
 }
 
@@ -242,7 +242,7 @@ async fn a_network_that_is_gone_may_have_lost_the_answer() {
         assert_eq!(state.refresh().await.unwrap_err().kind(), FailureKind::Transient);
 
         let failure = next_is_rejected(store).await;
-        assert_eq!(failure.interrupted(), Some(OpenCause::AnswerLost), "{kind}");
+        assert_eq!(failure.open_redeem(), Some(OpenCause::AnswerLost), "{kind}");
     }
 }
 
@@ -259,7 +259,7 @@ async fn a_refused_connection_spends_nothing() {
     assert_eq!(state.refresh().await.unwrap_err().kind(), FailureKind::Transient);
 
     let failure = next_is_rejected(store).await;
-    assert_eq!((failure.kind(), failure.interrupted()), (FailureKind::Rejected, None));
+    assert_eq!((failure.kind(), failure.open_redeem()), (FailureKind::Rejected, None));
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ async fn odd_answers_are_not_lost() {
             move |current: Tokens| {
                 spent.lock().unwrap().extend(current.refresh_token().map(str::to_owned));
                 let grant = grant.clone();
-                async move { grant.refresh(Some(current)).await }
+                async move { grant.refresh(current.into()).await }
             }
         })
         .tokens(tokens(1))
@@ -69,7 +69,7 @@ async fn odd_answers_are_not_lost() {
 async fn a_number_is_a_refresh_token() {
     let body = r#"{"access_token":"access-2","refresh_token":12345678901234567890123}"#;
     let grant = said(200, body).refresh_token_grant();
-    let minted = grant.refresh(Some(tokens(1))).await.unwrap();
+    let minted = grant.refresh(tokens(1).into()).await.unwrap();
     assert_eq!(minted.refresh_token(), Some("12345678901234567890123"));
 }
 

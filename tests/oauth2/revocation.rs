@@ -73,7 +73,7 @@ async fn a_discarded_result_is_revoked() {
     let state = RefreshState::builder(move |current: Tokens| {
         let (grant, store) = (grant.clone(), Arc::clone(&signed_in));
         async move {
-            let minted = tower_refresh::Refresher::refresh(&grant, Some(current)).await?;
+            let minted = tower_refresh::Refresher::refresh(&grant, current.into()).await?;
             let other =
                 RefreshState::builder(async |_: Tokens| Ok(Tokens::new(""))).store(store).build();
             other.set(tokens(9)).await.unwrap();

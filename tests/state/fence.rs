@@ -176,7 +176,7 @@ async fn the_failure_of_a_superseded_flight_does_not_touch_the_new_token() {
         scene.auth.gate.open();
         idle().await;
         assert!(scene.state.status().last_failure.is_none());
-        assert_eq!(scene.state.status().retry_at, None);
+        assert_eq!(scene.state.status().retry_in, None);
         assert_eq!(scene.state.refresh().await.unwrap().access_token(), Some("access-2"));
     }
 }

@@ -43,7 +43,7 @@ async fn without_an_intent_nothing_is_spent() {
         // What may have been noted was taken back: nothing was spent.
         auth.next(Play::Reject);
         let other = opened(&auth, &store).await;
-        assert_eq!(other.refresh().await.unwrap_err().interrupted(), None, "{fault:?}");
+        assert_eq!(other.refresh().await.unwrap_err().open_redeem(), None, "{fault:?}");
     }
 }
 
@@ -83,7 +83,7 @@ fn a_holder_that_ended_is_known_to_the_next() {
     build().block_on(async {
         let state = opened(&auth, &store).await;
         let failure = rejected(&state).await;
-        assert_eq!(failure.interrupted(), Some(OpenCause::HolderEnded));
+        assert_eq!(failure.open_redeem(), Some(OpenCause::HolderEnded));
         assert_eq!(
             failure.to_string(),
             "the refresh token was rejected; an earlier refresh may have spent it: the process \
@@ -93,15 +93,15 @@ fn a_holder_that_ended_is_known_to_the_next() {
         assert_eq!(auth.asked(), ["refresh-1", "refresh-1"]);
 
         // Not a second time, and not forgotten: it still holds for others.
-        assert_eq!(rejected(&state).await.interrupted(), Some(OpenCause::HolderEnded));
+        assert_eq!(rejected(&state).await.open_redeem(), Some(OpenCause::HolderEnded));
         assert_eq!(auth.count(), 2);
         let other = opened(&auth, &store).await;
-        assert_eq!(rejected(&other).await.interrupted(), Some(OpenCause::HolderEnded));
+        assert_eq!(rejected(&other).await.open_redeem(), Some(OpenCause::HolderEnded));
 
         // New tokens have nothing to do with it.
         state.set(tokens(7)).await.unwrap();
         auth.next(Play::Reject);
-        assert_eq!(rejected(&state).await.interrupted(), None);
+        assert_eq!(rejected(&state).await.open_redeem(), None);
     });
 }
 
@@ -149,12 +149,12 @@ async fn an_answer_that_was_lost_is_known_to_the_next_try() {
         let state = state.store(store.clone()).build();
         state.token().await.unwrap();
         let failure = state.refresh().await.unwrap_err();
-        assert_eq!(failure.interrupted(), None, "nothing was interrupted before it");
+        assert_eq!(failure.open_redeem(), None, "nothing was interrupted before it");
 
         auth.next(Play::Reject);
         let other = opened(&auth, &store).await;
-        assert_eq!(rejected(&other).await.interrupted(), expected);
-        assert_eq!(other.status().last_failure.unwrap().interrupted(), expected);
+        assert_eq!(rejected(&other).await.open_redeem(), expected);
+        assert_eq!(other.status().last_failure.unwrap().open_redeem(), expected);
     }
 }
 
@@ -173,7 +173,7 @@ async fn what_is_left_open_stays_so_until_it_is_known() {
     assert_eq!(kind(unreachable.refresh().await), FailureKind::Transient);
     auth.next(Play::Reject);
     let other = opened(&auth, &store).await;
-    assert_eq!(rejected(&other).await.interrupted(), Some(OpenCause::AnswerLost));
+    assert_eq!(rejected(&other).await.open_redeem(), Some(OpenCause::AnswerLost));
 }
 
 /// With the save all is known.
@@ -187,7 +187,7 @@ async fn after_a_save_nothing_is_open() {
     state.refresh().await.unwrap();
     auth.next(Play::Reject);
     let other = opened(&auth, &store).await;
-    assert_eq!(rejected(&other).await.interrupted(), None);
+    assert_eq!(rejected(&other).await.open_redeem(), None);
 }
 
 /// A holder that was stalled past its lease: the save is refused, and done under a lease

@@ -144,13 +144,13 @@ async fn after_a_failure_it_is_tried_again_when_the_cool_down_is_over() {
     let (state, _fresh) = kept(&auth);
     sleep_until(Instant::now() + secs(956)).await;
     assert_eq!(auth.count(), 1);
-    let retry_at = state.status().retry_at.unwrap();
+    let retry_at = Instant::now() + state.status().retry_in.unwrap();
     sleep_until(retry_at - Duration::from_millis(10)).await;
     assert_eq!(auth.count(), 1);
     sleep_until(retry_at + Duration::from_millis(10)).await;
     assert_eq!(auth.count(), 2);
     // By then the token has run out.
-    let retry_at = state.status().retry_at.unwrap();
+    let retry_at = Instant::now() + state.status().retry_in.unwrap();
     sleep_until(retry_at - Duration::from_millis(10)).await;
     assert_eq!(auth.count(), 2);
     sleep_until(retry_at + Duration::from_millis(10)).await;

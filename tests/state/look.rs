@@ -72,7 +72,7 @@ async fn a_look_that_fails_does_not_make_the_reason_forgotten() {
         sleep(secs(60)).await;
         let failure = state.challenged(refused).await.unwrap_err();
         assert_eq!(failure.kind(), FailureKind::Rejected);
-        assert_eq!(failure.interrupted(), Some(OpenCause::AnswerLost));
+        assert_eq!(failure.open_redeem(), Some(OpenCause::AnswerLost));
         assert!(failure.source().is_some(), "the server's own words");
     }
     assert_eq!(auth.count(), 2);

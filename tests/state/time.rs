@@ -69,7 +69,7 @@ async fn tokens_of_30_seconds_are_not_refreshed_on_each_request() {
 #[tokio::test(start_paused = true)]
 async fn the_early_window_and_its_share_can_be_set_and_turned_off() {
     let auth = Auth::new();
-    let state = expiring(&auth, 100).early_refresh(secs(50)).early_share(1).build();
+    let state = expiring(&auth, 100).early_refresh(secs(50)).early_fraction(1).build();
     let at = first_refresh(&auth, &state, 45).await.as_secs_f64();
     assert!((49.9..=62.7).contains(&at), "{at}");
 

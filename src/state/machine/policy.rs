@@ -24,11 +24,10 @@ pub enum WhileUnsaved {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
+    /// The refresher must have tokens to redeem.
     pub(crate) needs_tokens: bool,
-    /// Others may write to the store.
-    pub(crate) shared: bool,
     pub(crate) early: Duration,
-    pub(crate) early_share: u32,
+    pub(crate) early_fraction: u32,
     pub(crate) cool_down: Duration,
     pub(crate) cool_down_max: Duration,
     pub(crate) brake_after: usize,
@@ -42,9 +41,8 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             needs_tokens: true,
-            shared: false,
             early: Duration::from_secs(60),
-            early_share: 5,
+            early_fraction: 5,
             cool_down: Duration::from_secs(1),
             cool_down_max: Duration::from_secs(60),
             brake_after: 5,
@@ -57,15 +55,15 @@ impl Default for Policy {
 }
 
 /// As far away as a wait may be: a hundred years, so that sums stay in range.
-const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const MAX_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// A server's `Retry-After` counts up to here. Some are not what was meant: a moment
 /// where seconds should be is half a century.
-pub(crate) const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// `now + wait`, whatever a server says.
 pub(crate) fn after(now: Instant, wait: Duration) -> Instant {
-    now.checked_add(wait.min(FAR)).unwrap_or(now)
+    now.checked_add(wait.min(MAX_WAIT)).unwrap_or(now)
 }
 
 impl Policy {
@@ -74,7 +72,7 @@ impl Policy {
     /// replicas do not all renew in the same second.
     pub(crate) fn early(&self, begun: Instant, expires: Instant, jitter: f64) -> Instant {
         let life = expires.saturating_duration_since(begun);
-        let window = self.early.min(life / self.early_share);
+        let window = self.early.min(life / self.early_fraction);
         let window = window.mul_f64(1.0 - jitter / 4.0);
         expires.checked_sub(window).unwrap_or(expires)
     }
@@ -84,6 +82,6 @@ impl Policy {
     pub(crate) fn backoff(&self, failures: u32, jitter: f64) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);
         let full = self.cool_down.saturating_mul(1 << doublings);
-        full.min(self.cool_down_max).min(FAR).mul_f64(jitter)
+        full.min(self.cool_down_max).min(MAX_WAIT).mul_f64(jitter)
     }
 }

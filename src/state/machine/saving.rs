@@ -1,13 +1,14 @@
-//! What becomes of tokens that were minted: they are saved, however often that has to
-//! be tried, and only then published; or they are discarded because somebody else was
-//! first. They are just dropped where nobody is left to discard them: their runtime is
-//! gone, and a sign-in or sign-out comes before another flight.
-
-use tokio::time::Instant;
+//! What becomes of tokens that were minted: they are saved, however often that has to be
+//! tried, and only then published; or they are discarded, because a sign-in, a sign-out or
+//! another process came first.
+//!
+//! One exception: when the flight's runtime is shut down during a save, the pair waits in
+//! the machine for the next flight. A sign-in or sign-out before that drops the pair without
+//! the discard hook: there is no task to run it in.
 
 use super::{
-    Machine,
-    flight::{Outcome, Stage, Step},
+    flight::Course,
+    parts::{Minted, Origin, Outcome, Redeem, Stage, Step},
     policy::WhileUnsaved,
 };
 use crate::{
@@ -16,193 +17,234 @@ use crate::{
     tokens::{Credential, Generation, Time, Tokens},
 };
 
-/// Tokens on their way into the store.
-#[derive(Clone, Debug)]
-pub(super) struct Minted {
-    expected: Generation,
-    record: Record,
-    credential: Credential,
-    /// The user's initial tokens, not a refresh's.
-    seed: bool,
-    /// The refresh token is the one that was spent: the server does not rotate.
-    kept_refresh_token: bool,
-    failed: u32,
-    /// Requests use it already ([`WhileUnsaved::Serve`]).
-    served: bool,
-    /// The flight that minted it is gone.
-    left_over: bool,
-    /// The lease was lost before it could be saved, and is taken anew.
-    outlived: bool,
-}
-
 impl Minted {
-    /// They are the user's initial tokens.
-    pub(super) fn seed(self) -> Self {
-        Self { seed: true, ..self }
-    }
-
-    pub(super) fn with_kept_refresh_token(self) -> Self {
-        Self { kept_refresh_token: true, ..self }
-    }
-
-    /// The flight is gone; another one will save them.
-    pub(super) fn left_over(self) -> Self {
-        Self { failed: 0, left_over: true, ..self }
-    }
-
-    pub(super) fn is_failing(&self) -> bool {
-        self.failed > 0
-    }
-
-    #[cfg(test)]
-    pub(super) fn tokens(&self) -> Option<&Tokens> {
-        self.record.tokens.as_ref()
+    /// Its flight is gone; another one will save it.
+    pub(super) fn inherited(self) -> Self {
+        Self { failed_saves: 0, inherited: true, ..self }
     }
 }
 
-impl Machine {
+impl Course<'_> {
+    /// The store is empty, and the user has given tokens to begin with.
+    pub(super) fn save_seed(self, seed: Tokens) -> Step {
+        let minted = self.mint(Generation::ZERO, seed, self.at.time, Origin::Seed);
+        self.save(minted)
+    }
+
+    /// The refresher's answer.
+    pub(super) fn redeemed(self, tokens: Tokens, redeem: &Redeem) -> Step {
+        let mut tokens = match &redeem.tokens {
+            Some(redeemed) => tokens.or_keep(redeemed),
+            None => tokens,
+        };
+        let spent = redeem.refresh_token();
+        let rotated = spent.is_none() || spent != tokens.refresh_token();
+        // A token that has run out the moment it was made tells of clocks that
+        // disagree, not of its life: better to learn its end from a challenge.
+        if tokens.deadline(redeem.begun).is_none_or(|end| end <= self.at.now()) {
+            tokens.expiry = None;
+        }
+        let minted = self.mint(redeem.from, tokens, redeem.begun, Origin::Refresh { rotated });
+        self.save(minted)
+    }
+
     /// Tokens as the next generation, to be saved over the stored one `expected`.
-    pub(super) fn mint(
-        &self,
-        expected: Generation,
-        tokens: Tokens,
-        expires: Option<Instant>,
-        begun: Time,
-        jitter: f64,
-    ) -> Minted {
-        let generation = self.credential.generation().max(self.stored).max(expected).next();
-        let early = expires.map(|at| self.policy.early(begun.now, at, jitter));
-        let credential = Credential::new(generation, &tokens, expires, early);
-        let record = Record::new(generation, tokens.absolute(begun));
+    fn mint(&self, expected: Generation, tokens: Tokens, begun: Time, origin: Origin) -> Minted {
+        let machine = &self.machine;
+        let generation = machine.credential.generation().max(machine.stored).max(expected).next();
+        let expires = tokens.deadline(begun);
+        let early = expires.map(|end| self.at.policy.early(begun.now, end, self.at.jitter));
         Minted {
             expected,
-            record,
-            credential,
-            seed: false,
-            kept_refresh_token: false,
-            failed: 0,
+            credential: Credential::new(generation, &tokens, expires, early),
+            record: Record::new(generation, tokens.absolute(begun)),
+            origin,
+            failed_saves: 0,
             served: false,
-            left_over: false,
-            outlived: false,
+            inherited: false,
+            lease_retaken: false,
         }
     }
 
     /// Saves, or saves again; even what was superseded by now. The store's
     /// compare-and-swap is the fence there, and the record must not be left with a
     /// token that is spent.
-    pub(super) fn save(&mut self, minted: Minted) -> Step {
-        let step = match self.has_lease() {
+    pub(super) fn save(self, minted: Minted) -> Step {
+        let step = match self.flight.leased {
             true => Step::Save { expected: minted.expected, record: minted.record.clone() },
-            // It was taken over; what is newer than ours may be there.
+            // Another process took it over; what is newer than ours may be there.
             false => Step::Lease(minted.expected),
         };
-        self.enter(Stage::Saving(minted), step)
+        self.go(Stage::Saving(minted), step)
     }
 
-    /// Somebody else has had the lease since. It is taken anew, once without a pause.
-    pub(super) fn lease_lost(&mut self, mut minted: Minted, jitter: f64) -> Step {
-        if let Some(flight) = &mut self.flight {
-            flight.lost_lease();
+    /// What came of a step on the way into the store.
+    pub(super) fn save_ended(mut self, mut minted: Minted, outcome: Outcome) -> Step {
+        match outcome {
+            Outcome::Saved => {
+                self.flight.open_redeem = None;
+                self.saved(minted)
+            }
+            // A pause is over.
+            Outcome::Done => self.save(minted),
+            Outcome::Conflict => self.go(Stage::Verifying(minted), Step::Load),
+            Outcome::Loaded(record) | Outcome::Newer(record) => self.verified(minted, record),
+            Outcome::Leased(found) => {
+                self.flight.took_lease(found);
+                self.save(minted)
+            }
+            Outcome::LeaseLost => {
+                self.flight.lost_lease();
+                // It is taken anew, once without a pause.
+                if std::mem::replace(&mut minted.lease_retaken, true) {
+                    return self.save_failed(minted, Outcome::LeaseLost);
+                }
+                self.save(minted)
+            }
+            outcome => self.save_failed(minted, outcome),
         }
-        if std::mem::replace(&mut minted.outlived, true) {
-            return self.save_failed(minted, Outcome::LeaseLost, jitter);
-        }
-        self.save(minted)
     }
 
-    pub(super) fn saved(&mut self, minted: Minted, time: Time, jitter: f64) -> Step {
-        self.stored = self.stored.max(minted.record.generation);
+    fn saved(mut self, minted: Minted) -> Step {
+        self.machine.stored = self.machine.stored.max(minted.record.generation);
         if self.is_superseded() {
             return self.discard(minted);
         }
-        self.seed = None;
-        let expired = minted.credential.expires().is_some_and(|at| at <= time.now);
-        if minted.seed && expired {
+        self.machine.seed = None;
+        let run_out = minted.credential.expires().is_some_and(|end| end <= self.at.now());
+        if minted.origin == Origin::Seed && run_out {
             // Known to the store now, and of no use but to be redeemed.
-            return self.loaded(minted.record, time, jitter);
+            return self.loaded(minted.record);
         }
-        if minted.served && minted.left_over {
-            // Its token was in use already: whoever started this flight waits for
-            // the one after it.
-            return self.enter(Stage::Loading, Step::Load);
+        if minted.served && minted.inherited {
+            // Its token was in use already: the request that began this flight waits for
+            // the token after it.
+            return self.go(Stage::Loading, Step::Load);
         }
         if !minted.served {
             self.serve(&minted);
         }
-        self.recovered();
-        self.land()
+        self.machine.recovered();
+        self.finish_or_relaunch()
     }
 
     fn serve(&mut self, minted: &Minted) {
-        self.publish(minted.credential.clone());
-        self.fresh = !minted.seed;
-        if !minted.seed {
-            self.counts.refreshes += 1;
-        }
+        let is_refresh = minted.origin != Origin::Seed;
+        self.machine.publish(minted.credential.clone());
+        self.machine.brand_new = is_refresh;
+        self.machine.refreshes += u64::from(is_refresh);
     }
 
-    pub(super) fn save_failed(
-        &mut self,
-        mut minted: Minted,
-        outcome: Outcome,
-        jitter: f64,
-    ) -> Step {
-        minted.failed = minted.failed.saturating_add(1);
-        if minted.failed == 1 && !self.is_superseded() {
+    fn save_failed(mut self, mut minted: Minted, outcome: Outcome) -> Step {
+        minted.failed_saves = minted.failed_saves.saturating_add(1);
+        if minted.failed_saves == 1 && !self.is_superseded() {
             let mut failure = RefreshFailure::new(FailureKind::Unsaved);
             if let Outcome::Failed(error) = outcome {
                 failure = failure.with_source(error);
             }
-            if self.policy.while_unsaved == WhileUnsaved::Serve && !minted.served {
+            if self.at.policy.while_unsaved == WhileUnsaved::Serve && !minted.served {
                 self.serve(&minted);
                 minted.served = true;
-                if let Some(flight) = &mut self.flight {
-                    flight.base = self.credential.generation();
-                }
+                self.flight.base = self.machine.credential.generation();
             }
-            self.note(failure);
+            self.machine.tell_waiters(failure);
         }
-        let wait = self.policy.backoff(minted.failed, jitter);
-        let generation = self.credential.generation();
-        self.enter(Stage::Saving(minted), Step::Pause { wait, generation })
+        let wait = self.at.policy.backoff(minted.failed_saves, self.at.jitter);
+        let generation = self.machine.credential.generation();
+        self.go(Stage::Saving(minted), Step::Pause { wait, generation })
     }
 
-    /// The save met a conflict, and this is what the store holds.
-    pub(super) fn verified(
-        &mut self,
-        mut minted: Minted,
-        record: Record,
-        time: Time,
-        jitter: f64,
-    ) -> Step {
+    /// The save met a conflict, or the lease is another process's; this is what the store
+    /// holds.
+    pub(super) fn verified(self, mut minted: Minted, record: Record) -> Step {
         if record.is_same(&minted.record) {
             // An earlier try had worked, though it was reported as failed.
-            return self.saved(minted, time, jitter);
+            return self.saved(minted);
         }
         if record.generation <= minted.expected {
             // The store went back (it lost data): ours is the newer.
             minted.expected = record.generation;
-            return self.save_failed(minted, Outcome::Conflict, jitter);
+            return self.save_failed(minted, Outcome::Conflict);
         }
         if !self.is_superseded() {
-            self.publish_record(&record, time, jitter);
-            self.recovered();
+            self.machine.publish_record(&record, self.at);
+            self.machine.recovered();
         }
         if record.has_tokens_of(&minted.record) {
-            // A server with a grace period gave others the same: they are in use.
-            return self.land();
+            // A server with a grace period gave another process the same: they are in use.
+            return self.finish_or_relaunch();
         }
         self.discard(minted)
     }
 
-    fn discard(&mut self, minted: Minted) -> Step {
-        let Some(mut tokens) = minted.record.tokens.filter(|_| !minted.seed) else {
-            return self.land();
+    fn discard(self, minted: Minted) -> Step {
+        let tokens = match (minted.record.tokens, minted.origin) {
+            (Some(tokens), Origin::Refresh { rotated: true }) => tokens,
+            // The process that came first may be using the refresh token.
+            (Some(tokens), Origin::Refresh { rotated: false }) => tokens.without_refresh_token(),
+            (None, _) | (_, Origin::Seed) => return self.finish_or_relaunch(),
         };
-        if minted.kept_refresh_token {
-            // Whoever came first may be using it.
-            tokens = tokens.without_refresh_token();
+        self.go(Stage::Discarding, Step::Discard(tokens))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+
+    #[test]
+    fn tokens_are_saved_before_they_are_published() {
+        let (mut machine, rules) = signed_in();
+        redeeming(&mut machine, &rules);
+        let save = machine.advance(Outcome::Redeemed(tokens(2)), rules.at(0));
+        assert!(matches!(save, Step::Save { expected, .. } if expected == stored().generation));
+        assert!(machine.effects().publish.is_none());
+        let landed = machine.advance(Outcome::Saved, rules.at(0));
+        assert!(matches!(landed, Step::Land { .. }));
+        let published = machine.effects().publish.expect("they are stored");
+        assert_eq!(published.access_token(), Some("access-2"));
+    }
+
+    #[test]
+    fn a_save_that_fails_is_tried_again_with_the_same_tokens() {
+        let (mut machine, rules) = signed_in();
+        redeeming(&mut machine, &rules);
+        let _ = machine.advance(Outcome::Redeemed(tokens(2)), rules.at(0));
+        let pause = machine.advance(Outcome::Failed("disk full".into()), rules.at(0));
+        assert!(matches!(pause, Step::Pause { .. }));
+        assert!(machine.effects().wake, "the waiters hear that it takes time");
+        let again = machine.advance(Outcome::Done, rules.at(1));
+        assert!(matches!(again, Step::Save { record, .. } if record.tokens == record_of(2)));
+    }
+
+    #[test]
+    fn a_save_that_had_worked_unheard_is_found_by_reading() {
+        let (mut machine, rules) = signed_in();
+        redeeming(&mut machine, &rules);
+        let save = machine.advance(Outcome::Redeemed(tokens(2)), rules.at(0));
+        let Step::Save { record, .. } = save else { panic!("{save:?}") };
+        let load = machine.advance(Outcome::Conflict, rules.at(0));
+        assert!(matches!(load, Step::Load));
+        let landed = machine.advance(Outcome::Loaded(record), rules.at(0));
+        assert!(matches!(landed, Step::Land { .. }));
+        assert_eq!(machine.credential().access_token(), Some("access-2"));
+    }
+
+    #[test]
+    fn of_what_another_process_came_before_only_the_unrotated_token_is_spared() {
+        for (minted, discarded) in [
+            (tokens(2), tokens(2)),
+            (tokens(2).with_refresh_token("refresh-1"), tokens(2).without_refresh_token()),
+        ] {
+            let (mut machine, rules) = signed_in();
+            redeeming(&mut machine, &rules);
+            let _ = machine.advance(Outcome::Redeemed(minted), rules.at(0));
+            let _ = machine.advance(Outcome::Conflict, rules.at(0));
+            let discard = machine.advance(Outcome::Loaded(record(9)), rules.at(0));
+            let Step::Discard(tokens) = discard else { panic!("{discard:?}") };
+            assert_eq!(tokens, discarded.absolute(rules.at(0).time));
+            assert_eq!(machine.credential().access_token(), Some("access-9"));
         }
-        self.enter(Stage::Discarding, Step::Discard(tokens))
     }
 }

@@ -1,21 +1,13 @@
-//! What happens outside of flights: a sign-in or sign-out here, and looking for those of
-//! other processes where nothing can be redeemed.
+//! A sign-in or sign-out of this process.
 
-use tokio::time::Instant;
-
-use super::{Answer, Machine, Standing, policy::after};
-use crate::{
-    error::{FailureKind, RefreshFailure},
-    state::status::Trigger,
-    store::Record,
-    tokens::{Generation, Time},
-};
+use super::{Machine, parts::Moment};
+use crate::{store::Record, tokens::Generation};
 
 impl Machine {
-    /// New tokens stand in the store as `record` (sign-in). They win over whatever
-    /// is under way, unless somebody else has written since, or a sign-out came
-    /// after the first `sign_outs`: the store's deletion follows then.
-    pub(crate) fn signed_in(&mut self, record: &Record, sign_outs: u64, time: Time, jitter: f64) {
+    /// New tokens stand in the store as `record` (sign-in). They win over a flight under
+    /// way, unless another process has written since, or a sign-out came after the first
+    /// `sign_outs`: the store's deletion follows then.
+    pub(crate) fn signed_in(&mut self, record: &Record, sign_outs: u64, at: Moment<'_>) {
         if sign_outs != self.sign_outs
             || record.generation < self.stored
             || record.generation <= self.credential.generation()
@@ -23,15 +15,16 @@ impl Machine {
             return;
         }
         if record.generation > self.stored {
-            self.publish_record(record, time, jitter);
-            self.forget();
+            self.publish_record(record, at);
+            self.reset_history();
             return;
         }
-        // A flight has read it already, to redeem it. That goes on, and what is known of
-        // it stays known; but nobody uses older tokens meanwhile.
+        // The flight has read this record already, to redeem it. The flight goes on, and
+        // what is known of the record stays known; but no request uses older tokens
+        // meanwhile.
         let current = self.credential.generation();
-        self.publish_record(record, time, jitter);
-        self.fresh = false;
+        self.publish_record(record, at);
+        self.brand_new = false;
         if let Some(flight) = self.flight.as_mut().filter(|flight| flight.base == current) {
             flight.base = self.credential.generation();
         }
@@ -46,12 +39,12 @@ impl Machine {
     /// now on. Returns how many there were, this one counted.
     pub(crate) fn sign_out(&mut self) -> u64 {
         self.publish_absent(self.credential.generation().next());
-        self.forget();
+        self.reset_history();
         self.signing_out = true;
         self.sign_outs += 1;
         if let Some(flight) = &mut self.flight {
-            // Those who wanted it to go on have heard that there is no need.
-            flight.again = false;
+            // The waiters who wanted another flight have just heard that there is no need.
+            flight.relaunch = false;
         }
         self.sign_outs
     }
@@ -69,40 +62,50 @@ impl Machine {
             self.publish_absent(least.max(generation));
         }
     }
+}
 
-    /// There is nothing to redeem: only the store can help.
-    pub(super) fn is_dead(&self) -> bool {
-        let rejected = |trouble: &RefreshFailure| trouble.kind() == FailureKind::Rejected;
-        self.standing == Standing::SignedOut || self.trouble.as_ref().is_some_and(rejected)
+#[cfg(test)]
+mod tests {
+    use super::super::{
+        parts::{Outcome, Step},
+        testing::*,
+    };
+
+    #[test]
+    fn a_sign_out_takes_effect_before_the_store_knows() {
+        let (mut machine, _) = signed_in();
+        machine.sign_out();
+        let effects = machine.effects();
+        assert!(effects.wake && effects.publish.is_some_and(|now| !now.is_present()));
     }
 
-    /// Nothing here can be redeemed, but others may have signed in: looks into a store that
-    /// is shared, not too often.
-    pub(super) fn look(&mut self, now: Instant) -> Option<Answer> {
-        if self.signing_out || !self.policy.shared {
-            return None;
-        }
-        match (&self.flight, self.cooling(now)) {
-            (Some(flight), _) if self.superseded(flight) => return None,
-            (Some(flight), _) if flight.is_stuck() => {
-                return Some(Answer::Refuse(RefreshFailure::new(FailureKind::Unsaved)));
-            }
-            (Some(_), _) => {}
-            (None, _) if self.draining => return None,
-            // What others have signed in with was found, and could not be redeemed.
-            (None, Some(failure)) => return Some(Answer::Refuse(failure)),
-            (None, None) if self.look_at.is_some_and(|at| at > now) => return None,
-            (None, None) => {
-                self.looked(now);
-                self.launch(Trigger::Challenge);
-            }
-        }
-        Some(Answer::Wait(self.ticket()))
+    #[test]
+    fn a_sign_in_ends_a_sign_out() {
+        let (mut machine, rules) = signed_in();
+        let number = machine.sign_out();
+        machine.deleted(generation(2), number);
+        machine.signed_in(&record(3), machine.sign_outs(), rules.at(0));
+        assert_eq!(machine.credential().access_token(), Some("access-3"));
     }
 
-    /// The pauses between looks grow like those between tries.
-    pub(super) fn looked(&mut self, now: Instant) {
-        self.looks = self.looks.saturating_add(1);
-        self.look_at = Some(after(now, self.policy.backoff(self.looks, 1.0)));
+    #[test]
+    fn a_sign_in_that_was_begun_before_a_sign_out_loses() {
+        let (mut machine, rules) = signed_in();
+        let before = machine.sign_outs();
+        machine.sign_out();
+        machine.signed_in(&record(3), before, rules.at(0));
+        assert!(!machine.credential().is_present());
+    }
+
+    #[test]
+    fn what_a_flight_brings_after_a_sign_out_is_discarded() {
+        let (mut machine, rules) = signed_in();
+        redeeming(&mut machine, &rules);
+        machine.sign_out();
+        let save = machine.advance(Outcome::Redeemed(tokens(2)), rules.at(0));
+        assert!(matches!(save, Step::Save { .. }), "the store must not keep a spent token");
+        let discard = machine.advance(Outcome::Saved, rules.at(0));
+        assert!(matches!(discard, Step::Discard(unused) if Some(&unused) == record_of(2).as_ref()));
+        assert!(!machine.credential().is_present());
     }
 }

@@ -1,40 +1,29 @@
-//! When to look ahead without a request: what [`keep_fresh`](crate::RefreshState::keep_fresh)
-//! asks.
+//! When to look ahead without a request: what
+//! [`keep_fresh`](crate::RefreshState::keep_fresh) asks.
 
-use tokio::time::Instant;
-
-use super::{Machine, Standing};
-
-/// When whoever refreshes ahead of expiry looks again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Upkeep {
-    /// At this moment, which is to come; sooner if there is news.
-    Until(Instant),
-    /// When there is news: a flight has landed, or somebody has signed in.
-    News,
-    /// Never: no flight will start any more.
-    Over,
-}
+use super::{
+    Machine,
+    parts::{Moment, Standing, Upkeep},
+};
 
 impl Machine {
-    /// Somebody looks whether it is time to refresh, without a request: starts what a
-    /// request would start now.
-    pub(crate) fn upkeep(&mut self, now: Instant) -> Upkeep {
+    /// Begins the flight that a request would begin now, and says when to look again.
+    pub(crate) fn upkeep(&mut self, at: Moment<'_>) -> Upkeep {
         if self.draining {
             return Upkeep::Over;
         }
         if self.flight.is_none() {
-            self.admit(now);
+            self.admit(at);
         }
         let due = match self.standing {
-            Standing::Held => self.credential.early(),
+            Standing::SignedIn => self.credential.early(),
             // It is being read, or will be when the failure is over.
-            Standing::Unread => Some(now),
+            Standing::Unread => Some(at.now()),
             Standing::SignedOut => None,
         };
-        let allowed = match &self.trouble {
-            Some(trouble) => trouble.retry_at(),
-            None => Some(now),
+        let allowed = match self.blocked_by() {
+            Some(failure) => failure.retry_at(),
+            None => Some(at.now()),
         };
         match (due, allowed) {
             (Some(due), Some(allowed)) if self.flight.is_none() => Upkeep::Until(due.max(allowed)),
@@ -45,18 +34,27 @@ impl Machine {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use super::{super::policy::Policy, *};
+    use super::super::testing::*;
+    use super::*;
     use crate::error::{FailureKind, RefreshFailure};
 
     #[test]
-    fn nobody_looks_before_the_cool_down_is_over() {
-        let now = Instant::now();
-        let over = now + Duration::from_secs(60);
-        let mut machine = Machine::unread(Policy::default(), None);
-        machine.trouble = Some(RefreshFailure::new(FailureKind::Store).with_retry_at(over));
-        assert_eq!(machine.upkeep(now), Upkeep::Until(over));
-        assert_eq!(machine.upkeep(over), Upkeep::News, "a flight is under way");
+    fn it_looks_again_when_the_cool_down_is_over() {
+        let rules = Rules::default();
+        let over = rules.at(60).now();
+        let mut machine = Machine::unread(true, None);
+        let failure = RefreshFailure::new(FailureKind::Store).with_retry_at(over);
+        machine.troubles_mut().blocked_by = Some(failure);
+        assert_eq!(machine.upkeep(rules.at(0)), Upkeep::Until(over));
+        assert_eq!(machine.upkeep(rules.at(60)), Upkeep::News, "a flight is under way");
+    }
+
+    #[test]
+    fn it_begins_the_early_flight_of_an_idle_credential() {
+        let (mut machine, rules) = signed_in();
+        let Upkeep::Until(early) = machine.upkeep(rules.at(0)) else { panic!("nothing is due") };
+        assert!(early < rules.at(LIFE).now());
+        assert_eq!(machine.upkeep(rules.at(LIFE)), Upkeep::News);
+        assert!(machine.effects().begin.is_some());
     }
 }

@@ -1,0 +1,140 @@
+//! From the record to the redeem, and what of it a crash must not hide: the intent, noted
+//! before a refresh token is spent, and the open redeem, left for the next holder of the
+//! lease.
+//!
+//! | when the flight lands after | the next holder finds |
+//! |---|---|
+//! | no redeem, or one that certainly spent nothing | what this flight has found |
+//! | a redeem that may have spent the token | [`OpenCause::AnswerLost`] |
+//! | a save | nothing |
+//!
+//! A process that dies leaves the intent itself.
+
+use super::{
+    flight::Course,
+    parts::{Outcome, Redeem, Stage, Step},
+};
+use crate::{
+    error::{FailureKind, OpenCause, RefreshFailure},
+    refresher::RefreshRequest,
+    store::{OpenRedeem, Record},
+    tokens::{Generation, Tokens},
+};
+
+impl Course<'_> {
+    /// The lease is held, and this record is to be redeemed.
+    pub(super) fn prepare_redeem(self, record: Record) -> Step {
+        let from = record.generation;
+        // From here on this record counts as known: a sign-in that has written it and
+        // is about to say so does not supersede the redeem of its own token.
+        self.machine.stored = self.machine.stored.max(from);
+        match record.tokens {
+            Some(tokens) if tokens.refresh_token().is_some() => {
+                self.go(Stage::Intending { from, tokens }, Step::Intend(from))
+            }
+            // There is no refresh token that could be spent.
+            tokens => self.redeem(from, tokens),
+        }
+    }
+
+    pub(super) fn redeem(self, from: Generation, tokens: Option<Tokens>) -> Step {
+        let request = RefreshRequest::new(tokens.clone(), self.flight.trigger);
+        let redeem = Redeem { from, tokens, begun: self.at.time };
+        self.go(Stage::Redeeming(redeem), Step::Redeem(request))
+    }
+
+    pub(super) fn redeem_ended(mut self, redeem: Redeem, outcome: Outcome) -> Step {
+        let unspent = match &outcome {
+            Outcome::Refused(error) => error.unspent,
+            // The lease was lost, and the refresher was not called.
+            Outcome::Failed(_) => true,
+            // After an answer with tokens, too: only the save closes the redeem.
+            _ => false,
+        };
+        if redeem.refresh_token().is_some() && !unspent {
+            self.flight.open_redeem = Some(OpenRedeem::new(redeem.from, OpenCause::AnswerLost));
+        }
+        match outcome {
+            Outcome::Redeemed(tokens) => self.redeemed(tokens, &redeem),
+            Outcome::Refused(error) if error.rejected => {
+                let from = redeem.from;
+                let failure = RefreshFailure::new(FailureKind::Rejected)
+                    .with_source(error.source)
+                    .with_open_redeem(self.open_cause_of(from));
+                self.machine.troubles_mut().rejected = Some((from, failure.clone()));
+                // The store is read once more now; not again right away.
+                self.machine.rechecked(self.at);
+                self.go(Stage::Rechecking { from, failure }, Step::Load)
+            }
+            Outcome::Refused(error) => {
+                let failure = RefreshFailure::new(FailureKind::Transient).with_source(error.source);
+                self.fail(failure, error.retry_after)
+            }
+            Outcome::Panicked => self.fail(RefreshFailure::new(FailureKind::Panicked), None),
+            Outcome::Failed(error) => {
+                let failure = RefreshFailure::new(FailureKind::Store).with_source(error);
+                self.fail(failure, None)
+            }
+            _ => self.fail(RefreshFailure::new(FailureKind::Store), None),
+        }
+    }
+
+    /// How an earlier redeem of this generation's refresh token was left open.
+    fn open_cause_of(&self, from: Generation) -> Option<OpenCause> {
+        let found = self.flight.found?;
+        (found.generation == from).then_some(found.cause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use crate::error::RefreshError;
+
+    fn answer_lost() -> Option<OpenRedeem> {
+        Some(OpenRedeem::new(stored().generation, OpenCause::AnswerLost))
+    }
+
+    #[test]
+    fn a_lost_answer_is_left_to_the_next_holder() {
+        let (mut machine, rules) = signed_in();
+        redeeming(&mut machine, &rules);
+        let lost = Outcome::Refused(RefreshError::transient("reset"));
+        let landed = machine.advance(lost, rules.at(0));
+        assert!(matches!(landed, Step::Land { open_redeem } if open_redeem == answer_lost()));
+    }
+
+    #[test]
+    fn what_certainly_spent_nothing_leaves_nothing_open() {
+        let (mut machine, rules) = signed_in();
+        redeeming(&mut machine, &rules);
+        let refused = Outcome::Refused(RefreshError::transient("no connection").unspent());
+        let landed = machine.advance(refused, rules.at(0));
+        assert!(matches!(landed, Step::Land { open_redeem: None }));
+    }
+
+    #[test]
+    fn a_save_closes_the_redeem() {
+        let (mut machine, rules) = signed_in();
+        redeeming(&mut machine, &rules);
+        let _ = machine.advance(Outcome::Redeemed(tokens(2)), rules.at(0));
+        let landed = machine.advance(Outcome::Saved, rules.at(0));
+        assert!(matches!(landed, Step::Land { open_redeem: None }));
+    }
+
+    #[test]
+    fn a_rejection_says_that_an_earlier_holder_may_have_spent_the_token() {
+        let (mut machine, rules) = signed_in();
+        begin(&mut machine, &rules);
+        let found = OpenRedeem::new(stored().generation, OpenCause::HolderEnded);
+        let _ = machine.advance(Outcome::Leased(Some(found)), rules.at(0));
+        let _ = machine.advance(Outcome::Loaded(stored()), rules.at(0));
+        let _ = machine.advance(Outcome::Intended, rules.at(0));
+        let no = Outcome::Refused(RefreshError::rejected("invalid_grant"));
+        let _ = machine.advance(no, rules.at(0));
+        let _ = machine.advance(Outcome::Loaded(stored()), rules.at(0));
+        let told = machine.last_failure().and_then(RefreshFailure::open_redeem);
+        assert_eq!(told, Some(OpenCause::HolderEnded));
+    }
+}

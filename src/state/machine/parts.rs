@@ -1,0 +1,369 @@
+//! The machine's words: plain data that its verbs pass to each other and to the shell.
+
+use std::{collections::VecDeque, fmt, time::Duration};
+
+use tokio::time::Instant;
+
+use super::policy::Policy;
+use crate::{
+    error::{BoxError, FailureKind, RefreshError, RefreshFailure},
+    refresher::RefreshRequest,
+    store::{OpenRedeem, Record},
+    tokens::{Credential, Generation, Time, Tokens},
+};
+
+/// What a refresh was started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Trigger {
+    /// The first use of a credential whose store was not read yet.
+    FirstUse,
+    /// A token that is about to run out; requests go on with it meanwhile.
+    Early,
+    /// A token that has run out.
+    Expired,
+    /// A server refused the token.
+    Challenge,
+    /// [`RefreshState::refresh`](crate::RefreshState::refresh).
+    Requested,
+}
+
+impl Trigger {
+    /// A stable word for it, for metrics and logs: `first_use`, `early`, `expired`,
+    /// `challenge`, `requested`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::FirstUse => "first_use",
+            Self::Early => "early",
+            Self::Expired => "expired",
+            Self::Challenge => "challenge",
+            Self::Requested => "requested",
+        }
+    }
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What every verb is given: the rules, the time by both clocks, and a random number from 0
+/// to 1. The machine has neither a clock nor chance of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) time: Time,
+    pub(crate) jitter: f64,
+}
+
+impl Moment<'_> {
+    pub(super) fn now(&self) -> Instant {
+        self.time.now
+    }
+}
+
+/// What a request is told.
+#[derive(Clone, Debug)]
+pub(crate) enum Admission {
+    /// Use the current credential, which may have no token.
+    Proceed,
+    /// Wait until [`Machine::resolve`](super::Machine::resolve) has an answer.
+    Wait(Ticket),
+    /// There will be no fresh token for this request.
+    Refuse(RefreshFailure),
+}
+
+/// What a waiter has seen already: news is anything beyond it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub(crate) generation: Generation,
+    pub(crate) failures: u64,
+}
+
+/// When `keep_fresh` looks again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Upkeep {
+    /// At this moment, which is to come; sooner if there is news.
+    Until(Instant),
+    /// When there is news: a flight has landed, or a sign-in has come.
+    News,
+    /// Never: no flight will begin any more.
+    Over,
+}
+
+/// What a call of the machine makes the shell do. The driver and the model carry it out in
+/// the order of the fields.
+#[derive(Debug)]
+#[must_use = "waiters sleep and flights stand still if effects are not carried out"]
+pub(crate) struct Effects {
+    /// Whether requests have to ask [`admit`](super::Machine::admit) although their token
+    /// has not run out.
+    pub(crate) gate: Gate,
+    /// The credential has changed to this.
+    pub(crate) publish: Option<Credential>,
+    /// There is news for waiters: wake all of them.
+    pub(crate) wake: bool,
+    /// A flight has begun: drive it.
+    pub(crate) begin: Option<Departure>,
+}
+
+/// Whether requests pass with the token that they have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Open,
+    /// The current token was refused and is being replaced, or nothing was read yet.
+    Closed,
+}
+
+/// A flight that begins: its first step, and what the log says of it.
+#[derive(Debug)]
+pub(crate) struct Departure {
+    pub(crate) step: Step,
+    pub(crate) trigger: Trigger,
+    /// What waiters had seen when it began.
+    pub(crate) ticket: Ticket,
+}
+
+/// What the driver does next.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// Wait for the lease, or for a record that is newer than that.
+    Lease(Generation),
+    Load,
+    /// Note in the lease that the refresh token of that generation is about to be spent.
+    Intend(Generation),
+    /// Call the refresher, if the lease is still held.
+    Redeem(RefreshRequest),
+    Save {
+        expected: Generation,
+        record: Record,
+    },
+    /// Wait, but no longer than the credential stays at this generation.
+    Pause {
+        wait: Duration,
+        generation: Generation,
+    },
+    /// Hand tokens that no request will ever use to the user's hook.
+    Discard(Tokens),
+    /// Give the lease back, and leave in it what the next holder has to know. The flight is
+    /// over.
+    Land {
+        open_redeem: Option<OpenRedeem>,
+    },
+}
+
+impl Step {
+    /// The step's name in the log.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Lease(_) => "lease",
+            Self::Load => "load",
+            Self::Intend(_) => "intend",
+            Self::Redeem(_) => "redeem",
+            Self::Save { .. } => "save",
+            Self::Pause { .. } => "pause",
+            Self::Discard(_) => "discard",
+            Self::Land { .. } => "land",
+        }
+    }
+}
+
+/// What came of a step.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The lease is held. An earlier holder has left this open.
+    Leased(Option<OpenRedeem>),
+    /// There is no lease yet, but a record that is newer.
+    Newer(Record),
+    Loaded(Record),
+    /// The intent is noted where a crash does not reach it.
+    Intended,
+    Redeemed(Tokens),
+    Refused(RefreshError),
+    /// The refresher panicked.
+    Panicked,
+    Saved,
+    Conflict,
+    /// Another process has the lease by now: nothing was saved.
+    LeaseLost,
+    /// The store failed, or the lease was lost before the redeem.
+    Failed(BoxError),
+    /// A pause or a discard is over.
+    Done,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The store was not read yet.
+    Unread,
+    /// There is a token.
+    SignedIn,
+    /// There is none until a sign-in.
+    SignedOut,
+}
+
+/// One run of lease, load, redeem, save and publish.
+#[derive(Clone, Debug)]
+pub(super) struct Flight {
+    pub(super) trigger: Trigger,
+    /// The generation that this flight is to replace.
+    pub(super) base: Generation,
+    /// Requests wait for it. An early flight has no waiters until a token is refused.
+    pub(super) has_waiters: bool,
+    /// It was superseded, and a caller waits for a refresh of what came between.
+    pub(super) relaunch: bool,
+    /// It may adopt what is newer in the store, and redeems nothing.
+    pub(super) adopt_only: bool,
+    /// It has the lease.
+    pub(super) leased: bool,
+    /// The redeem that an earlier holder of the lease left open.
+    pub(super) found: Option<OpenRedeem>,
+    /// What the next holder of the lease is to find if this flight lands now.
+    pub(super) open_redeem: Option<OpenRedeem>,
+    pub(super) stage: Stage,
+}
+
+/// What a flight waits for.
+#[derive(Clone, Debug)]
+pub(super) enum Stage {
+    Leasing,
+    Loading,
+    /// The intent to spend what stood in the store as `from`.
+    Intending {
+        from: Generation,
+        tokens: Tokens,
+    },
+    Redeeming(Redeem),
+    /// The server rejected what stood in the store as `from`: read it once more.
+    Rechecking {
+        from: Generation,
+        failure: RefreshFailure,
+    },
+    Saving(Minted),
+    /// The save met a conflict: read what is there.
+    Verifying(Minted),
+    Discarding,
+}
+
+/// A call of the refresher.
+#[derive(Clone, Debug)]
+pub(super) struct Redeem {
+    /// The generation that the tokens stood in the store as.
+    pub(super) from: Generation,
+    pub(super) tokens: Option<Tokens>,
+    pub(super) begun: Time,
+}
+
+impl Redeem {
+    pub(super) fn refresh_token(&self) -> Option<&str> {
+        self.tokens.as_ref().and_then(Tokens::refresh_token)
+    }
+}
+
+/// Tokens on their way into the store.
+#[derive(Clone, Debug)]
+pub(super) struct Minted {
+    pub(super) expected: Generation,
+    pub(super) record: Record,
+    pub(super) credential: Credential,
+    pub(super) origin: Origin,
+    pub(super) failed_saves: u32,
+    /// Requests use it already ([`WhileUnsaved::Serve`](super::WhileUnsaved::Serve)).
+    pub(super) served: bool,
+    /// The flight that minted it is gone, and another one saves it.
+    pub(super) inherited: bool,
+    /// The lease was lost before the save, and was taken once more without a pause.
+    pub(super) lease_retaken: bool,
+}
+
+/// Where tokens that are to be saved come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The user gave them to begin with.
+    Seed,
+    /// A refresh. Without rotation the refresh token is the one that was redeemed.
+    Refresh { rotated: bool },
+}
+
+impl Flight {
+    pub(super) fn new(trigger: Trigger, base: Generation, adopt_only: bool) -> Self {
+        Self {
+            trigger,
+            base,
+            has_waiters: trigger != Trigger::Early,
+            relaunch: false,
+            adopt_only,
+            leased: false,
+            found: None,
+            open_redeem: None,
+            stage: Stage::Leasing,
+        }
+    }
+
+    /// The lease is held, and its earlier holder left this open.
+    pub(super) fn took_lease(&mut self, found: Option<OpenRedeem>) {
+        self.leased = true;
+        self.found = found;
+        self.open_redeem = found;
+    }
+
+    pub(super) fn lost_lease(&mut self) {
+        self.leased = false;
+        self.found = None;
+        self.open_redeem = None;
+    }
+
+    /// Its save keeps failing: requests do not wait for that.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.minted().is_some_and(|minted| minted.failed_saves > 0)
+    }
+
+    pub(super) fn minted(&self) -> Option<&Minted> {
+        match &self.stage {
+            Stage::Saving(minted) | Stage::Verifying(minted) => Some(minted),
+            _ => None,
+        }
+    }
+}
+
+/// What went wrong lately. Most credentials have none of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Troubles {
+    /// Why no new flight starts, until its `retry_at` or (without one) for good.
+    pub(super) blocked_by: Option<RefreshFailure>,
+    /// The stored generation whose refresh token the server has rejected, and why. It
+    /// outlasts a store that cannot be read for a while.
+    pub(super) rejected: Option<(Generation, RefreshFailure)>,
+    /// Transient failures in a row.
+    pub(super) transient_failures: u32,
+    /// How often a challenge had the store read again while only a sign-in elsewhere could
+    /// help, and when it may be read again.
+    pub(super) rechecks: u32,
+    pub(super) recheck_at: Option<Instant>,
+    /// When brand-new tokens were refused.
+    pub(super) strikes: VecDeque<Instant>,
+    /// The last failure that waiters were told.
+    pub(super) last_failure: Option<RefreshFailure>,
+    pub(super) failures_by_kind: Vec<(FailureKind, u64)>,
+}
+
+impl Troubles {
+    /// Counts one more failure of this kind.
+    pub(super) fn count(&mut self, kind: FailureKind) {
+        match self.failures_by_kind.iter_mut().find(|(of, _)| *of == kind) {
+            Some((_, count)) => *count += 1,
+            None => self.failures_by_kind.push((kind, 1)),
+        }
+    }
+
+    /// A flight came to a good end.
+    pub(super) fn recover(&mut self) {
+        self.blocked_by = None;
+        self.rejected = None;
+        self.transient_failures = 0;
+        self.rechecks = 0;
+        self.recheck_at = None;
+    }
+}

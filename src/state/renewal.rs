@@ -1,0 +1,120 @@
+//! [`Renewal`]: what all credentials of a kind share.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use super::{
+    RefreshState, RenewalBuilder,
+    machine::{Machine, Moment, Policy},
+};
+use crate::{
+    error::RefreshError,
+    refresher::{BoxFuture, RefreshRequest, Refresher},
+    store::{MemoryStore, Record, TokenStore},
+    tokens::{Generation, Time, Tokens},
+};
+
+/// How the credentials of a family are renewed: the refresher, the policy and the hooks,
+/// built once and shared by any number of [`RefreshState`]s. Cheap to clone.
+///
+/// For a server with a credential a user or a session. A single credential takes
+/// [`RefreshState::builder`] instead. The states of a family share nothing else: neither
+/// tokens nor flight nor failure.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use tower_refresh::{Renewal, Tokens};
+///
+/// let renewal = Renewal::builder(async |spent: Tokens| {
+///     Ok(Tokens::new("second").with_refresh_token("r2"))
+/// })
+/// .build();
+///
+/// let alice = renewal.in_memory(Tokens::new("first").with_refresh_token("r1"));
+/// let bob = renewal.in_memory(None);
+/// assert_eq!(alice.refresh().await?.access_token(), Some("second"));
+/// assert_eq!(bob.current().access_token(), None);
+/// # Ok::<_, tower_refresh::RefreshFailure>(()) }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Renewal(Arc<Shared>);
+
+pub(super) struct Shared {
+    pub(super) refresher: Arc<dyn Refresher>,
+    pub(super) policy: Policy,
+    pub(super) on_discard: Option<TokensHook>,
+    pub(super) on_sign_out: Option<TokensHook>,
+}
+
+pub(super) type TokensHook = Arc<dyn Fn(Tokens) -> BoxFuture<'static, ()> + Send + Sync>;
+
+impl Renewal {
+    /// Begins with the refresher. Everything else has a default.
+    pub fn builder(refresher: impl Refresher) -> RenewalBuilder {
+        RenewalBuilder::new(Arc::new(refresher))
+    }
+
+    pub(super) fn new(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+
+    /// A credential whose tokens live in this store. The store is read on first use, while
+    /// the first requests wait, and counts as shared with other processes (see
+    /// [`RefreshStateBuilder::store`](super::RefreshStateBuilder::store)).
+    ///
+    /// Nothing is read, redeemed or spawned yet. Several states over one record are as good
+    /// as several processes: the store's lease keeps their refreshes apart. One state for
+    /// each credential of a process is cheaper.
+    #[must_use]
+    pub fn state(&self, store: Arc<dyn TokenStore>) -> Arc<RefreshState> {
+        RefreshState::new(self.clone(), store, Machine::unread(true, None))
+    }
+
+    /// A credential in this process's memory: signed in with these tokens, or with `None`
+    /// signed out until [`RefreshState::set`].
+    #[must_use]
+    pub fn in_memory(&self, tokens: impl Into<Option<Tokens>>) -> Arc<RefreshState> {
+        let mut machine = Machine::unread(false, None);
+        let store = match tokens.into() {
+            None => MemoryStore::new(),
+            Some(tokens) => {
+                // What this store holds is known: there is no need to read it.
+                let record = Record::new(Generation::ZERO.next(), tokens.clone());
+                machine.signed_in(&record, machine.sign_outs(), self.moment());
+                // The first state to be made announces nothing.
+                let _ = machine.effects();
+                MemoryStore::with_tokens(tokens)
+            }
+        };
+        RefreshState::new(self.clone(), Arc::new(store), machine)
+    }
+
+    /// This moment, for the machine.
+    pub(super) fn moment(&self) -> Moment<'_> {
+        Moment { policy: &self.0.policy, time: Time::now(), jitter: fastrand::f64() }
+    }
+
+    pub(super) fn deadline(&self) -> Duration {
+        self.0.policy.deadline
+    }
+
+    pub(super) fn redeem(
+        &self,
+        request: RefreshRequest,
+    ) -> BoxFuture<'_, Result<Tokens, RefreshError>> {
+        self.0.refresher.refresh(request)
+    }
+
+    pub(super) fn on_discard(&self) -> Option<&TokensHook> {
+        self.0.on_discard.as_ref()
+    }
+
+    pub(super) fn on_sign_out(&self) -> Option<&TokensHook> {
+        self.0.on_sign_out.as_ref()
+    }
+}
+
+impl fmt::Debug for Renewal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Renewal").field("policy", &self.0.policy).finish_non_exhaustive()
+    }
+}
