@@ -100,6 +100,7 @@
 //! [tower]: https://docs.rs/tower
 
 pub mod body;
+mod credential;
 mod error;
 pub mod grpc;
 mod layer;
@@ -115,6 +116,7 @@ pub mod store;
 mod tokens;
 
 pub use crate::{
+    credential::Credential,
     error::{
         BoxError, ConfigError, FailureKind, RefreshError, RefreshFailure, SaveError, StoreError,
     },
@@ -127,7 +129,7 @@ pub use crate::{
         Counts, KeepFresh, RefreshState, RefreshStateBuilder, Renewal, RenewalBuilder, Status,
         Trigger, WhileUnsaved,
     },
-    tokens::{Credential, Generation, Tokens},
+    tokens::{Generation, Tokens},
 };
 
 #[cfg(feature = "reqwest-middleware")]

@@ -1,9 +1,8 @@
-//! What a credential is made of: [`Tokens`], the numbered changes of it
-//! ([`Generation`]) and the snapshot that everyone may read ([`Credential`]).
+//! What a credential is made of: [`Tokens`], and the numbered changes of it
+//! ([`Generation`]).
 //!
-//! The refresh token is in [`Tokens`] only, and `Tokens` live in the store. A
-//! `Credential`, which is what the watch channel carries, has none: nothing but
-//! the store's record can go stale.
+//! The refresh token is in `Tokens` only, and `Tokens` live in the store. What requests see,
+//! a [`Credential`](crate::Credential), has none: nothing but the store's record can go stale.
 
 use std::{
     collections::BTreeMap,
@@ -12,12 +11,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
-use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use tokio::time::Instant;
-
-use crate::error::RefreshFailure;
 
 /// The number of a credential's current tokens. It grows with every change
 /// (refresh, sign-in, sign-out) and never goes back.
@@ -84,8 +79,11 @@ pub struct Tokens {
     access_token: SecretString,
     refresh_token: Option<SecretString>,
     pub(crate) expiry: Option<Expiry>,
-    extra: BTreeMap<String, SecretString>,
+    /// All other fields that the server sent; most tokens have none.
+    extra: Option<Arc<Extra>>,
 }
+
+pub(crate) type Extra = BTreeMap<String, SecretString>;
 
 impl Tokens {
     /// Tokens with an access token only: no refresh token, no known expiry.
@@ -95,12 +93,7 @@ impl Tokens {
     /// other, and requests are sent without it.
     #[must_use]
     pub fn new(access_token: impl Into<String>) -> Self {
-        Self {
-            access_token: secret(access_token),
-            refresh_token: None,
-            expiry: None,
-            extra: BTreeMap::new(),
-        }
+        Self { access_token: secret(access_token), refresh_token: None, expiry: None, extra: None }
     }
 
     /// Sets the refresh token. A refresh whose answer has none keeps the one
@@ -130,7 +123,7 @@ impl Tokens {
     /// It is treated as a secret.
     #[must_use]
     pub fn with_extra(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.extra.insert(name.into(), secret(value));
+        Arc::make_mut(self.extra.get_or_insert_default()).insert(name.into(), secret(value));
         self
     }
 
@@ -159,12 +152,17 @@ impl Tokens {
     /// Another field that the server sent.
     #[must_use]
     pub fn extra(&self, name: &str) -> Option<&str> {
-        self.extra.get(name).map(|value| value.expose_secret())
+        Some(self.extra.as_ref()?.get(name)?.expose_secret())
     }
 
     /// All other fields that the server sent, by name.
     pub fn extras(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.extra.iter().map(|(name, value)| (name.as_str(), value.expose_secret()))
+        let extras = self.extra.iter().flat_map(|extra| extra.iter());
+        extras.map(|(name, value)| (name.as_str(), value.expose_secret()))
+    }
+
+    pub(crate) fn shared_extra(&self) -> Option<Arc<Extra>> {
+        self.extra.clone()
     }
 
     /// Fills what a refresh's answer may leave out from the tokens it replaces.
@@ -172,9 +170,16 @@ impl Tokens {
         if self.refresh_token.is_none() {
             self.refresh_token.clone_from(&spent.refresh_token);
         }
-        for (name, value) in &spent.extra {
-            if !self.extra.contains_key(name) {
-                self.extra.insert(name.clone(), value.clone());
+        match (&mut self.extra, &spent.extra) {
+            (_, None) => {}
+            (none @ None, Some(kept)) => *none = Some(Arc::clone(kept)),
+            (Some(new), Some(kept)) => {
+                let new = Arc::make_mut(new);
+                for (name, value) in kept.iter() {
+                    if !new.contains_key(name) {
+                        new.insert(name.clone(), value.clone());
+                    }
+                }
             }
         }
         self
@@ -220,7 +225,7 @@ impl fmt::Debug for Tokens {
             .field("access_token", &"[redacted]")
             .field("refresh_token", &self.refresh_token.as_ref().map(|_| "[redacted]"))
             .field("expiry", &self.expiry)
-            .field("extra", &self.extra.keys())
+            .field("extra", &self.extra.as_deref().map(BTreeMap::keys))
             .finish()
     }
 }
@@ -238,126 +243,7 @@ impl Time {
     }
 }
 
-/// One generation of a credential, as requests see it: the access token without
-/// the refresh token. Cheap to clone; `Debug` shows no secret.
-#[derive(Clone)]
-pub struct Credential(Arc<Snapshot>);
-
-struct Snapshot {
-    generation: Generation,
-    access: Option<Access>,
-}
-
-struct Access {
-    token: SecretString,
-    bearer: Option<HeaderValue>,
-    expires: Option<Instant>,
-    early: Option<Instant>,
-    expires_at: Option<SystemTime>,
-    extra: BTreeMap<String, SecretString>,
-}
-
-impl Credential {
-    /// A generation without a token: never signed in, or signed out.
-    pub(crate) fn absent(generation: Generation) -> Self {
-        Self(Arc::new(Snapshot { generation, access: None }))
-    }
-
-    pub(crate) fn new(
-        generation: Generation,
-        tokens: &Tokens,
-        expires: Option<Instant>,
-        early: Option<Instant>,
-    ) -> Self {
-        Self(Arc::new(Snapshot {
-            generation,
-            access: Some(Access {
-                bearer: header("Bearer ", tokens.access_token()),
-                token: tokens.access_token.clone(),
-                expires,
-                early,
-                expires_at: tokens.expires_at(),
-                extra: tokens.extra.clone(),
-            }),
-        }))
-    }
-
-    /// Which generation this is.
-    #[must_use]
-    pub fn generation(&self) -> Generation {
-        self.0.generation
-    }
-
-    /// The access token; `None` when signed out or not signed in yet.
-    #[must_use]
-    pub fn access_token(&self) -> Option<&str> {
-        Some(self.0.access.as_ref()?.token.expose_secret())
-    }
-
-    /// `Bearer <token>` (RFC 6750, section 2.1), marked sensitive. `None` without
-    /// a token, or if the token cannot stand in a header.
-    #[must_use]
-    pub fn bearer(&self) -> Option<HeaderValue> {
-        self.0.access.as_ref()?.bearer.clone()
-    }
-
-    /// When the access token runs out by the wall clock, if that is known.
-    #[must_use]
-    pub fn expires_at(&self) -> Option<SystemTime> {
-        self.0.access.as_ref()?.expires_at
-    }
-
-    /// Another field that the server sent with the token.
-    #[must_use]
-    pub fn extra(&self, name: &str) -> Option<&str> {
-        Some(self.0.access.as_ref()?.extra.get(name)?.expose_secret())
-    }
-
-    /// When the access token runs out.
-    pub(crate) fn expires(&self) -> Option<Instant> {
-        self.0.access.as_ref()?.expires
-    }
-
-    /// From when on it should be renewed ahead of its end.
-    pub(crate) fn early(&self) -> Option<Instant> {
-        self.0.access.as_ref()?.early
-    }
-
-    /// Itself, if it has a token.
-    pub(crate) fn present(self) -> Result<Self, RefreshFailure> {
-        if self.is_present() { Ok(self) } else { Err(RefreshFailure::signed_out()) }
-    }
-
-    pub(crate) fn is_present(&self) -> bool {
-        self.0.access.is_some()
-    }
-}
-
-impl fmt::Debug for Credential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credential")
-            .field("generation", &self.generation())
-            .field("access_token", &self.access_token().map(|_| "[redacted]"))
-            .field("expires_at", &self.expires_at())
-            .finish()
-    }
-}
-
 /// A copy without spare room, which would be given back unwiped.
 fn secret(text: impl Into<String>) -> SecretString {
     SecretString::from(Zeroizing::new(text.into()).as_str())
-}
-
-/// A sensitive header value in memory of its own, which is wiped with its last
-/// clone. `None` if the text cannot stand in a header.
-pub(crate) fn header(prefix: &str, secret: &str) -> Option<HeaderValue> {
-    if secret.is_empty() {
-        return None;
-    }
-    let mut text = Zeroizing::new(Vec::with_capacity(prefix.len() + secret.len()));
-    text.extend_from_slice(prefix.as_bytes());
-    text.extend_from_slice(secret.as_bytes());
-    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
-    value.set_sensitive(true);
-    Some(value)
 }

@@ -8,7 +8,10 @@ use http::{
     request::Parts,
 };
 
-use crate::tokens::{Credential, Generation, header};
+use crate::{
+    credential::{Credential, header},
+    tokens::Generation,
+};
 
 /// Which try of a request this is: inner layers find it in the request's
 /// extensions.

@@ -6,11 +6,11 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri, request::Parts};
 
 use crate::{
     body::Budget,
+    credential::Credential,
     layer::attach::{Attach, Attempt},
     layer::classify::{Classify, Verdict, classify},
     layer::origin::Origin,
     layer::source::Source,
-    tokens::Credential,
 };
 
 /// What a layer and all its services know.

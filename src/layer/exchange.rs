@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::{
     body::{NotReplayable, Replay, ReplayBody},
+    credential::Credential,
     error::{BoxError, FailureKind, RefreshFailure},
     grpc::timeout,
     layer::classify::{FromOtherOrigin, Verdict},
@@ -17,7 +18,7 @@ use crate::{
     layer::head::Head,
     layer::source::Source,
     state::{Admission, RefreshState, Wait},
-    tokens::{Credential, Generation},
+    tokens::Generation,
 };
 
 /// A request that is sent later than its caller thinks.

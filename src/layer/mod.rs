@@ -30,9 +30,9 @@ pub use self::{
 use self::{origin::Origin, source::Source};
 use crate::{
     body::{Budget, Tee},
+    credential::Credential,
     error::ConfigError,
     state::RefreshState,
-    tokens::Credential,
 };
 
 /// Attaches a credential's token to requests and, when it is refused, has it

@@ -16,6 +16,7 @@ use tower_service::Service;
 
 use crate::{
     body::{KeepBody, NotReplayable, Replay, ReplayBody, Tee},
+    credential::Credential,
     error::{BoxError, RefreshFailure},
     grpc::timeout,
     layer::config::{Config, Own},
@@ -24,7 +25,7 @@ use crate::{
     layer::head::Head,
     layer::source::Source,
     state::{Admission, RefreshState, Wait},
-    tokens::{Credential, Generation},
+    tokens::Generation,
 };
 
 /// A service whose requests carry a token that is kept alive. Made by

@@ -24,7 +24,7 @@ use super::{
     RefreshState,
     machine::{Machine, Upkeep, after},
 };
-use crate::tokens::Credential;
+use crate::credential::Credential;
 
 /// However short the tokens' lives and the cool-down are, no flight is started sooner
 /// after the one before.
@@ -85,7 +85,7 @@ impl RefreshState {
             tracing::warn!("there is no runtime to keep a credential fresh in");
             return KeepFresh { task: None };
         };
-        let (changes, ends) = (self.subscribe(), self.subscribe_to_ends());
+        let (changes, ends) = (self.subscribe(), self.channels().ends.subscribe());
         let task = runtime.spawn(keep(Arc::downgrade(self), changes, ends));
         KeepFresh { task: Some(task.abort_handle()) }
     }

@@ -24,7 +24,7 @@ mod waiters;
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -49,10 +49,8 @@ use self::{
 };
 pub(crate) use self::{machine::Admission, wait::Wait};
 use crate::{
-    error::RefreshFailure,
-    refresher::Refresher,
-    store::TokenStore,
-    tokens::{Credential, Generation},
+    credential::Credential, error::RefreshFailure, refresher::Refresher, store::TokenStore,
+    tokens::Generation,
 };
 
 /// One credential: its tokens, generation, flight and failure.
@@ -90,16 +88,19 @@ pub struct RefreshState {
     accepted: AtomicU64,
     replays: AtomicU64,
     inner: Mutex<Inner>,
-    /// The machine's credential, for readers who need nothing else.
-    current: RwLock<Credential>,
     renewal: Renewal,
     store: Arc<dyn TokenStore>,
-    // The channels are made when they are first subscribed to: most of many credentials
-    // never are. Neither is used under a lock, because a receiver's waker runs in the
-    // sender, and a receiver's borrow blocks it.
-    changes: OnceLock<watch::Sender<Credential>>,
-    /// Signals that a task of this state has ended.
-    ended: OnceLock<watch::Sender<()>>,
+    /// Made at the first subscription: most of many credentials have none.
+    channels: OnceLock<Box<Channels>>,
+}
+
+/// Never used under a lock: a receiver's waker runs in the sender, and a receiver's borrow
+/// blocks it.
+struct Channels {
+    /// The credential changed.
+    changes: watch::Sender<Credential>,
+    /// A task of this state has ended.
+    ends: watch::Sender<()>,
 }
 
 struct Inner {
@@ -108,7 +109,7 @@ struct Inner {
     /// The runtime that the flight runs in.
     flight_runtime: Option<runtime::Id>,
     /// How many tasks of this state are under way: flights, hooks, sign-ins, sign-outs.
-    running: usize,
+    running: u32,
     /// Sign-ins and sign-outs take effect in the order they were begun. Made while there
     /// are any.
     write_queue: Weak<tokio::sync::Mutex<()>>,
@@ -121,8 +122,7 @@ impl RefreshState {
     }
 
     fn new(renewal: Renewal, store: Arc<dyn TokenStore>, mut machine: Machine) -> Arc<Self> {
-        let credential = machine.credential().clone();
-        let gate_word = gate_word(credential.generation(), machine.effects().gate);
+        let gate_word = gate_word(machine.credential().generation(), machine.effects().gate);
         Arc::new(Self {
             gate_word: AtomicU64::new(gate_word),
             accepted: AtomicU64::new(0),
@@ -134,11 +134,9 @@ impl RefreshState {
                 running: 0,
                 write_queue: Weak::new(),
             }),
-            current: RwLock::new(credential),
             renewal,
             store,
-            changes: OnceLock::new(),
-            ended: OnceLock::new(),
+            channels: OnceLock::new(),
         })
     }
 
@@ -199,7 +197,7 @@ impl RefreshState {
     /// without a token.
     #[must_use]
     pub fn current(&self) -> Credential {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().machine.credential().clone()
     }
 
     /// The watch channel: holds the current credential and signals each change of
@@ -207,10 +205,7 @@ impl RefreshState {
     /// next change; clone out of it.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Credential> {
-        let changes = self.changes.get_or_init(|| watch::Sender::new(self.current()));
-        // A change that came while the channel was being made has not been announced on it.
-        self.announce(self.current());
-        changes.subscribe()
+        self.channels().changes.subscribe()
     }
 
     /// Graceful shutdown: starts no refresh from now on, and waits until the one
@@ -221,13 +216,13 @@ impl RefreshState {
     /// another process has, however long that process keeps it. Neither the refresher, the
     /// store nor a hook may await it: it would wait for itself.
     pub async fn drain(self: &Arc<Self>) {
-        let mut ended = self.subscribe_to_ends();
+        let mut ends = self.channels().ends.subscribe();
         self.with(|machine, _| machine.drain());
         // `keep_fresh`, which would wait for the next flight, hears that there is none.
         self.tell_end();
         while self.lock().running > 0 {
             // The sender is in `self`: this cannot end in an error.
-            let _ = ended.changed().await;
+            let _ = ends.changed().await;
         }
     }
 
@@ -290,10 +285,6 @@ impl RefreshState {
         let result = event(&mut inner.machine, self.renewal.moment());
         let Effects { gate, publish, wake, begin } = inner.machine.effects();
         let gate_word = gate_word(inner.machine.credential().generation(), gate);
-        if let Some(credential) = &publish {
-            let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-            current.clone_from(credential);
-        }
         let driver = begin.map(|departure| {
             inner.flight_runtime = Handle::try_current().ok().map(|runtime| runtime.id());
             FlightDriver::new(Running::begin(self, &mut inner), departure)
@@ -314,10 +305,10 @@ impl RefreshState {
 
     /// Two threads may come here in either order: what is older then is not told.
     fn announce(&self, credential: Credential) {
-        let Some(changes) = self.changes.get() else {
+        let Some(channels) = self.channels.get() else {
             return;
         };
-        changes.send_if_modified(|known| {
+        channels.changes.send_if_modified(|known| {
             let newer = credential.generation() > known.generation();
             if newer {
                 *known = credential;
@@ -326,13 +317,19 @@ impl RefreshState {
         });
     }
 
-    fn subscribe_to_ends(&self) -> watch::Receiver<()> {
-        self.ended.get_or_init(|| watch::Sender::new(())).subscribe()
+    fn channels(&self) -> &Channels {
+        let channels = self.channels.get_or_init(|| {
+            let changes = watch::Sender::new(self.current());
+            Box::new(Channels { changes, ends: watch::Sender::new(()) })
+        });
+        // A change that came while they were being made has not been announced on them.
+        self.announce(self.current());
+        channels
     }
 
     fn tell_end(&self) {
-        if let Some(ended) = self.ended.get() {
-            ended.send_replace(());
+        if let Some(channels) = self.channels.get() {
+            channels.ends.send_replace(());
         }
     }
 }
@@ -353,7 +350,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.lock().running -= 1;
+        let mut inner = self.0.lock();
+        inner.running -= 1;
+        if inner.write_queue.strong_count() == 0 {
+            // A `Weak` keeps the memory of what it points to.
+            inner.write_queue = Weak::new();
+        }
+        drop(inner);
         self.0.tell_end();
     }
 }

@@ -18,8 +18,8 @@ use super::{
     waiters::Slot,
 };
 use crate::{
+    credential::Credential,
     error::{FailureKind, RefreshFailure},
-    tokens::Credential,
 };
 
 /// Resolves to what a flight brought: the new credential, or why there is none.

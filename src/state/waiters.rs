@@ -10,10 +10,15 @@ use tokio::time::Instant;
 
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
-    list: VecDeque<Option<Waiter>>,
+    /// `None` while it is empty: most of many credentials have no waiter.
+    list: Option<Box<List>>,
     /// The number of the list's first slot; grows for ever.
     first: u64,
 }
+
+/// In the order they came. `None`: that waiter has left.
+#[derive(Debug, Default)]
+struct List(VecDeque<Option<Waiter>>);
 
 #[derive(Debug)]
 struct Waiter {
@@ -40,46 +45,61 @@ impl Waiters {
             let changed = !waiter.waker.will_wake(waker);
             return (slot, changed.then(|| std::mem::replace(&mut waiter.waker, waker.clone())));
         }
-        self.list.push_back(Some(Waiter { deadline, waker: waker.clone() }));
-        (Slot(self.first + self.list.len() as u64 - 1), None)
+        let List(list) = &mut **self.list.get_or_insert_default();
+        list.push_back(Some(Waiter { deadline, waker: waker.clone() }));
+        (Slot(self.first + list.len() as u64 - 1), None)
     }
 
     pub(super) fn leave(&mut self, slot: Slot) -> Option<Waker> {
         let gone = self.at(slot).and_then(Option::take);
-        while let Some(None) = self.list.front() {
-            self.list.pop_front();
-            self.first += 1;
+        while let Some(None) = self.front() {
+            self.pop();
         }
         gone.map(|waiter| waiter.waker)
     }
 
     /// Everyone, to be woken outside the lock.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = Waker> + use<> {
-        self.first += self.list.len() as u64;
-        std::mem::take(&mut self.list).into_iter().flatten().map(|waiter| waiter.waker)
+        let List(list) = self.list.take().map(|list| *list).unwrap_or_default();
+        self.first += list.len() as u64;
+        list.into_iter().flatten().map(|waiter| waiter.waker)
     }
 
     /// Those whose deadline has come, to be woken outside the lock.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<Waker> {
         let mut due = Vec::new();
-        while let Some(front) = self.list.front_mut() {
+        while let Some(front) = self.front() {
             if front.as_ref().is_some_and(|waiter| waiter.deadline > now) {
                 break;
             }
-            due.extend(front.take().map(|waiter| waiter.waker));
-            self.list.pop_front();
-            self.first += 1;
+            due.extend(self.pop().map(|waiter| waiter.waker));
         }
         due
     }
 
     /// When the next one has waited long enough.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.list.iter().flatten().next().map(|waiter| waiter.deadline)
+        let List(list) = &**self.list.as_ref()?;
+        list.iter().flatten().next().map(|waiter| waiter.deadline)
+    }
+
+    fn front(&self) -> Option<&Option<Waiter>> {
+        self.list.as_ref()?.0.front()
+    }
+
+    /// Takes the first slot away, and its waiter if that has not left.
+    fn pop(&mut self) -> Option<Waiter> {
+        let List(list) = &mut **self.list.as_mut()?;
+        let front = list.pop_front()?;
+        if list.is_empty() {
+            self.list = None;
+        }
+        self.first += 1;
+        front
     }
 
     fn at(&mut self, slot: Slot) -> Option<&mut Option<Waiter>> {
         let index = usize::try_from(slot.0.checked_sub(self.first)?).ok()?;
-        self.list.get_mut(index)
+        self.list.as_mut()?.0.get_mut(index)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_test::{assert_pending, task};
 use tower_refresh::{FailureKind, Generation, RefreshState, Tokens, Trigger};
 

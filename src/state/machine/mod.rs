@@ -48,9 +48,10 @@ pub(crate) use self::{
     policy::{Policy, after},
 };
 use crate::{
+    credential::Credential,
     error::{FailureKind, RefreshFailure},
     store::Record,
-    tokens::{Credential, Generation, Tokens},
+    tokens::{Generation, Tokens},
 };
 
 /// What is known of one credential, and its flight.

@@ -6,10 +6,11 @@ use tokio::time::Instant;
 
 use super::policy::Policy;
 use crate::{
+    credential::Credential,
     error::{BoxError, FailureKind, RefreshError, RefreshFailure},
     refresher::RefreshRequest,
     store::{OpenRedeem, Record},
-    tokens::{Credential, Generation, Time, Tokens},
+    tokens::{Generation, Time, Tokens},
 };
 
 /// What a refresh was started for.

@@ -8,8 +8,9 @@ use super::{
     policy::after,
 };
 use crate::{
+    credential::Credential,
     error::{FailureKind, RefreshFailure},
-    tokens::{Credential, Generation},
+    tokens::Generation,
 };
 
 impl Machine {

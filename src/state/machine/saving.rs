@@ -12,9 +12,10 @@ use super::{
     policy::WhileUnsaved,
 };
 use crate::{
+    credential::Credential,
     error::{FailureKind, RefreshFailure},
     store::Record,
-    tokens::{Credential, Generation, Time, Tokens},
+    tokens::{Generation, Time, Tokens},
 };
 
 impl Minted {

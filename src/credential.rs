@@ -1,0 +1,149 @@
+//! The snapshot of a credential that everyone may read: [`Credential`].
+
+use std::{fmt, sync::Arc, time::SystemTime};
+
+use bytes::Bytes;
+use http::HeaderValue;
+use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
+use tokio::time::Instant;
+
+use crate::{
+    error::RefreshFailure,
+    tokens::{Extra, Generation, Tokens},
+};
+
+/// One generation of a credential, as requests see it: the access token without
+/// the refresh token. Cheap to clone; `Debug` shows no secret.
+#[derive(Clone)]
+pub struct Credential(Arc<Snapshot>);
+
+struct Snapshot {
+    generation: Generation,
+    access: Option<Access>,
+}
+
+struct Access {
+    token: Token,
+    expires: Option<Instant>,
+    early: Option<Instant>,
+    expires_at: Option<SystemTime>,
+    extra: Option<Arc<Extra>>,
+}
+
+/// The access token, once.
+enum Token {
+    /// As requests carry it, after [`BEARER`].
+    Bearer(HeaderValue),
+    /// It cannot stand in a header.
+    Unsendable(SecretString),
+}
+
+const BEARER: &str = "Bearer ";
+
+impl Credential {
+    /// A generation without a token: never signed in, or signed out.
+    pub(crate) fn absent(generation: Generation) -> Self {
+        Self(Arc::new(Snapshot { generation, access: None }))
+    }
+
+    pub(crate) fn new(
+        generation: Generation,
+        tokens: &Tokens,
+        expires: Option<Instant>,
+        early: Option<Instant>,
+    ) -> Self {
+        Self(Arc::new(Snapshot {
+            generation,
+            access: Some(Access {
+                token: match header(BEARER, tokens.access_token()) {
+                    Some(value) => Token::Bearer(value),
+                    None => Token::Unsendable(tokens.access_token().into()),
+                },
+                expires,
+                early,
+                expires_at: tokens.expires_at(),
+                extra: tokens.shared_extra(),
+            }),
+        }))
+    }
+
+    /// Which generation this is.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.0.generation
+    }
+
+    /// The access token; `None` when signed out or not signed in yet.
+    #[must_use]
+    pub fn access_token(&self) -> Option<&str> {
+        match &self.0.access.as_ref()?.token {
+            // It is `BEARER` and a string, as `header` has put them together.
+            Token::Bearer(value) => std::str::from_utf8(value.as_bytes().get(BEARER.len()..)?).ok(),
+            Token::Unsendable(token) => Some(token.expose_secret()),
+        }
+    }
+
+    /// `Bearer <token>` (RFC 6750, section 2.1), marked sensitive. `None` without
+    /// a token, or if the token cannot stand in a header.
+    #[must_use]
+    pub fn bearer(&self) -> Option<HeaderValue> {
+        match &self.0.access.as_ref()?.token {
+            Token::Bearer(value) => Some(value.clone()),
+            Token::Unsendable(_) => None,
+        }
+    }
+
+    /// When the access token runs out by the wall clock, if that is known.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.0.access.as_ref()?.expires_at
+    }
+
+    /// Another field that the server sent with the token.
+    #[must_use]
+    pub fn extra(&self, name: &str) -> Option<&str> {
+        Some(self.0.access.as_ref()?.extra.as_ref()?.get(name)?.expose_secret())
+    }
+
+    /// When the access token runs out.
+    pub(crate) fn expires(&self) -> Option<Instant> {
+        self.0.access.as_ref()?.expires
+    }
+
+    /// From when on it should be renewed ahead of its end.
+    pub(crate) fn early(&self) -> Option<Instant> {
+        self.0.access.as_ref()?.early
+    }
+
+    /// Itself, if it has a token.
+    pub(crate) fn present(self) -> Result<Self, RefreshFailure> {
+        if self.is_present() { Ok(self) } else { Err(RefreshFailure::signed_out()) }
+    }
+
+    pub(crate) fn is_present(&self) -> bool {
+        self.0.access.is_some()
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential")
+            .field("generation", &self.generation())
+            .field("access_token", &self.access_token().map(|_| "[redacted]"))
+            .field("expires_at", &self.expires_at())
+            .finish()
+    }
+}
+
+/// A sensitive header value in memory of its own, which is wiped with its last
+/// clone. `None` if the text cannot stand in a header.
+pub(crate) fn header(prefix: &str, secret: &str) -> Option<HeaderValue> {
+    if secret.is_empty() {
+        return None;
+    }
+    let text = [prefix.as_bytes(), secret.as_bytes()].concat();
+    let text = Zeroizing::new(text.into_boxed_slice());
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
