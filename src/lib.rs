@@ -24,6 +24,7 @@
 //! | `reqwest-middleware` | `RefreshMiddleware`, the layer for reqwest |
 //! | `redis` | `RedisStores`: tokens in Redis, shared by replicas |
 //! | `redis-tls`, `redis-cluster` | `rediss://`; Redis clusters; and `redis` |
+//! | `seal` | [`seal::Keyring`]: sealed text, bound to a name. `file` and `redis` bring it |
 //! | `test-util` | `store::conformance`: the tests that every store has to pass |
 //! | `full` | all of them |
 //!
@@ -109,8 +110,8 @@ pub mod oauth2;
 mod refresher;
 #[cfg(feature = "reqwest-middleware")]
 mod reqwest;
-#[cfg(any(feature = "file", feature = "redis"))]
-mod seal;
+#[cfg(feature = "seal")]
+pub mod seal;
 mod state;
 pub mod store;
 mod tokens;

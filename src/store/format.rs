@@ -14,13 +14,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use secrecy::zeroize::Zeroizing;
 use serde::{Deserialize, Serialize};
 
 use super::Record;
 use crate::{
     error::StoreError,
-    seal::Keyring,
+    seal::{Keyring, Purpose, SealError, SealErrorKind},
     tokens::{Generation, Tokens},
 };
 
@@ -88,8 +89,9 @@ impl Format {
             (None, _) => (None, None),
             (Some(tokens), None) => (Some(Fields::of(tokens)), None),
             (Some(tokens), Some(keys)) => {
-                let sealed = keys.seal(&self.bound_to(generation), &json(&Fields::of(tokens))?)?;
-                (None, Some(Cow::Owned(sealed)))
+                let (name, text) = (self.bound_to(generation), json(&Fields::of(tokens))?);
+                let sealed = keys.encrypt(Purpose::Record, &name, &text).map_err(not_sealed)?;
+                (None, Some(BASE64_STANDARD.encode(sealed).into()))
             }
         };
         json(&Document { version: VERSION, generation, tokens, sealed })
@@ -135,7 +137,9 @@ impl Format {
                 return Err(StoreError::new("the record is sealed, and no key was given"));
             }
             (None, Some(sealed), Some(keys)) => {
-                let text = keys.open(&self.bound_to(generation.get()), &sealed)?;
+                let sealed = BASE64_STANDARD.decode(&*sealed).map_err(|_| not_base64())?;
+                let name = self.bound_to(generation.get());
+                let text = keys.decrypt(Purpose::Record, &name, &sealed).map_err(not_opened)?;
                 let fields: Fields<'_> = serde_json::from_slice(&text).map_err(damaged)?;
                 Some(fields.into_tokens()?)
             }
@@ -145,7 +149,7 @@ impl Format {
 
     /// What a sealed record cannot be taken away from: its name and its generation.
     fn bound_to(&self, generation: u64) -> Vec<u8> {
-        format!("tower-refresh record {VERSION} {generation} {}", self.name).into_bytes()
+        format!("{VERSION} {generation} {}", self.name).into_bytes()
     }
 }
 
@@ -204,6 +208,23 @@ fn damaged(error: serde_json::Error) -> StoreError {
     let (line, column) = (error.line(), error.column());
     let what = if error.is_eof() { "truncated" } else { "damaged" };
     StoreError::new(format!("the record is {what} at line {line}, column {column}"))
+}
+
+fn not_sealed(error: SealError) -> StoreError {
+    StoreError::new(error)
+}
+
+fn not_base64() -> StoreError {
+    StoreError::new("the sealed record is damaged")
+}
+
+fn not_opened(error: SealError) -> StoreError {
+    match error.kind() {
+        SealErrorKind::NoKeyOpens => StoreError::new(
+            "no key opens the record: it was sealed with another one, moved here from another name, or tampered with",
+        ),
+        _ => not_base64(),
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 #[cfg(feature = "test-util")]
 pub mod conformance;
+mod family;
 #[cfg(feature = "file")]
 mod file;
 #[cfg(any(feature = "file", feature = "redis"))]
@@ -17,9 +18,10 @@ mod redis;
 
 use std::{fmt, sync::Arc};
 
+pub use self::family::Stores;
 #[cfg(feature = "file")]
 pub use self::file::FileStore;
-pub use self::memory::MemoryStore;
+pub use self::memory::{MemoryStore, MemoryStores};
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisStore, RedisStores, RedisStoresBuilder};
 #[cfg(any(feature = "file", feature = "redis"))]

@@ -7,7 +7,9 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::{Format, Generation, Keyring, Record, StoreError, Tokens};
+use super::{
+    BASE64_STANDARD, Engine, Format, Generation, Keyring, Purpose, Record, StoreError, Tokens,
+};
 
 const KEY: [u8; 32] = [1; 32];
 
@@ -106,6 +108,22 @@ fn moments_are_kept_to_the_millisecond() {
     assert_eq!(document(&text).unwrap().tokens.unwrap().access_token(), "a");
 }
 
+/// One that was written before programs could seal with the same keys: files and Redis are
+/// full of them.
+#[test]
+fn a_sealed_record_of_old_opens() {
+    let old = concat!(
+        r#"{"version":1,"generation":5,"sealed":"coxnOs83cp0ZD6NAZffbdMTmC8bJPUy2gA55OM5uJtea"#,
+        "hwc4b/SazBZd1u79W4oBlTgZSoRlXwAHO8ARDqyl8lppwWcw3g0In1/hiVZEhirXx+dmUHrpxQTMG4cHyO0Q",
+        r#"TTcA0+DprWZmkv/Cy2boXEPodnWGSOEugEWhEqHzgkU5CKvX"}"#,
+    );
+    let format = Format::new("alice.json", Some(Keyring::new(KEY)));
+    let tokens = Tokens::new("an access token")
+        .with_refresh_token("a refresh token")
+        .with_extra("scope", "x y");
+    assert_eq!(read(&format, old.as_bytes()).unwrap(), Record::new(Generation::new(5), tokens));
+}
+
 /// Who takes a record, and who does not.
 #[test]
 fn names_and_keys() {
@@ -134,7 +152,8 @@ fn what_was_sealed_is_checked() {
     let format = sealed();
     let keys = Keyring::new(KEY);
     for inside in ["", "SECRET", r#"{"access_token":7}"#, r#"{"SECRET":"SECRET"}"#] {
-        let sealed = keys.seal(&format.bound_to(5), inside.as_bytes()).unwrap();
+        let sealed = keys.encrypt(Purpose::Record, &format.bound_to(5), inside.as_bytes());
+        let sealed = BASE64_STANDARD.encode(sealed.unwrap());
         let text = format!(r#"{{"version":1,"generation":5,"sealed":"{sealed}"}}"#);
         let error = read(&format, text.as_bytes()).unwrap_err();
         assert!(said(&error).contains("the record is"), "{}", said(&error));

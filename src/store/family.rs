@@ -1,0 +1,57 @@
+//! Families of stores: one place, many credentials.
+
+use std::sync::Arc;
+
+use super::TokenStore;
+
+/// A store for each name: the tokens of many users or sessions in one place.
+///
+/// A name is any text that stays the same for as long as the credential lives: the id of a
+/// user, the hash of a session's id. It is not secret, so never use a token or the value of a
+/// cookie.
+///
+/// - All handles on one name, of this family and of every other one on the same place, share
+///   one record and one lease.
+/// - However alike two names are, their records are two. A place that cannot tell two names
+///   apart, or cannot keep one (too long for a file, say), refuses that name: every operation
+///   of its store fails with an error that says so.
+/// - A name whose tokens were saved keeps them without any handle. A signed-out name keeps
+///   its generation while a handle on it lives, and at a place that outlives the process for
+///   as long as that place promises.
+///
+/// [`MemoryStores`](super::MemoryStores), `FileStores` (feature `file`) and `RedisStores`
+/// (feature `redis`) are families. Write your own against the tests of
+/// `stores_conformance!` (feature `test-util`).
+///
+/// ```
+/// use tower_refresh::{Generation, Tokens, store::{MemoryStores, Record, Stores, TokenStore}};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_refresh::SaveError> {
+/// async fn sign_in(stores: &impl Stores, user: &str) -> Result<(), tower_refresh::SaveError> {
+///     let store = stores.store(user);
+///     let known = store.load().await?.generation;
+///     store.save(known, Record::new(known.next(), Tokens::new("access"))).await
+/// }
+///
+/// let stores = MemoryStores::new();
+/// sign_in(&stores, "alice").await?;
+/// assert_eq!(stores.store("alice").load().await?.generation, Generation::new(1));
+/// assert_eq!(stores.store("bob").load().await?, Record::default());
+/// # Ok(()) }
+/// ```
+pub trait Stores: Send + Sync + 'static {
+    /// The store of the credential of this name. Cheap, without I/O, and it never fails:
+    /// what is wrong is told by the store's operations.
+    ///
+    /// Neither this nor [`TokenStore::load`] creates anything, so that a name from outside
+    /// (a cookie that was made up) leaves nothing behind. [`TokenStore::lease`] may.
+    fn store(&self, name: &str) -> Arc<dyn TokenStore>;
+}
+
+/// A family that is shared.
+impl<S: Stores + ?Sized> Stores for Arc<S> {
+    fn store(&self, name: &str) -> Arc<dyn TokenStore> {
+        (**self).store(name)
+    }
+}

@@ -1,0 +1,294 @@
+//! The records themselves, and which of them a family keeps. Nothing here waits.
+//!
+//! A [`Slot`] is one credential, and at the same time the handle on it: all handles on one
+//! name are clones of one `Arc`. A [`Family`] finds the slot of a name. What it keeps of it
+//! depends on what is in the slot:
+//!
+//! | slot | the family has | and without a handle |
+//! |---|---|---|
+//! | holds tokens | the slot itself | it stays |
+//! | was never written, or is signed out | a weak reference | it goes, and its entry with it |
+//!
+//! Locks are taken in one order: the names, then a slot. Tokens, slots and whatever else runs
+//! code of its own when it is dropped are dropped after the locks were given back.
+
+use std::{
+    array,
+    borrow::Borrow,
+    collections::{HashMap, HashSet, hash_map::RandomState},
+    hash::{BuildHasher, Hash, Hasher},
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use crate::{
+    error::SaveError,
+    store::{Deleted, OpenRedeem, Record},
+    tokens::Generation,
+};
+
+/// The lock on one credential, and the redeem that its holder has open, or has left open.
+pub(super) type LeaseLock = tokio::sync::Mutex<Option<OpenRedeem>>;
+
+/// One credential.
+pub(super) struct Slot {
+    /// Itself: a lease keeps the slot that it was asked for through a plain reference.
+    this: Weak<Self>,
+    /// Dangling, if it stands alone.
+    family: Weak<Family>,
+    name: Box<str>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    record: Record,
+    /// There only while a caller has or wants the lease, or a redeem is open.
+    lock: Option<Arc<LeaseLock>>,
+}
+
+/// A share in a slot's lease lock. The last one takes the lock away, unless a redeem is open.
+pub(super) struct LockShare {
+    slot: Arc<Slot>,
+    /// `None` while it is dropped only.
+    lock: Option<Arc<LeaseLock>>,
+}
+
+impl Slot {
+    /// A slot without a family.
+    pub(super) fn alone(record: Record) -> Arc<Self> {
+        Self::new(Weak::new(), "", record)
+    }
+
+    fn new(family: Weak<Family>, name: &str, record: Record) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
+            family,
+            name: name.into(),
+            state: Mutex::new(State { record, lock: None }),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every write is one assignment: the state of a poisoned lock is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn record(&self) -> Record {
+        self.state().record.clone()
+    }
+
+    /// Its generation, and whether it holds tokens.
+    pub(super) fn summary(&self) -> (Generation, bool) {
+        let state = self.state();
+        (state.record.generation, state.record.tokens.is_some())
+    }
+
+    /// Compare-and-swap.
+    pub(super) fn swap(&self, expected: Generation, record: Record) -> Result<(), SaveError> {
+        let mut state = self.state();
+        if state.record.generation != expected {
+            return Err(SaveError::Conflict);
+        }
+        let holds = record.tokens.is_some();
+        let old = mem::replace(&mut state.record, record);
+        drop(state);
+        self.settle(old.tokens.is_some(), holds);
+        Ok(())
+    }
+
+    /// Leaves the generation after the current one, without tokens.
+    pub(super) fn clear(&self) -> Deleted {
+        let mut state = self.state();
+        let generation = state.record.generation.next();
+        let old = mem::replace(&mut state.record, Record::new(generation, None));
+        drop(state);
+        self.settle(old.tokens.is_some(), false);
+        Deleted::new(generation, old.tokens)
+    }
+
+    /// Tells the family if the slot has gone from holding tokens to holding none, or back.
+    fn settle(&self, held: bool, holds: bool) {
+        if held != holds {
+            if let Some(family) = self.family.upgrade() {
+                family.settle(self);
+            }
+        }
+    }
+
+    /// Allocates the lease lock if it is not there. `None` never comes: what is called by
+    /// reference has an owner.
+    pub(super) fn share_lock(&self) -> Option<LockShare> {
+        let slot = self.this.upgrade()?;
+        let lock = Some(Arc::clone(self.state().lock.get_or_insert_default()));
+        Some(LockShare { slot, lock })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(family) = self.family.upgrade() {
+            family.forget(self);
+        }
+    }
+}
+
+impl LockShare {
+    pub(super) fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    pub(super) fn lock(&self) -> Option<Arc<LeaseLock>> {
+        self.lock.clone()
+    }
+}
+
+impl Drop for LockShare {
+    fn drop(&mut self) {
+        let mut state = self.slot.state();
+        // Before it is asked who else has a share, so that one of two that are dropped at
+        // once finds that it is the last.
+        self.lock = None;
+        let lock = state.lock.as_mut().and_then(Arc::get_mut);
+        if lock.is_some_and(|lock| lock.get_mut().is_none()) {
+            state.lock = None;
+        }
+    }
+}
+
+/// The slots of many names.
+pub(super) struct Family {
+    hasher: RandomState,
+    shards: [Mutex<Names>; SHARDS],
+}
+
+/// A table that grows is copied under its lock. With a million names in one table that takes
+/// 200 ms, in which no credential of the process can be looked up.
+const SHARDS: usize = 64;
+
+/// A name is in at most one of the two.
+#[derive(Default)]
+struct Names {
+    /// Those that hold tokens.
+    kept: HashSet<Kept>,
+    /// The others, of which a handle is left. (The slot's own name cannot be borrowed from a
+    /// weak reference.)
+    known: HashMap<Box<str>, Weak<Slot>>,
+}
+
+/// A slot in a set of names.
+struct Kept(Arc<Slot>);
+
+impl Default for Family {
+    fn default() -> Self {
+        Self { hasher: RandomState::new(), shards: array::from_fn(|_| Mutex::default()) }
+    }
+}
+
+impl Family {
+    fn names(&self, name: &str) -> MutexGuard<'_, Names> {
+        // Another hash than those of the tables: what shares a shard must not share their
+        // buckets, too.
+        let shard = self.hasher.hash_one(name) as usize % SHARDS;
+        // Nothing panics while it is held.
+        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The slot of this name.
+    pub(super) fn slot(self: &Arc<Self>, name: &str) -> Arc<Slot> {
+        let mut names = self.names(name);
+        if let Some(slot) = names.slot(name) {
+            return slot;
+        }
+        let slot = Slot::new(Arc::downgrade(self), name, Record::default());
+        names.know(&slot);
+        slot
+    }
+
+    /// How many names there are.
+    pub(super) fn len(&self) -> usize {
+        let names = self.shards.iter().map(|shard| shard.lock());
+        let names = names.map(|names| names.unwrap_or_else(PoisonError::into_inner));
+        names.map(|names| names.kept.len() + names.known.len()).sum()
+    }
+
+    /// Keeps the slot if it holds tokens, and knows it otherwise.
+    fn settle(&self, slot: &Slot) {
+        let mut names = self.names(&slot.name);
+        // The record is read under the lock of the names: of several writers, the last one to
+        // come here sees what is there in the end.
+        let (_, holds_tokens) = slot.summary();
+        let forgotten = match slot.this.upgrade() {
+            Some(slot) if holds_tokens => {
+                names.known.remove(&*slot.name);
+                names.kept.replace(Kept(slot))
+            }
+            _ => {
+                names.know(slot);
+                names.kept.take(&*slot.name)
+            }
+        };
+        names.shrink();
+        drop(names);
+        // Not the last reference to the slot, as it was called through another one.
+        drop(forgotten);
+    }
+
+    /// Takes out the entry of a slot that is being dropped.
+    fn forget(&self, slot: &Slot) {
+        let mut names = self.names(&slot.name);
+        // The name may have a new slot by now.
+        if names.known.get(&*slot.name).is_some_and(|known| known.ptr_eq(&slot.this)) {
+            names.known.remove(&*slot.name);
+            names.shrink();
+        }
+    }
+}
+
+impl Names {
+    /// `None`: there is none, or it is being dropped, which nobody can undo.
+    fn slot(&self, name: &str) -> Option<Arc<Slot>> {
+        match self.kept.get(name) {
+            Some(Kept(slot)) => Some(Arc::clone(slot)),
+            None => self.known.get(name)?.upgrade(),
+        }
+    }
+
+    fn know(&mut self, slot: &Slot) {
+        self.known.insert(slot.name.clone(), Weak::clone(&slot.this));
+    }
+
+    /// Gives back the tables of a busier hour.
+    fn shrink(&mut self) {
+        let (kept, known) = (self.kept.len(), self.known.len());
+        if kept * 8 < self.kept.capacity() {
+            self.kept.shrink_to(kept * 2);
+        }
+        if known * 8 < self.known.capacity() {
+            self.known.shrink_to(known * 2);
+        }
+    }
+}
+
+impl Borrow<str> for Kept {
+    fn borrow(&self) -> &str {
+        &self.0.name
+    }
+}
+
+impl Hash for Kept {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.name.hash(state);
+    }
+}
+
+impl PartialEq for Kept {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for Kept {}
+
+#[cfg(test)]
+mod tests;
