@@ -1,6 +1,11 @@
 //! The snapshot of a credential that everyone may read: [`Credential`].
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    num::NonZeroU64,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -25,8 +30,10 @@ struct Snapshot {
 struct Access {
     token: Token,
     expires: Option<Instant>,
-    early: Option<Instant>,
-    expires_at: Option<SystemTime>,
+    /// How long before that it should be renewed, in milliseconds.
+    early: u32,
+    /// The end by the wall clock, packed.
+    wall: Option<WallTime>,
     extra: Option<Arc<Extra>>,
 }
 
@@ -60,8 +67,8 @@ impl Credential {
                     None => Token::Unsendable(tokens.access_token().into()),
                 },
                 expires,
-                early,
-                expires_at: tokens.expires_at(),
+                early: expires.zip(early).map_or(0, |(end, early)| window(early, end)),
+                wall: tokens.expires_at().map(WallTime::pack),
                 extra: tokens.shared_extra(),
             }),
         }))
@@ -96,7 +103,7 @@ impl Credential {
     /// When the access token runs out by the wall clock, if that is known.
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
-        self.0.access.as_ref()?.expires_at
+        self.0.access.as_ref()?.wall?.unpack()
     }
 
     /// Another field that the server sent with the token.
@@ -112,7 +119,9 @@ impl Credential {
 
     /// From when on it should be renewed ahead of its end.
     pub(crate) fn early(&self) -> Option<Instant> {
-        self.0.access.as_ref()?.early
+        let access = self.0.access.as_ref()?;
+        let window = Duration::from_millis(access.early.into());
+        Some(access.expires?.checked_sub(window).unwrap_or_else(Instant::now))
     }
 
     /// Itself, if it has a token.
@@ -133,6 +142,27 @@ impl fmt::Debug for Credential {
             .field("expires_at", &self.expires_at())
             .finish()
     }
+}
+
+/// A moment in 8 bytes instead of 16: there is one for each of many credentials. Counts
+/// nanoseconds since the Unix epoch, plus one; it ends in the year 2554.
+#[derive(Clone, Copy)]
+struct WallTime(NonZeroU64);
+
+impl WallTime {
+    fn pack(at: SystemTime) -> Self {
+        let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let nanos = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+        Self(NonZeroU64::MIN.saturating_add(nanos))
+    }
+
+    fn unpack(self) -> Option<SystemTime> {
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(self.0.get() - 1))
+    }
+}
+
+fn window(early: Instant, end: Instant) -> u32 {
+    u32::try_from(end.saturating_duration_since(early).as_millis()).unwrap_or(u32::MAX)
 }
 
 /// A sensitive header value in memory of its own, which is wiped with its last

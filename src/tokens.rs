@@ -52,11 +52,42 @@ impl fmt::Display for Generation {
 
 /// When an access token runs out, as the server said it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Expiry {
+enum Expiry {
     /// Relative to the moment the answer came (`expires_in`, RFC 6749 section 5.1).
     In(Duration),
     /// By the wall clock.
     At(SystemTime),
+}
+
+/// An [`Expiry`] in 16 bytes instead of 24: there is one for each of many credentials.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct PackedExpiry {
+    secs: u64,
+    nanos: u32,
+    /// Counts from the Unix epoch.
+    absolute: bool,
+}
+
+impl Expiry {
+    fn pack(self) -> PackedExpiry {
+        let (span, absolute) = match self {
+            Self::In(life) => (life, false),
+            // A moment before the epoch is as much over as the epoch is.
+            Self::At(at) => (at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(), true),
+        };
+        PackedExpiry { secs: span.as_secs(), nanos: span.subsec_nanos(), absolute }
+    }
+}
+
+impl PackedExpiry {
+    /// `None`: no clock of ours reaches it.
+    fn unpack(self) -> Option<Expiry> {
+        let span = Duration::new(self.secs, self.nanos);
+        match self.absolute {
+            true => SystemTime::UNIX_EPOCH.checked_add(span).map(Expiry::At),
+            false => Some(Expiry::In(span)),
+        }
+    }
 }
 
 /// An access token and what came with it (RFC 6749, section 5.1).
@@ -78,7 +109,7 @@ pub(crate) enum Expiry {
 pub struct Tokens {
     access_token: SecretString,
     refresh_token: Option<SecretString>,
-    pub(crate) expiry: Option<Expiry>,
+    expiry: Option<PackedExpiry>,
     /// All other fields that the server sent; most tokens have none.
     extra: Option<Arc<Extra>>,
 }
@@ -108,14 +139,14 @@ impl Tokens {
     /// brings it was begun (or from now, for tokens that the program brings).
     #[must_use]
     pub fn with_expires_in(mut self, life: Duration) -> Self {
-        self.expiry = Some(Expiry::In(life));
+        self.expiry = Some(Expiry::In(life).pack());
         self
     }
 
     /// Sets the access token's end by the wall clock, such as a JWT's `exp`.
     #[must_use]
     pub fn with_expires_at(mut self, at: SystemTime) -> Self {
-        self.expiry = Some(Expiry::At(at));
+        self.expiry = Some(Expiry::At(at).pack());
         self
     }
 
@@ -143,7 +174,7 @@ impl Tokens {
     /// not known. For tokens read from a store it is always absolute.
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
-        match self.expiry? {
+        match self.expiry()? {
             Expiry::At(at) => Some(at),
             Expiry::In(life) => SystemTime::now().checked_add(life),
         }
@@ -159,6 +190,14 @@ impl Tokens {
     pub fn extras(&self) -> impl Iterator<Item = (&str, &str)> {
         let extras = self.extra.iter().flat_map(|extra| extra.iter());
         extras.map(|(name, value)| (name.as_str(), value.expose_secret()))
+    }
+
+    fn expiry(&self) -> Option<Expiry> {
+        self.expiry?.unpack()
+    }
+
+    pub(crate) fn without_expiry(self) -> Self {
+        Self { expiry: None, ..self }
     }
 
     pub(crate) fn shared_extra(&self) -> Option<Arc<Extra>> {
@@ -191,15 +230,15 @@ impl Tokens {
 
     /// The same tokens with their end by the wall clock, as a store keeps them.
     pub(crate) fn absolute(mut self, time: Time) -> Self {
-        if let Some(Expiry::In(life)) = self.expiry {
-            self.expiry = time.wall.checked_add(life).map(Expiry::At);
+        if let Some(Expiry::In(life)) = self.expiry() {
+            self.expiry = time.wall.checked_add(life).map(|at| Expiry::At(at).pack());
         }
         self
     }
 
     /// The end of the access token on the monotonic clock.
     pub(crate) fn deadline(&self, time: Time) -> Option<Instant> {
-        match self.expiry? {
+        match self.expiry()? {
             Expiry::In(life) => time.now.checked_add(life),
             // The clock went past it already: it ran out just now.
             Expiry::At(at) => match at.duration_since(time.wall) {
@@ -224,7 +263,7 @@ impl fmt::Debug for Tokens {
         f.debug_struct("Tokens")
             .field("access_token", &"[redacted]")
             .field("refresh_token", &self.refresh_token.as_ref().map(|_| "[redacted]"))
-            .field("expiry", &self.expiry)
+            .field("expiry", &self.expiry())
             .field("extra", &self.extra.as_deref().map(BTreeMap::keys))
             .finish()
     }

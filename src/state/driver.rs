@@ -176,7 +176,7 @@ impl FlightDriver {
         let inner = self.state().lock();
         let generation = inner.machine.credential().generation();
         let outcome = match inner.machine.last_failure() {
-            Some(failure) if inner.machine.failures() > failures => failure.kind().as_str(),
+            Some(failure) if inner.machine.failures() != failures => failure.kind().as_str(),
             _ if !inner.machine.credential().is_present() => FailureKind::SignedOut.as_str(),
             _ if generation > base => "renewed",
             _ => "nothing_newer",

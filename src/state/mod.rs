@@ -24,16 +24,12 @@ mod waiters;
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use tokio::{
-    runtime::{self, Handle},
-    sync::watch,
-    time::Instant,
-};
+use tokio::{runtime::Handle, sync::watch, time::Instant};
 
 pub use self::{
     auto_refresh::KeepFresh,
@@ -90,12 +86,10 @@ pub struct RefreshState {
     inner: Mutex<Inner>,
     renewal: Renewal,
     store: Arc<dyn TokenStore>,
-    /// Made at the first subscription: most of many credentials have none.
-    channels: OnceLock<Box<Channels>>,
 }
 
-/// Never used under a lock: a receiver's waker runs in the sender, and a receiver's borrow
-/// blocks it.
+/// Signals to those who have subscribed. Never sent under a lock: a receiver's waker runs in
+/// the sender, and a receiver's borrow blocks it.
 struct Channels {
     /// The credential changed.
     changes: watch::Sender<Credential>,
@@ -106,13 +100,13 @@ struct Channels {
 struct Inner {
     machine: Machine,
     waiters: Waiters,
-    /// The runtime that the flight runs in.
-    flight_runtime: Option<runtime::Id>,
     /// How many tasks of this state are under way: flights, hooks, sign-ins, sign-outs.
     running: u32,
     /// Sign-ins and sign-outs take effect in the order they were begun. Made while there
     /// are any.
     write_queue: Weak<tokio::sync::Mutex<()>>,
+    /// Made at the first subscription: most of many credentials have none.
+    channels: Option<Arc<Channels>>,
 }
 
 impl RefreshState {
@@ -130,13 +124,12 @@ impl RefreshState {
             inner: Mutex::new(Inner {
                 machine,
                 waiters: Waiters::default(),
-                flight_runtime: None,
                 running: 0,
                 write_queue: Weak::new(),
+                channels: None,
             }),
             renewal,
             store,
-            channels: OnceLock::new(),
         })
     }
 
@@ -219,7 +212,7 @@ impl RefreshState {
         let mut ends = self.channels().ends.subscribe();
         self.with(|machine, _| machine.drain());
         // `keep_fresh`, which would wait for the next flight, hears that there is none.
-        self.tell_end();
+        self.channels().ends.send_replace(());
         while self.lock().running > 0 {
             // The sender is in `self`: this cannot end in an error.
             let _ = ends.changed().await;
@@ -286,15 +279,17 @@ impl RefreshState {
         let Effects { gate, publish, wake, begin } = inner.machine.effects();
         let gate_word = gate_word(inner.machine.credential().generation(), gate);
         let driver = begin.map(|departure| {
-            inner.flight_runtime = Handle::try_current().ok().map(|runtime| runtime.id());
+            let runtime = Handle::try_current().ok().map(|runtime| runtime.id());
+            inner.waiters.flight_begins(runtime);
             FlightDriver::new(Running::begin(self, &mut inner), departure)
         });
         let woken = wake.then(|| inner.waiters.take_all());
+        let channels = publish.as_ref().and(inner.channels.clone());
         self.gate_word.store(gate_word, Ordering::Release);
         drop(inner);
 
-        if let Some(credential) = publish {
-            self.announce(credential);
+        if let (Some(credential), Some(channels)) = (publish, channels) {
+            channels.announce(credential);
         }
         woken.into_iter().flatten().for_each(|waker| waker.wake());
         if let Some(driver) = driver {
@@ -303,34 +298,27 @@ impl RefreshState {
         result
     }
 
+    fn channels(&self) -> Arc<Channels> {
+        let mut inner = self.lock();
+        let credential = inner.machine.credential().clone();
+        let channels = inner.channels.get_or_insert_with(|| {
+            let (changes, ends) = (watch::Sender::new(credential), watch::Sender::new(()));
+            Arc::new(Channels { changes, ends })
+        });
+        Arc::clone(channels)
+    }
+}
+
+impl Channels {
     /// Two threads may come here in either order: what is older then is not told.
     fn announce(&self, credential: Credential) {
-        let Some(channels) = self.channels.get() else {
-            return;
-        };
-        channels.changes.send_if_modified(|known| {
+        self.changes.send_if_modified(|known| {
             let newer = credential.generation() > known.generation();
             if newer {
                 *known = credential;
             }
             newer
         });
-    }
-
-    fn channels(&self) -> &Channels {
-        let channels = self.channels.get_or_init(|| {
-            let changes = watch::Sender::new(self.current());
-            Box::new(Channels { changes, ends: watch::Sender::new(()) })
-        });
-        // A change that came while they were being made has not been announced on them.
-        self.announce(self.current());
-        channels
-    }
-
-    fn tell_end(&self) {
-        if let Some(channels) = self.channels.get() {
-            channels.ends.send_replace(());
-        }
     }
 }
 
@@ -356,8 +344,11 @@ impl Drop for Running {
             // A `Weak` keeps the memory of what it points to.
             inner.write_queue = Weak::new();
         }
+        let channels = inner.channels.clone();
         drop(inner);
-        self.0.tell_end();
+        if let Some(channels) = channels {
+            channels.ends.send_replace(());
+        }
     }
 }
 
@@ -377,10 +368,10 @@ mod tests {
     fn what_is_older_is_not_announced() {
         let state = RefreshState::builder(async |_: Tokens| Ok(Tokens::new("unused"))).build();
         let mut changes = state.subscribe();
-        state.announce(Credential::absent(Generation::new(2)));
+        state.channels().announce(Credential::absent(Generation::new(2)));
         assert!(changes.has_changed().unwrap());
         changes.mark_unchanged();
-        state.announce(Credential::absent(Generation::new(1)));
+        state.channels().announce(Credential::absent(Generation::new(1)));
         assert!(!changes.has_changed().unwrap());
         assert_eq!(changes.borrow().generation(), Generation::new(2));
     }

@@ -85,7 +85,7 @@ impl Renewal {
                 MemoryStore::with_tokens(tokens)
             }
         };
-        RefreshState::new(self.clone(), Arc::new(store), machine)
+        RefreshState::new(self.clone(), store.into_dyn(), machine)
     }
 
     /// This moment, for the machine.

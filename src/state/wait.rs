@@ -73,7 +73,7 @@ impl Future for Wait {
             }
             None => {
                 let (slot, stale) = inner.waiters.wait(this.slot, this.deadline, cx.waker());
-                let flight_runtime = inner.flight_runtime;
+                let flight_runtime = inner.waiters.flight_runtime();
                 drop(inner);
                 drop(stale);
                 if this.slot.replace(slot).is_none() {

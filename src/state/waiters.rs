@@ -6,19 +6,24 @@
 
 use std::{collections::VecDeque, task::Waker};
 
-use tokio::time::Instant;
+use tokio::{runtime, time::Instant};
 
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
-    /// `None` while it is empty: most of many credentials have no waiter.
+    /// `None` while no flight has begun and no waiter is there: most of many credentials
+    /// are so.
     list: Option<Box<List>>,
     /// The number of the list's first slot; grows for ever.
     first: u64,
 }
 
-/// In the order they came. `None`: that waiter has left.
 #[derive(Debug, Default)]
-struct List(VecDeque<Option<Waiter>>);
+struct List {
+    /// The runtime that the flight runs in, as long as that is known.
+    flight_runtime: Option<runtime::Id>,
+    /// In the order they came. `None`: that waiter has left.
+    waiters: VecDeque<Option<Waiter>>,
+}
 
 #[derive(Debug)]
 struct Waiter {
@@ -31,6 +36,17 @@ struct Waiter {
 pub(super) struct Slot(u64);
 
 impl Waiters {
+    /// A flight begins in this runtime. It wakes its waiters at their deadlines.
+    pub(super) fn flight_begins(&mut self, runtime: Option<runtime::Id>) {
+        self.list.get_or_insert_default().flight_runtime = runtime;
+    }
+
+    /// The runtime that the flight runs in. `None`: it is not known any more, and a waiter
+    /// needs a timer of its own.
+    pub(super) fn flight_runtime(&self) -> Option<runtime::Id> {
+        self.list.as_ref()?.flight_runtime
+    }
+
     /// Waits at `slot` if that is still in the list, else at the list's end.
     ///
     /// A waker that is not needed any more is returned, here and below, and never
@@ -45,9 +61,9 @@ impl Waiters {
             let changed = !waiter.waker.will_wake(waker);
             return (slot, changed.then(|| std::mem::replace(&mut waiter.waker, waker.clone())));
         }
-        let List(list) = &mut **self.list.get_or_insert_default();
-        list.push_back(Some(Waiter { deadline, waker: waker.clone() }));
-        (Slot(self.first + list.len() as u64 - 1), None)
+        let waiters = &mut self.list.get_or_insert_default().waiters;
+        waiters.push_back(Some(Waiter { deadline, waker: waker.clone() }));
+        (Slot(self.first + waiters.len() as u64 - 1), None)
     }
 
     pub(super) fn leave(&mut self, slot: Slot) -> Option<Waker> {
@@ -60,9 +76,9 @@ impl Waiters {
 
     /// Everyone, to be woken outside the lock.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = Waker> + use<> {
-        let List(list) = self.list.take().map(|list| *list).unwrap_or_default();
-        self.first += list.len() as u64;
-        list.into_iter().flatten().map(|waiter| waiter.waker)
+        let waiters = self.list.take().map(|list| list.waiters).unwrap_or_default();
+        self.first += waiters.len() as u64;
+        waiters.into_iter().flatten().map(|waiter| waiter.waker)
     }
 
     /// Those whose deadline has come, to be woken outside the lock.
@@ -79,19 +95,18 @@ impl Waiters {
 
     /// When the next one has waited long enough.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let List(list) = &**self.list.as_ref()?;
-        list.iter().flatten().next().map(|waiter| waiter.deadline)
+        self.list.as_ref()?.waiters.iter().flatten().next().map(|waiter| waiter.deadline)
     }
 
     fn front(&self) -> Option<&Option<Waiter>> {
-        self.list.as_ref()?.0.front()
+        self.list.as_ref()?.waiters.front()
     }
 
     /// Takes the first slot away, and its waiter if that has not left.
     fn pop(&mut self) -> Option<Waiter> {
-        let List(list) = &mut **self.list.as_mut()?;
-        let front = list.pop_front()?;
-        if list.is_empty() {
+        let waiters = &mut self.list.as_mut()?.waiters;
+        let front = waiters.pop_front()?;
+        if waiters.is_empty() {
             self.list = None;
         }
         self.first += 1;
@@ -100,6 +115,6 @@ impl Waiters {
 
     fn at(&mut self, slot: Slot) -> Option<&mut Option<Waiter>> {
         let index = usize::try_from(slot.0.checked_sub(self.first)?).ok()?;
-        self.list.as_mut()?.0.get_mut(index)
+        self.list.as_mut()?.waiters.get_mut(index)
     }
 }

@@ -52,7 +52,7 @@ impl Machine {
         let superseded = self.is_superseded(&flight);
         match flight.stage {
             Stage::Saving(minted) | Stage::Verifying(minted) if !superseded => {
-                self.unsaved = Some(Box::new(minted.inherited()));
+                self.troubles_mut().unsaved = Some(Box::new(minted.inherited()));
             }
             _ => {}
         }
@@ -63,7 +63,8 @@ impl Machine {
     #[cfg(test)]
     pub(super) fn held(&self) -> Vec<&Tokens> {
         let flying = self.flight.as_ref().and_then(|flight| flight.minted());
-        let minted = flying.into_iter().chain(self.unsaved.as_deref());
+        let unsaved = self.troubles.as_ref().and_then(|troubles| troubles.unsaved.as_deref());
+        let minted = flying.into_iter().chain(unsaved);
         minted.filter_map(|minted| minted.record.tokens.as_ref()).collect()
     }
 }
@@ -74,12 +75,12 @@ impl Course<'_> {
         match (stage, outcome) {
             (Stage::Leasing, Outcome::Leased(found)) => {
                 self.flight.took_lease(found);
-                match self.machine.unsaved.take() {
+                match self.machine.take_unsaved() {
                     Some(minted) => self.save(*minted),
                     None => self.go(Stage::Loading, Step::Load),
                 }
             }
-            (Stage::Leasing, Outcome::Newer(record)) => match self.machine.unsaved.take() {
+            (Stage::Leasing, Outcome::Newer(record)) => match self.machine.take_unsaved() {
                 Some(minted) => self.verified(*minted, record),
                 None => self.loaded(record),
             },

@@ -69,17 +69,16 @@ pub(crate) struct Machine {
     /// The store's generation when it was last read or written. The credential's
     /// own may be ahead of it, never behind.
     stored: Generation,
-    sign_outs: u64,
-    /// How many failures waiters were told.
-    failures: u64,
+    /// How many sign-outs there were. May wrap around: it is compared for equality only.
+    sign_outs: u32,
+    /// How many failures waiters were told. May wrap around, too.
+    failures: u32,
     refreshes: u64,
     joined: u64,
     // Boxed, because an idle credential has none of them.
     flight: Option<Box<Flight>>,
     /// Tokens to begin with, if the store turns out empty.
     seed: Option<Box<Tokens>>,
-    /// Minted by a flight whose runtime went away before the save.
-    unsaved: Option<Box<Minted>>,
     troubles: Option<Box<Troubles>>,
     noted: Noted,
 }
@@ -110,7 +109,6 @@ impl Machine {
             joined: 0,
             flight: None,
             seed: seed.map(Box::new),
-            unsaved: None,
             troubles: None,
             noted: Noted::default(),
         }
@@ -151,8 +149,8 @@ impl Machine {
         self.blocked_by()?.retry_at().filter(|at| *at > now)
     }
 
-    /// How many failures waiters were told.
-    pub(crate) fn failures(&self) -> u64 {
+    /// How many failures waiters were told. Only equal or not equal has a meaning.
+    pub(crate) fn failures(&self) -> u32 {
         self.failures
     }
 
@@ -208,9 +206,14 @@ impl Machine {
         self.troubles.get_or_insert_default()
     }
 
+    /// Tokens that a flight whose runtime went away has left.
+    fn take_unsaved(&mut self) -> Option<Box<Minted>> {
+        self.troubles.as_mut()?.unsaved.take()
+    }
+
     /// Tells every waiter of a failure.
     fn tell_waiters(&mut self, failure: RefreshFailure) {
-        self.failures += 1;
+        self.failures = self.failures.wrapping_add(1);
         self.noted.wake = true;
         let troubles = self.troubles_mut();
         troubles.count(failure.kind());
@@ -229,8 +232,8 @@ impl Machine {
         if let Some(troubles) = &mut self.troubles {
             troubles.recover();
             troubles.strikes.clear();
+            troubles.unsaved = None;
         }
-        self.unsaved = None;
         self.seed = None;
         self.signing_out = false;
         self.brand_new = false;

@@ -80,7 +80,7 @@ pub(crate) enum Admission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket {
     pub(crate) generation: Generation,
-    pub(crate) failures: u64,
+    pub(crate) failures: u32,
 }
 
 /// When `keep_fresh` looks again.
@@ -343,6 +343,8 @@ pub(super) struct Troubles {
     /// help, and when it may be read again.
     pub(super) rechecks: u32,
     pub(super) recheck_at: Option<Instant>,
+    /// Minted by a flight whose runtime went away before the save.
+    pub(super) unsaved: Option<Box<Minted>>,
     /// When brand-new tokens were refused.
     pub(super) strikes: VecDeque<Instant>,
     /// The last failure that waiters were told.

@@ -77,7 +77,7 @@ impl Machine {
         if self.credential.generation() > ticket.generation {
             return Some(self.credential.clone().present());
         }
-        if self.failures > ticket.failures {
+        if self.failures != ticket.failures {
             return self.last_failure().cloned().map(Err);
         }
         None

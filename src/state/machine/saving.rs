@@ -43,7 +43,7 @@ impl Course<'_> {
         // A token that has run out the moment it was made tells of clocks that
         // disagree, not of its life: better to learn its end from a challenge.
         if tokens.deadline(redeem.begun).is_none_or(|end| end <= self.at.now()) {
-            tokens.expiry = None;
+            tokens = tokens.without_expiry();
         }
         let minted = self.mint(redeem.from, tokens, redeem.begun, Origin::Refresh { rotated });
         self.save(minted)

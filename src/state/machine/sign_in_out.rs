@@ -7,7 +7,7 @@ impl Machine {
     /// New tokens stand in the store as `record` (sign-in). They win over a flight under
     /// way, unless another process has written since, or a sign-out came after the first
     /// `sign_outs`: the store's deletion follows then.
-    pub(crate) fn signed_in(&mut self, record: &Record, sign_outs: u64, at: Moment<'_>) {
+    pub(crate) fn signed_in(&mut self, record: &Record, sign_outs: u32, at: Moment<'_>) {
         if sign_outs != self.sign_outs
             || record.generation < self.stored
             || record.generation <= self.credential.generation()
@@ -31,17 +31,17 @@ impl Machine {
     }
 
     /// How many sign-outs a sign-in that begins now comes after.
-    pub(crate) fn sign_outs(&self) -> u64 {
+    pub(crate) fn sign_outs(&self) -> u32 {
         self.sign_outs
     }
 
     /// Sign-out, before the store has heard of it: no request gets a token from
     /// now on. Returns how many there were, this one counted.
-    pub(crate) fn sign_out(&mut self) -> u64 {
+    pub(crate) fn sign_out(&mut self) -> u32 {
         self.publish_absent(self.credential.generation().next());
         self.reset_history();
         self.signing_out = true;
-        self.sign_outs += 1;
+        self.sign_outs = self.sign_outs.wrapping_add(1);
         if let Some(flight) = &mut self.flight {
             // The waiters who wanted another flight have just heard that there is no need.
             flight.relaunch = false;
@@ -51,7 +51,7 @@ impl Machine {
 
     /// The store has deleted its tokens and is at `generation` now: the sign-out of that
     /// number. Another one may have begun since.
-    pub(crate) fn deleted(&mut self, generation: Generation, sign_out: u64) {
+    pub(crate) fn deleted(&mut self, generation: Generation, sign_out: u32) {
         if sign_out == self.sign_outs {
             self.signing_out = false;
         }

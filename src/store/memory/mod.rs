@@ -69,6 +69,13 @@ impl MemoryStore {
     }
 }
 
+impl MemoryStore {
+    /// As a store of any kind, without an allocation for the handle.
+    pub(crate) fn into_dyn(self) -> Arc<dyn TokenStore> {
+        self.0
+    }
+}
+
 impl MemoryStores {
     /// No names yet.
     #[must_use]

@@ -81,10 +81,10 @@ pub(super) struct Node {
 
 #[derive(Clone)]
 pub(super) enum Write {
-    Save(u64),
-    Publish(Record, u64),
-    Delete(u64),
-    Deleted(Generation, u64),
+    Save(u32),
+    Publish(Record, u32),
+    Delete(u32),
+    Deleted(Generation, u32),
 }
 
 #[derive(Clone)]
