@@ -1,8 +1,18 @@
 //! Families of stores: one place, many credentials.
 
+#[cfg(feature = "file")]
+use std::error::Error;
 use std::sync::Arc;
 
 use super::TokenStore;
+#[cfg(feature = "file")]
+use super::{Deleted, Leased, Record};
+#[cfg(feature = "file")]
+use crate::{
+    error::{SaveError, StoreError},
+    refresher::BoxFuture,
+    tokens::Generation,
+};
 
 /// A store for each name: the tokens of many users or sessions in one place.
 ///
@@ -53,5 +63,40 @@ pub trait Stores: Send + Sync + 'static {
 impl<S: Stores + ?Sized> Stores for Arc<S> {
     fn store(&self, name: &str) -> Arc<dyn TokenStore> {
         (**self).store(name)
+    }
+}
+
+/// The store of a name that cannot be kept: every operation fails, for the reason that it was
+/// refused.
+#[cfg(feature = "file")]
+pub(super) struct Refused(Arc<dyn Error + Send + Sync>);
+
+#[cfg(feature = "file")]
+impl Refused {
+    pub(super) fn new(error: StoreError) -> Self {
+        Self(error.into_source().into())
+    }
+
+    fn error(&self) -> StoreError {
+        StoreError::new(Arc::clone(&self.0))
+    }
+}
+
+#[cfg(feature = "file")]
+impl TokenStore for Refused {
+    fn load(&self) -> BoxFuture<'_, Result<Record, StoreError>> {
+        Box::pin(async { Err(self.error()) })
+    }
+
+    fn save(&self, _: Generation, _: Record) -> BoxFuture<'_, Result<(), SaveError>> {
+        Box::pin(async { Err(self.error().into()) })
+    }
+
+    fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {
+        Box::pin(async { Err(self.error()) })
+    }
+
+    fn lease(&self, _: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
+        Box::pin(async { Err(self.error()) })
     }
 }

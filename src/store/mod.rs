@@ -20,7 +20,7 @@ use std::{fmt, sync::Arc};
 
 pub use self::family::Stores;
 #[cfg(feature = "file")]
-pub use self::file::FileStore;
+pub use self::file::{FileStore, FileStores};
 pub use self::memory::{MemoryStore, MemoryStores};
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisStore, RedisStores, RedisStoresBuilder};

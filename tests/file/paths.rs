@@ -10,7 +10,7 @@ use std::{
 use tokio_test::task;
 use tower_refresh::{
     RefreshState,
-    store::{FileStore, Leased, Record, TokenStore},
+    store::{FileStore, FileStores, Leased, Record, Stores, TokenStore},
 };
 
 use crate::{
@@ -40,12 +40,15 @@ async fn all_files_are_their_owners_only() {
 fn the_folder_is_made_and_its_parents_are_not() {
     let dir = Dir::new();
     let (folder, deep) = (dir.temp.path().join("new"), dir.temp.path().join("no/new"));
-    FileStore::in_folder(&folder, "a").unwrap();
+    FileStores::open(&folder).unwrap();
     assert_eq!(mode(&folder), 0o700);
-    FileStore::in_folder(&folder, "b").unwrap();
-    let error = FileStore::in_folder(&deep, "a").unwrap_err();
+    FileStores::open(&folder).unwrap();
+    let error = FileStores::open(&deep).unwrap_err();
     assert_says(&error, &["could not create the folder", deep.to_str().unwrap()]);
     assert!(has_io_error(&error));
+    std::fs::write(dir.temp.path().join("file"), "").unwrap();
+    let error = FileStores::open(dir.temp.path().join("file")).unwrap_err();
+    assert_says(&error, &["could not keep files in", "it is not a folder"]);
     assert!(!deep.parent().unwrap().exists());
 }
 
@@ -54,7 +57,7 @@ async fn names_are_encoded() {
     let dir = Dir::new();
     let long = "x".repeat(240);
     for name in ["bob", "Bob", "a_b-0", "../b", "\u{e4}", "a.lease", &long] {
-        let store = FileStore::in_folder(dir.folder(), name).unwrap();
+        let store = FileStores::open(dir.folder()).unwrap().try_store(name).unwrap();
         store.save(generation(0), record(1)).await.unwrap();
         drop(lease(&store).await);
     }
@@ -71,10 +74,21 @@ async fn names_are_encoded() {
         &long,
     ];
     assert_eq!(names, expected);
-    let refused = |name: &str| FileStore::in_folder(dir.folder(), name).unwrap_err();
+    let refused = |name: &str| FileStores::open(dir.folder()).unwrap().try_store(name).unwrap_err();
     assert_says(&refused(""), &["must not be empty"]);
     assert_says(&refused(&"x".repeat(241)), &["too long", "241"]);
     assert_says(&refused(&"X".repeat(81)), &["too long", "243"]);
+    // As one of a family it is refused, too, when it is used.
+    let stores = FileStores::open(dir.folder()).unwrap();
+    let before = dir.names();
+    for (name, word) in [(String::new(), "must not be empty"), ("X".repeat(81), "too long")] {
+        let store = stores.store(&name);
+        assert_says(&store.load().await.unwrap_err(), &[word]);
+        assert_says(&store.save(generation(0), record(1)).await.unwrap_err(), &[word]);
+        assert_says(&store.delete().await.unwrap_err(), &[word]);
+        assert_says(&store.lease(generation(0)).await.unwrap_err(), &[word]);
+    }
+    assert_eq!(dir.names(), before);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::fs;
 
 use tower_refresh::{
     SaveError,
-    store::{FileStore, Keyring, TokenStore},
+    store::{FileStore, FileStores, Keyring, TokenStore},
 };
 
 use crate::{Dir, assert_says, generation, lease, record};
@@ -51,7 +51,9 @@ async fn keys_rotate_without_losing_a_session() {
 #[tokio::test]
 async fn records_cannot_be_swapped() {
     let dir = Dir::new();
-    let of = |name| FileStore::in_folder(dir.folder(), name).unwrap().sealed(Keyring::new(OLD));
+    let of = |name| {
+        FileStores::open(dir.folder()).unwrap().try_store(name).unwrap().sealed(Keyring::new(OLD))
+    };
     let (alice, bob) = (of("alice"), of("bob"));
     alice.save(generation(0), record(1)).await.unwrap();
     bob.save(generation(0), record(1)).await.unwrap();

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use tempfile::TempDir;
 use tower_refresh::{
     BoxFuture,
-    store::{FileStore, Keyring, conformance::Subject},
+    store::{FileStore, FileStores, Keyring, conformance::Subject},
 };
 
 struct Files {
@@ -21,22 +21,27 @@ impl Files {
     fn records(&self) -> PathBuf {
         self.folder.path().join("records")
     }
+
+    /// A handle like another process's.
+    fn stores(&self) -> FileStores {
+        let stores = FileStores::open(self.records()).unwrap();
+        match &self.keys {
+            Some(keys) => stores.sealed(keys.clone()),
+            None => stores,
+        }
+    }
 }
 
 impl Subject for Files {
     type Store = FileStore;
 
     fn open(&self, name: &str) -> BoxFuture<'_, FileStore> {
-        let store = FileStore::in_folder(self.records(), name).unwrap();
-        let store = match &self.keys {
-            Some(keys) => store.sealed(keys.clone()),
-            None => store,
-        };
+        let store = self.stores().try_store(name).unwrap();
         Box::pin(async { store })
     }
 
     fn broken(&self) -> Option<FileStore> {
-        let store = FileStore::in_folder(self.records(), "broken").unwrap();
+        let store = self.stores().try_store("broken").unwrap();
         fs::remove_dir_all(self.records()).unwrap();
         Some(store)
     }

@@ -4,13 +4,17 @@
 //! | line | what it tells the next holder |
 //! |---|---|
 //! | none | nothing is open |
-//! | `redeeming 5` | its holder ended without a word while it spent the refresh token of generation 5 |
-//! | `unanswered 5`, `ended 5`, `silent 5` | the same, with the [`OpenCause`] that an earlier holder knew of |
-//! | anything else | a redeem of whatever is there now may have been begun |
+//! | `redeeming 5` | the holder ended while it spent the refresh token of generation 5 |
+//! | `unanswered 5`, `ended 5`, `silent 5` | a holder left the redeem of generation 5 open, with this [`OpenCause`] |
+//! | anything else | a holder crashed while it wrote the line: a redeem of the record's generation may have been begun |
 
 use std::sync::Arc;
 
-use super::{blocking, lock::Lock, place::Place, write};
+use super::{
+    blocking::{blocking, write},
+    lock::Lock,
+    record::RecordFile,
+};
 use crate::{
     error::{SaveError, StoreError},
     refresher::BoxFuture,
@@ -22,27 +26,30 @@ const REDEEMING: &str = "redeeming";
 
 #[derive(Debug)]
 struct FileLease {
-    place: Arc<Place>,
-    /// Whoever works with the file has a share: a write that goes on when the lease is
-    /// dropped is still under the lock.
+    record: Arc<RecordFile>,
+    /// Shared with the blocking work: when the lease is dropped during a write, the write goes
+    /// on, and the lock is given back after it.
     lock: Arc<Lock>,
     open_redeem: Option<OpenRedeem>,
 }
 
-/// Takes the lease without waiting; or finds a record that is newer. `None`: neither.
-pub(super) fn attempt(place: Arc<Place>, seen: Generation) -> Result<Option<Leased>, StoreError> {
-    let Some(lock) = place.try_lease()? else {
-        // A record that cannot be read is told of by whoever gets the lease.
-        return Ok(place.newer(seen).unwrap_or_default().map(Leased::Newer));
+/// Takes the lease without waiting, or finds a record that is later than `known`. `None`:
+/// neither.
+pub(super) fn attempt(
+    record: Arc<RecordFile>,
+    known: Generation,
+) -> Result<Option<Leased>, StoreError> {
+    let Some(lock) = record.try_lease()? else {
+        // If the record cannot be read, the next holder of the lease tells why.
+        return Ok(record.newer(known).unwrap_or_default().map(Leased::Newer));
     };
-    let text = lock.read()?;
-    let open_redeem = match (text.is_empty(), parse(&text)) {
+    let line = lock.read()?;
+    let open_redeem = match (line.is_empty(), parse(&line)) {
         (true, _) => None,
         (_, Some(open_redeem)) => Some(open_redeem),
-        // The crash came while it was being written.
-        (_, None) => Some(OpenRedeem::new(place.generation()?, OpenCause::HolderEnded)),
+        (_, None) => Some(OpenRedeem::new(record.generation()?, OpenCause::HolderEnded)),
     };
-    let lease = FileLease { place, lock: Arc::new(lock), open_redeem };
+    let lease = FileLease { record, lock: Arc::new(lock), open_redeem };
     Ok(Some(Leased::Lease(Box::new(lease))))
 }
 
@@ -52,15 +59,13 @@ impl Lease for FileLease {
     }
 
     fn intend(&mut self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>> {
-        let (place, lock) = (Arc::clone(&self.place), Arc::clone(&self.lock));
+        let (record, lock) = (Arc::clone(&self.record), Arc::clone(&self.lock));
         Box::pin(blocking(move || {
-            if !place.is_leased(&lock) {
+            if !record.is_leased(&lock) {
                 return Err(StoreError::new(SaveError::LeaseLost));
             }
             lock.write(&line(REDEEMING, generation))?;
-            lock.sync()?;
-            // The file's name, too, if it is a new one.
-            place.sync_folder_of(lock.path())
+            Ok(lock.sync()?)
         }))
     }
 
@@ -70,22 +75,26 @@ impl Lease for FileLease {
         record: Record,
     ) -> BoxFuture<'_, Result<(), SaveError>> {
         let lock = Arc::clone(&self.lock);
-        Box::pin(write(&self.place, move |place| {
-            if !place.is_leased(&lock) {
+        Box::pin(write(&self.record, move |file| {
+            if !file.is_leased(&lock) {
                 return Err(SaveError::LeaseLost);
             }
-            place.swap(expected, &record)?;
-            // If it stays, it tells of a generation that is over.
+            file.swap(expected, &record)?;
+            // If this fails, the line stays. It is about a generation that is over, and the
+            // next holder makes nothing of it.
             let _ = lock.write("");
             Ok(())
         }))
     }
 
-    fn release(self: Box<Self>, left: Option<OpenRedeem>) -> BoxFuture<'static, ()> {
-        let text = left.map(|left| line(left.cause.as_str(), left.generation)).unwrap_or_default();
+    fn release(self: Box<Self>, open_redeem: Option<OpenRedeem>) -> BoxFuture<'static, ()> {
+        let text = open_redeem.map(|open| line(open.cause.as_str(), open.generation));
         Box::pin(async move {
-            // What fails here leaves the intent as it was. That is the safe side.
-            let _ = blocking(move || self.lock.write(&text)).await;
+            // If this fails, the intent stays noted, and the next holder is told of a redeem
+            // that may be over: the safe side.
+            let _ =
+                blocking(move || Ok::<_, StoreError>(self.lock.write(&text.unwrap_or_default())?))
+                    .await;
         })
     }
 }

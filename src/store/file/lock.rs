@@ -1,18 +1,20 @@
-//! A file that is locked.
+//! A file that is locked, and the line that stands in it.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
 };
 
 use fs4::{FileExt, TryLockError};
 
-use super::place::{Doing, owners_only};
-use crate::error::StoreError;
+use super::disk::{self, Failed, failed};
 
-/// An exclusive lock of the operating system, given back when the last owner drops it, or
-/// with the process.
+/// No line is longer than this many bytes, and no more is read.
+const MAX_LINE: u64 = 64;
+
+/// An exclusive lock of the operating system. It is given back when it is dropped, and by the
+/// system when the process ends.
 #[derive(Debug)]
 pub(super) struct Lock {
     file: File,
@@ -20,30 +22,23 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock without waiting. `None`: somebody else has it, or has just replaced
-    /// the file; try again.
-    pub(super) fn attempt(path: PathBuf) -> Result<Option<Self>, StoreError> {
-        if fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink()) {
-            let reason = "a lock must not be a symbolic link";
-            return Err(Doing("lock", &path).failed(reason));
-        }
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let file =
-            owners_only(&mut options).open(&path).map_err(|e| Doing("open", &path).failed(e))?;
+    /// Takes the lock without waiting. `None`: another process or task has it, or has just
+    /// replaced the file. The caller tries again.
+    pub(super) fn attempt(path: PathBuf) -> Result<Option<Self>, Failed> {
+        let file = disk::open_lock(&path)?;
         // Not as a method: newer standard libraries have one of the same name.
         match FileExt::try_lock(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) => return Err(Doing("lock", &path).failed(error)),
+            Err(TryLockError::Error(error)) => return Err(failed("lock", &path, error)),
         }
         let lock = Self { file, path };
-        // Between opening and locking, it may have been replaced.
+        // The file may have been replaced between opening and locking.
         Ok(lock.is_current().then_some(lock))
     }
 
-    /// Whether the path still names the file that is locked. Others lock another one if
-    /// not: its folder was removed and made anew.
+    /// Whether the path still names the file that is locked. If not (the folder was removed
+    /// and made anew), other processes lock another file.
     #[cfg(unix)]
     pub(super) fn is_current(&self) -> bool {
         use std::os::unix::fs::MetadataExt;
@@ -53,7 +48,7 @@ impl Lock {
         }
     }
 
-    /// Elsewhere a file that is open is not replaced so easily.
+    /// Only whether it is there: other systems do not let an open file be replaced so easily.
     #[cfg(not(unix))]
     pub(super) fn is_current(&self) -> bool {
         fs::symlink_metadata(&self.path).is_ok()
@@ -63,37 +58,40 @@ impl Lock {
         &self.path
     }
 
-    /// The beginning of what is in the file.
-    pub(super) fn read(&self) -> Result<Vec<u8>, StoreError> {
+    /// The line in the file.
+    pub(super) fn read(&self) -> Result<Vec<u8>, Failed> {
         let mut text = Vec::new();
         let mut file = &self.file;
-        let read = file.rewind().and_then(|()| file.take(64).read_to_end(&mut text));
-        read.map_err(|e| Doing("read", &self.path).failed(e))?;
+        let read = file.rewind().and_then(|()| file.take(MAX_LINE).read_to_end(&mut text));
+        read.map_err(|error| failed("read", &self.path, error))?;
         Ok(text)
     }
 
-    /// Replaces what is in the file, in place. A line that is written whole ends what
-    /// stood there, also where the file was longer.
-    pub(super) fn write(&self, line: &str) -> Result<(), StoreError> {
+    /// Replaces the line in place, because replacing the file would lose the lock. After a
+    /// crash in the middle, a reader takes the new line if its end was written, and otherwise
+    /// finds a line that it cannot read.
+    pub(super) fn write(&self, line: &str) -> Result<(), Failed> {
         let write = || -> io::Result<()> {
             let mut file = &self.file;
             file.rewind()?;
             file.write_all(line.as_bytes())?;
-            // A few bytes: this is no truncation.
+            // A line's length fits: this cannot cut it short.
             file.set_len(line.len() as u64)
         };
-        write().map_err(|e| Doing("write", &self.path).failed(e))
+        write().map_err(|error| failed("write", &self.path, error))
     }
 
-    /// Returns when what was written is on the disk.
-    pub(super) fn sync(&self) -> Result<(), StoreError> {
-        self.file.sync_all().map_err(|e| Doing("sync", &self.path).failed(e))
+    /// Returns when the line and the file's name are on the disk.
+    pub(super) fn sync(&self) -> Result<(), Failed> {
+        self.file.sync_all().map_err(|error| failed("sync", &self.path, error))?;
+        disk::sync_folder_of(&self.path)
     }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing the file would do, but not while a child that was just forked has a copy.
+        // Closing the file is not enough if the process has just forked: the child's copy
+        // would keep the lock until it executes its program.
         let _ = FileExt::unlock(&self.file);
     }
 }
