@@ -94,12 +94,11 @@ use self::{
     tee::{Keeper, Reader},
 };
 
-#[cfg(feature = "reqwest-middleware")]
-pub(crate) use self::keep::KnownBytes;
+pub(crate) use self::keep::KeepBody;
 pub use self::{
     budget::Budget,
     error::{BodyError, BodyErrorKind, NotReplayable},
-    keep::{CloneBody, KeepBody, Tee},
+    keep::{CloneBody, Tee},
 };
 
 /// A request body that may be kept while it is sent, or sent again.

@@ -9,6 +9,8 @@
 //! - of a response, all of it: the layer is lent the head, and reads the body only to throw it
 //!   away.
 
+mod body;
+
 use std::{
     fmt,
     future::poll_fn,
@@ -26,8 +28,9 @@ use reqwest_middleware::{Error, Middleware, Next};
 use tokio::sync::Mutex;
 use tower_service::Service;
 
+use self::body::KnownBytes;
 use crate::{
-    body::{KnownBytes, ReplayBody},
+    body::ReplayBody,
     layer::{Attach, Attempt, Config, FromOtherOrigin, Refresh, RefreshLayer},
     refresher::BoxFuture,
 };
