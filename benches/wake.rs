@@ -10,15 +10,13 @@
 //! ratio to a round trip (`PING`) in the same run. The other contestant only looks: every
 //! 50 ms it tries to set the lock, and if others have it, whether there is something newer.
 
-#[path = "../examples/support/redis.rs"]
-mod server;
 #[path = "support/time.rs"]
 mod time;
 
 use std::time::{Duration, Instant};
 
 use redis::aio::ConnectionManager;
-use server::RedisServer;
+use testing::RedisServer;
 use tokio::{task::JoinSet, time::sleep};
 use tower_refresh::{
     Tokens,

@@ -10,9 +10,6 @@
 //! conversation whose every chunk is answered before the next is sent. Exits with 1 if
 //! anything is not as it should be.
 
-#[path = "support/loopback.rs"]
-mod loopback;
-
 use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 
 use axum::{
@@ -30,7 +27,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use loopback::{CLIENT_ID, Loopback};
+use testing::loopback::{CLIENT_ID, Loopback};
 use tokio::{net::TcpListener, task::JoinSet};
 use tower::ServiceBuilder;
 use tower_refresh::{RefreshLayer, RefreshState, oauth2};

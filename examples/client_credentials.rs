@@ -9,16 +9,13 @@
 //! at once, twice; in between the API forgets the token. Exits with 1 if anything is not as
 //! it should be.
 
-#[path = "support/loopback.rs"]
-mod loopback;
-
 use std::{error::Error, process::ExitCode, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Empty;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use loopback::{CLIENT_ID, CLIENT_SECRET, Loopback};
+use testing::loopback::{CLIENT_ID, CLIENT_SECRET, Loopback};
 use tokio::task::JoinSet;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_refresh::{RefreshLayer, RefreshState, oauth2};

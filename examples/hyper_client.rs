@@ -8,16 +8,13 @@
 //! and sends a hundred POSTs at once. Then it signs out, which revokes the tokens. Exits
 //! with 1 if anything is not as it should be.
 
-#[path = "support/loopback.rs"]
-mod loopback;
-
 use std::{error::Error, process::ExitCode, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use loopback::{CLIENT_ID, Loopback};
+use testing::loopback::{CLIENT_ID, Loopback};
 use tokio::task::JoinSet;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_refresh::{RefreshLayer, RefreshState, oauth2};

@@ -11,11 +11,6 @@
 //! by the API at the same time: one refresh among them. Exits with 1 if anything is not as
 //! it should be.
 
-#[path = "support/loopback.rs"]
-mod loopback;
-#[path = "support/redis.rs"]
-mod redis_server;
-
 use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 
 use axum::{
@@ -31,9 +26,11 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use loopback::{CLIENT_ID, Loopback};
-use redis_server::RedisServer;
-use tokio::task::JoinSet;
+use testing::{
+    RedisServer,
+    loopback::{CLIENT_ID, Loopback},
+};
+use tokio::{net::TcpListener, task::JoinSet};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_refresh::{
     Refresh, RefreshLayer, RefreshState,
@@ -62,7 +59,10 @@ async fn replica(
         .layer(RefreshLayer::new(Arc::clone(&state)).allow_origin(servers.address())?)
         .service(Client::builder(TokioExecutor::new()).build_http());
     let router = Router::new().route("/orders", get(orders)).with_state((api, servers.api()));
-    Ok((loopback::serve(router).await?, state))
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = format!("http://{}", listener.local_addr()?);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok((address, state))
 }
 
 /// Asks the API, with the replica's token.

@@ -8,14 +8,11 @@
 //! sends a hundred `client.post(url).json(..).send()` at once. Exits with 1 if anything is
 //! not as it should be.
 
-#[path = "support/loopback.rs"]
-mod loopback;
-
 use std::{error::Error, process::ExitCode, time::Duration};
 
-use loopback::{CLIENT_ID, Loopback};
 use reqwest_middleware::ClientBuilder;
 use serde_json::{Value, json};
+use testing::loopback::{CLIENT_ID, Loopback};
 use tokio::task::JoinSet;
 use tower_refresh::{RefreshLayer, RefreshMiddleware, RefreshState, oauth2};
 

@@ -9,16 +9,13 @@
 //! refused, one run refreshes, and the others find in the file what it has saved. Exits
 //! with 1 if anything is not as it should be.
 
-#[path = "support/loopback.rs"]
-mod loopback;
-
 use std::{env, error::Error, path::Path, process::ExitCode, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use loopback::{CLIENT_ID, Loopback};
+use testing::loopback::{CLIENT_ID, Loopback};
 use tokio::{process::Command, task::JoinSet, time::timeout};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_refresh::{RefreshLayer, RefreshState, oauth2, store::FileStore};

@@ -1,7 +1,5 @@
 //! What somebody who means harm, or a thread at the wrong moment, can do.
 
-mod support;
-
 use std::{
     sync::{
         Arc, Weak,
@@ -11,6 +9,7 @@ use std::{
     thread,
 };
 
+use testing::{Api, Auth, Gate, Play, answer, get, idle, kind, mock, post, secs, token_of, tokens};
 use tokio::time::Instant;
 use tokio_test::{assert_pending, task};
 use tower::{Layer, Service, ServiceExt};
@@ -20,8 +19,6 @@ use tower_refresh::{
     store::{Deleted, Leased, MemoryStore, Record, TokenStore},
 };
 use tracing::span;
-
-use support::{Api, Auth, Gate, Play, answer, get, idle, kind, mock, post, secs, token_of, tokens};
 
 /// Waiting for the inner service can take long: what a request carries is decided
 /// when it is sent.

@@ -1,8 +1,6 @@
 //! Auto traits are API: what is `Send`, `Sync` and `Unpin` stays so, whatever the
 //! types behind it.
 
-mod support;
-
 use std::{
     convert::Infallible,
     future::{Future, Ready},
@@ -230,12 +228,12 @@ fn is_send<T: Send>(value: T) -> T {
 /// The futures of the state's own API can be spawned, and so can a request's.
 #[tokio::test]
 async fn every_future_can_be_spawned() {
-    let auth = support::Auth::new();
-    let state = RefreshState::builder(auth.refresher()).tokens(support::tokens(1)).build();
+    let auth = testing::Auth::new();
+    let state = RefreshState::builder(auth.refresher()).tokens(testing::tokens(1)).build();
     is_send(state.token()).await.unwrap();
     is_send(state.refresh()).await.unwrap();
     is_send(state.challenged(Generation::ZERO)).await.unwrap();
-    is_send(state.set(support::tokens(9))).await.unwrap();
+    is_send(state.set(testing::tokens(9))).await.unwrap();
     is_send(state.clear()).await.unwrap();
     is_send(state.drain()).await;
 
@@ -247,8 +245,8 @@ async fn every_future_can_be_spawned() {
 /// The state can be used where boxed, clonable, shareable services are wanted.
 #[test]
 fn it_fits_into_boxed_services() {
-    let auth = support::Auth::new();
-    let state = RefreshState::builder(auth.refresher()).tokens(support::tokens(1)).build();
+    let auth = testing::Auth::new();
+    let state = RefreshState::builder(auth.refresher()).tokens(testing::tokens(1)).build();
     let layer = RefreshLayer::new(state);
     let _: tower::util::BoxCloneService<http::Request<SendBody>, _, _> =
         tower::util::BoxCloneService::new(tower::Layer::layer(

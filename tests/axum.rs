@@ -1,9 +1,6 @@
 //! `Router::layer(RefreshLayer)` on a handler that forwards to an upstream, over
 //! real sockets on both sides.
 
-#[path = "support/server.rs"]
-mod server;
-
 use std::sync::Arc;
 
 use axum::{Router, body::Body, extract::State, response::IntoResponse, routing::any};
@@ -11,7 +8,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode, Uri, header::AUTHORIZATION};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use server::{Protocol, serve, strict};
+use testing::{Loopback, loopback::Protocol};
 use tokio::{net::TcpListener, task::JoinSet};
 use tower_refresh::{Attempt, FromExtensions, RefreshLayer, RefreshState};
 
@@ -60,24 +57,24 @@ async fn send_many(uri: &str) -> Vec<StatusCode> {
 
 #[tokio::test]
 async fn a_router_takes_the_layer_as_it_is() {
-    let upstream = serve(Protocol::Http1, strict).await;
-    let layer = RefreshLayer::new(upstream.seen.state());
-    let uri = gateway(forwarding(upstream.address).layer(layer)).await;
+    let upstream = Loopback::serve(Protocol::Http1, Loopback::strict).await;
+    let layer = RefreshLayer::new(upstream.state());
+    let uri = gateway(forwarding(upstream.socket()).layer(layer)).await;
     assert_eq!(send_many(&uri).await, vec![StatusCode::OK; 50]);
-    assert_eq!(upstream.seen.refreshes(), 1);
-    assert_eq!(upstream.seen.bodies.lock().unwrap().len(), 50);
+    assert_eq!(upstream.refreshes(), 1);
+    assert_eq!(upstream.bodies().len(), 50);
 }
 
 #[tokio::test]
 async fn a_credential_from_the_requests_extensions() {
-    let upstream = serve(Protocol::Http1, strict).await;
-    let state: Arc<RefreshState> = upstream.seen.state();
-    let router = forwarding(upstream.address)
+    let upstream = Loopback::serve(Protocol::Http1, Loopback::strict).await;
+    let state: Arc<RefreshState> = upstream.state();
+    let router = forwarding(upstream.socket())
         .layer(RefreshLayer::per_request(FromExtensions))
         // Whoever knows the session puts its state there.
         .layer(axum::Extension(Arc::clone(&state)));
     let uri = gateway(router).await;
     assert_eq!(send_many(&uri).await, vec![StatusCode::OK; 50]);
     assert_eq!(state.status().counts.refreshes, 1);
-    assert_eq!(upstream.seen.refreshes(), 1);
+    assert_eq!(upstream.refreshes(), 1);
 }

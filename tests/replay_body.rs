@@ -1,8 +1,5 @@
 //! The replayable body, case by case.
 
-#[path = "support/script_body.rs"]
-mod script_body;
-
 use std::{
     collections::VecDeque,
     convert::Infallible,
@@ -23,7 +20,7 @@ use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, BodyStream, Empty, Full, StreamBody};
-use script_body::{Got, Hint, Script, Step, Wakes, data, hint_of, poll, trailers};
+use testing::script_body::{Got, Hint, Script, Step, Wakes, data, hint_of, poll, trailers};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower_refresh::body::{BodyError, BodyErrorKind, Budget, NotReplayable, Replay, ReplayBody};
 

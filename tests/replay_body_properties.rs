@@ -3,16 +3,13 @@
 //! The model keeps frames in a `Vec`, shares nothing and polls a twin of the source. After every
 //! operation all that can be seen must agree: frames, size hints, ends, verdicts, the budget.
 
-#[path = "support/script_body.rs"]
-mod script_body;
-
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Body;
 use proptest::prelude::*;
-use script_body::{Got, Hint, Script, Step, Wakes, hint_of, poll};
+use testing::script_body::{Got, Hint, Script, Step, Wakes, hint_of, poll};
 use tower_refresh::body::{BodyError, BodyErrorKind, Budget, NotReplayable, Replay, ReplayBody};
 
 #[derive(Clone, Copy, Debug)]

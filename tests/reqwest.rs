@@ -2,10 +2,6 @@
 
 #![cfg(feature = "reqwest-middleware")]
 
-#[path = "support/server.rs"]
-mod server;
-mod support;
-
 use std::{
     convert::Infallible,
     error::Error as _,
@@ -20,8 +16,10 @@ use hyper::body::Incoming;
 use reqwest::{Body, Response, Url, redirect};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error, Next, Result};
 use serde_json::json;
-use server::{BOTH, Protocol, Seen, Server, respond, serve, strict};
-use support::Gate;
+use testing::{
+    Gate, Loopback,
+    loopback::{BOTH, Protocol, text},
+};
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tower_refresh::{
     Attempt, BoxFuture, FailureKind, FromExtensions, RefreshError, RefreshFailure, RefreshLayer,
@@ -32,7 +30,7 @@ use tower_refresh::{
 fn bare(protocol: Protocol) -> reqwest::Client {
     let builder = reqwest::Client::builder().no_proxy();
     match protocol {
-        Protocol::Http1 => builder,
+        Protocol::Any | Protocol::Http1 => builder,
         Protocol::Http2 => builder.http2_prior_knowledge(),
     }
     .build()
@@ -43,8 +41,8 @@ fn with(protocol: Protocol, layer: RefreshLayer) -> ClientWithMiddleware {
     ClientBuilder::new(bare(protocol)).with(RefreshMiddleware::new(layer)).build()
 }
 
-fn client(protocol: Protocol, server: &Server) -> ClientWithMiddleware {
-    with(protocol, RefreshLayer::new(server.seen.state()))
+fn client(protocol: Protocol, server: &Loopback) -> ClientWithMiddleware {
+    with(protocol, RefreshLayer::new(server.state()))
 }
 
 /// With a middleware that sees each attempt.
@@ -63,8 +61,8 @@ where
     ClientBuilder::new(bare(Protocol::Http1)).with(refresh).with(inner).build()
 }
 
-fn url(server: &Server, path: &str) -> String {
-    format!("http://{}{path}", server.address)
+fn url(server: &Loopback, path: &str) -> String {
+    format!("http://{}{path}", server.socket())
 }
 
 fn stream<const N: usize>(chunks: [&'static str; N]) -> Body {
@@ -85,21 +83,21 @@ async fn or_hangs<T>(future: impl Future<Output = T>) -> T {
 #[tokio::test]
 async fn a_json_post_is_recovered_by_one_refresh() {
     for protocol in BOTH {
-        let server = serve(protocol, strict).await;
+        let server = Loopback::serve(protocol, Loopback::strict).await;
         let body = json!({ "name": "value".repeat(10_000) });
         let client = client(protocol, &server);
         let response = client.post(url(&server, "/")).json(&body).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.text().await.unwrap(), "thank you");
-        assert_eq!(server.seen.refreshes(), 1);
-        assert_eq!(*server.seen.bodies.lock().unwrap(), [Bytes::from(body.to_string())]);
+        assert_eq!(server.refreshes(), 1);
+        assert_eq!(server.bodies(), [Bytes::from(body.to_string())]);
     }
 }
 
 #[tokio::test]
 async fn a_hundred_at_once_are_one_refresh() {
     for protocol in BOTH {
-        let server = serve(protocol, strict).await;
+        let server = Loopback::serve(protocol, Loopback::strict).await;
         let client = client(protocol, &server);
         let mut callers = JoinSet::new();
         for number in 0..100 {
@@ -108,8 +106,8 @@ async fn a_hundred_at_once_are_one_refresh() {
         while let Some(response) = callers.join_next().await {
             assert_eq!(response.unwrap().unwrap().status(), StatusCode::OK);
         }
-        assert_eq!(server.seen.refreshes(), 1, "{protocol:?}");
-        let mut bodies = std::mem::take(&mut *server.seen.bodies.lock().unwrap());
+        assert_eq!(server.refreshes(), 1, "{protocol:?}");
+        let mut bodies = server.bodies();
         let mut expected: Vec<_> =
             (0..100).map(|number| Bytes::from(json!({ "is": number }).to_string())).collect();
         bodies.sort();
@@ -121,12 +119,12 @@ async fn a_hundred_at_once_are_one_refresh() {
 #[tokio::test]
 async fn a_stream_is_replayed() {
     for protocol in BOTH {
-        let server = serve(protocol, strict).await;
+        let server = Loopback::serve(protocol, Loopback::strict).await;
         let client = client(protocol, &server);
         let body = stream(["one, ", "two, ", "three"]);
         let response = client.post(url(&server, "/")).body(body).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
-        assert_eq!(*server.seen.bodies.lock().unwrap(), ["one, two, three"], "{protocol:?}");
+        assert_eq!(server.bodies(), ["one, two, three"], "{protocol:?}");
     }
 }
 
@@ -134,20 +132,21 @@ async fn a_stream_is_replayed() {
 #[tokio::test]
 async fn the_replay_uses_the_same_connection() {
     for protocol in BOTH {
-        let server = serve(protocol, |seen: Arc<Seen>, request: Request<Incoming>| async move {
-            match seen.accepts(&request) {
-                true => strict(seen, request).await,
-                false => {
-                    request.into_body().collect().await.unwrap();
-                    respond(StatusCode::UNAUTHORIZED, vec![b'x'; 40_000])
+        let server =
+            Loopback::serve(protocol, |server: Loopback, request: Request<Incoming>| async move {
+                match server.accepts(request.headers()) {
+                    true => server.strict(request).await,
+                    false => {
+                        request.into_body().collect().await.unwrap();
+                        text(StatusCode::UNAUTHORIZED, vec![b'x'; 40_000])
+                    }
                 }
-            }
-        })
-        .await;
+            })
+            .await;
         let client = client(protocol, &server);
         let response = client.post(url(&server, "/")).body("hello").send().await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
-        assert_eq!(server.seen.connections(), 1, "{protocol:?}");
+        assert_eq!(server.connections(), 1, "{protocol:?}");
     }
 }
 
@@ -162,8 +161,8 @@ async fn past_the_cap_or_the_budget_the_original_response_comes_with_the_reason(
     ];
     for protocol in BOTH {
         for (knob, body, reason) in cases {
-            let server = serve(protocol, strict).await;
-            let state = server.seen.state();
+            let server = Loopback::serve(protocol, Loopback::strict).await;
+            let state = server.state();
             let mut changes = state.subscribe();
             let client = with(protocol, knob(RefreshLayer::new(state)));
             let post = || client.post(url(&server, "/")).body(body()).send();
@@ -174,14 +173,14 @@ async fn past_the_cap_or_the_budget_the_original_response_comes_with_the_reason(
             // It was not in vain: the next one finds a new token.
             changes.changed().await.unwrap();
             assert_eq!(post().await.unwrap().status(), StatusCode::OK);
-            assert_eq!(*server.seen.bodies.lock().unwrap(), ["hello"]);
+            assert_eq!(server.bodies(), ["hello"]);
         }
     }
 }
 
 #[tokio::test]
 async fn a_rejected_refresh_leaves_the_original_response_and_says_so() {
-    let server = serve(Protocol::Http1, strict).await;
+    let server = Loopback::serve(Protocol::Http1, Loopback::strict).await;
     let rejects = async |_: Tokens| Err(RefreshError::rejected("invalid_grant"));
     let state = RefreshState::builder(rejects).tokens(Tokens::new("expired")).build();
     let client = with(Protocol::Http1, RefreshLayer::new(state));
@@ -196,10 +195,10 @@ async fn a_rejected_refresh_leaves_the_original_response_and_says_so() {
 #[tokio::test]
 async fn nothing_else_of_a_request_changes() {
     for body in [None, Some(""), Some("known")] {
-        let server = serve(Protocol::Http1, strict).await;
+        let server = Loopback::serve(Protocol::Http1, Loopback::strict).await;
         let attempts = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&attempts);
-        let layer = RefreshLayer::new(server.seen.state());
+        let layer = RefreshLayer::new(server.state());
         let client = watched(layer, move |request, extensions, next| {
             noted.lock().unwrap().push(request.try_clone().expect("its body is known"));
             next.run(request, extensions)
@@ -240,11 +239,17 @@ async fn framing_does_not_change() {
     for body in bodies {
         let framing = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&framing);
-        let server = serve(Protocol::Http1, move |seen, request: Request<Incoming>| {
-            let framing = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
-            noted.lock().unwrap().push(framing.map(|name| request.headers().get(name).cloned()));
-            strict(seen, request)
-        })
+        let server = Loopback::serve(
+            Protocol::Http1,
+            move |server: Loopback, request: Request<Incoming>| {
+                let framing = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
+                noted
+                    .lock()
+                    .unwrap()
+                    .push(framing.map(|name| request.headers().get(name).cloned()));
+                server.strict(request)
+            },
+        )
         .await;
         for client in [bare(Protocol::Http1).into(), client(Protocol::Http1, &server)] {
             let mut request = client.post(url(&server, "/")).build().unwrap();
@@ -264,15 +269,15 @@ async fn framing_does_not_change() {
 async fn the_requests_timeout_is_honoured_by_the_replay() {
     let hangs = Gate::new();
     hangs.close();
-    let server = serve(Protocol::Http1, {
+    let server = Loopback::serve(Protocol::Http1, {
         let hangs = hangs.clone();
-        move |seen, request: Request<Incoming>| {
+        move |server: Loopback, request: Request<Incoming>| {
             let hangs = hangs.clone();
             async move {
-                if seen.accepts(&request) {
+                if server.accepts(request.headers()) {
                     hangs.pass().await;
                 }
-                strict(seen, request).await
+                server.strict(request).await
             }
         }
     })
@@ -288,35 +293,36 @@ async fn the_requests_timeout_is_honoured_by_the_replay() {
 #[tokio::test]
 async fn a_redirect_with_a_body_is_followed_and_replayed() {
     for protocol in BOTH {
-        let server = serve(protocol, |seen, request: Request<Incoming>| async move {
-            if request.uri().path() == "/new" {
-                return strict(seen, request).await;
-            }
-            request.into_body().collect().await.unwrap();
-            let mut response = respond(StatusCode::TEMPORARY_REDIRECT, "");
-            response.headers_mut().insert(header::LOCATION, "/new".parse().unwrap());
-            response
-        })
-        .await;
+        let server =
+            Loopback::serve(protocol, |server: Loopback, request: Request<Incoming>| async move {
+                if request.uri().path() == "/new" {
+                    return server.strict(request).await;
+                }
+                request.into_body().collect().await.unwrap();
+                let mut response = text(StatusCode::TEMPORARY_REDIRECT, "");
+                response.headers_mut().insert(header::LOCATION, "/new".parse().unwrap());
+                response
+            })
+            .await;
         let client = client(protocol, &server);
         let body = json!({ "moved": true });
         let response = client.post(url(&server, "/old")).json(&body).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::OK, "{protocol:?}");
         assert_eq!(response.url().as_str(), url(&server, "/new"));
-        assert_eq!(*server.seen.bodies.lock().unwrap(), [Bytes::from(body.to_string())]);
-        assert_eq!(server.seen.refreshes(), 1);
+        assert_eq!(server.bodies(), [Bytes::from(body.to_string())]);
+        assert_eq!(server.refreshes(), 1);
     }
 }
 
 #[tokio::test]
 async fn the_response_is_reqwests_own() {
-    let server = serve(Protocol::Http1, strict).await;
+    let server = Loopback::serve(Protocol::Http1, Loopback::strict).await;
     let client = client(Protocol::Http1, &server);
     for path in ["/", "/deep?query=1#fragment"] {
         let without = bare(Protocol::Http1).get(url(&server, path)).send().await.unwrap();
         let response = client.get(url(&server, path)).send().await.unwrap();
         assert_eq!(response.url(), without.url());
-        assert_eq!(response.remote_addr(), Some(server.address));
+        assert_eq!(response.remote_addr(), Some(server.socket()));
         assert_eq!(response.version(), http::Version::HTTP_11);
         assert_eq!(response.content_length(), Some(9));
         assert_eq!(response.headers()[header::CONTENT_LENGTH], "9");
@@ -327,35 +333,36 @@ async fn the_response_is_reqwests_own() {
 /// Neither an `Authorization` nor a name and password in the URL, which reqwest makes one.
 #[tokio::test]
 async fn credentials_of_the_requests_own_are_left_alone() {
-    let server = serve(Protocol::Http1, strict).await;
+    let server = Loopback::serve(Protocol::Http1, Loopback::strict).await;
     let client = client(Protocol::Http1, &server);
     let own = client.get(url(&server, "/")).bearer_auth("my own").send().await.unwrap();
-    let named = format!("http://name:password@{}/", server.address);
+    let named = format!("http://name:password@{}/", server.socket());
     let basic = client.get(named).send().await.unwrap();
     for response in [own, basic] {
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
         assert!(response.extensions().get::<RefreshFailure>().is_none());
     }
-    assert_eq!(server.seen.refreshes(), 0);
+    assert_eq!(server.refreshes(), 0);
 }
 
 #[tokio::test]
 async fn no_token_goes_to_an_origin_that_is_not_allowed() {
     let sent = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&sent);
-    let server = serve(Protocol::Http1, move |seen, request: Request<Incoming>| {
-        noted.lock().unwrap().push(request.headers().contains_key(header::AUTHORIZATION));
-        strict(seen, request)
-    })
-    .await;
+    let server =
+        Loopback::serve(Protocol::Http1, move |server: Loopback, request: Request<Incoming>| {
+            noted.lock().unwrap().push(request.headers().contains_key(header::AUTHORIZATION));
+            server.strict(request)
+        })
+        .await;
     let send = async |origin: &str| {
-        let layer = RefreshLayer::new(server.seen.state()).allow_origin(origin).unwrap();
+        let layer = RefreshLayer::new(server.state()).allow_origin(origin).unwrap();
         let client = with(Protocol::Http1, layer);
         let response = client.post(url(&server, "/")).body(stream(["x"])).send().await.unwrap();
         (response.status(), std::mem::take(&mut *sent.lock().unwrap()))
     };
     assert_eq!(send("https://api.example.com").await, (StatusCode::UNAUTHORIZED, vec![false]));
-    assert_eq!(server.seen.refreshes(), 0);
+    assert_eq!(server.refreshes(), 0);
     assert_eq!(send(&url(&server, "")).await, (StatusCode::OK, vec![true, true]));
 }
 
@@ -369,8 +376,8 @@ struct Callers(u8);
 #[tokio::test]
 async fn an_inner_middleware_sees_each_attempt_and_the_callers_extensions() {
     for known in [vec![], vec![0]] {
-        let server = serve(Protocol::Http1, strict).await;
-        let layer = RefreshLayer::new(server.seen.state());
+        let server = Loopback::serve(Protocol::Http1, Loopback::strict).await;
+        let layer = RefreshLayer::new(server.state());
         let client = watched(layer, |request, extensions, next| {
             assert_eq!(extensions.get(), Some(&Callers(7)));
             let number = extensions.get::<Attempt>().unwrap().number();
@@ -393,10 +400,10 @@ async fn an_inner_middleware_sees_each_attempt_and_the_callers_extensions() {
 /// As when a middleware before this one gives a request a time limit, and goes on.
 #[tokio::test]
 async fn the_callers_extensions_outlive_a_request_that_is_dropped() {
-    let server = serve(Protocol::Http1, strict).await;
+    let server = Loopback::serve(Protocol::Http1, Loopback::strict).await;
     let began = Gate::new();
     let noted = began.clone();
-    let client = watched(RefreshLayer::new(server.seen.state()), move |_, extensions, _| {
+    let client = watched(RefreshLayer::new(server.state()), move |_, extensions, _| {
         let noted = noted.clone();
         Box::pin(async move {
             extensions.insert(Passed(vec![1]));
@@ -417,26 +424,26 @@ async fn the_callers_extensions_outlive_a_request_that_is_dropped() {
 
 #[tokio::test]
 async fn a_request_can_bring_its_own_credential() {
-    let server = serve(Protocol::Http1, strict).await;
+    let server = Loopback::serve(Protocol::Http1, Loopback::strict).await;
     let client = with(Protocol::Http1, RefreshLayer::per_request(FromExtensions));
     let get = || client.get(url(&server, "/"));
-    let state = server.seen.state();
+    let state = server.state();
     let response = get().with_extension(Arc::clone(&state)).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(state.status().counts.replays, 1);
     assert_eq!(get().send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(server.seen.refreshes(), 1);
+    assert_eq!(server.refreshes(), 1);
 }
 
 /// In the query, as some APIs want it, and where an inner middleware finds it.
 #[tokio::test]
 async fn a_closure_may_attach_the_token_anywhere() {
-    let server = serve(Protocol::Http1, |_, request: Request<Incoming>| async move {
-        let good = request.uri().query() == Some("token=good-1");
-        respond(if good { StatusCode::OK } else { StatusCode::UNAUTHORIZED }, "")
+    let server = Loopback::serve(Protocol::Http1, |_, request: Request<Incoming>| async move {
+        let good = request.uri().query() == Some("token=access-1-2");
+        text(if good { StatusCode::OK } else { StatusCode::UNAUTHORIZED }, "")
     })
     .await;
-    let layer = RefreshLayer::new(server.seen.state()).attach_with(|parts, credential| {
+    let layer = RefreshLayer::new(server.state()).attach_with(|parts, credential| {
         let token = credential.access_token().unwrap_or_default();
         parts.extensions.insert(Passed(token.into()));
         let uri = format!("http://{}/?token={token}", parts.uri.authority().unwrap());
@@ -451,24 +458,25 @@ async fn a_closure_may_attach_the_token_anywhere() {
     });
     let response = client.get(url(&server, "/")).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
-    assert_eq!(response.url().query(), Some("token=good-1"));
+    assert_eq!(response.url().query(), Some("token=access-1-2"));
 }
 
 #[tokio::test]
 async fn a_refresh_goes_on_when_the_request_is_dropped() {
-    let server = serve(Protocol::Http1, strict).await;
-    let (gate, seen) = (Gate::new(), Arc::clone(&server.seen));
+    let server = Loopback::serve(Protocol::Http1, Loopback::strict).await;
+    let (gate, servers) = (Gate::new(), server.clone());
     gate.close();
     let held = gate.clone();
     let state = RefreshState::builder(move |spent: Tokens| {
-        let (held, seen) = (held.clone(), Arc::clone(&seen));
+        let (held, servers) = (held.clone(), servers.clone());
         async move {
             held.pass().await;
-            seen.redeem(&spent)
+            servers.redeem(&spent).await
         }
     })
-    .tokens(Tokens::new("expired").with_refresh_token("refresh-0"))
+    .tokens(server.sign_in())
     .build();
+    server.expire_access_token();
     let mut changes = state.subscribe();
     let client = with(Protocol::Http1, RefreshLayer::new(state));
     let sent = tokio::spawn(client.post(url(&server, "/")).body("dropped").send());
@@ -477,11 +485,11 @@ async fn a_refresh_goes_on_when_the_request_is_dropped() {
     assert!(sent.await.unwrap_err().is_cancelled());
     gate.open();
     or_hangs(changes.changed()).await.unwrap();
-    assert_eq!(changes.borrow().access_token(), Some("good-1"));
+    assert_eq!(changes.borrow().access_token(), Some("access-1-2"));
     let response = client.post(url(&server, "/")).body("sent").send().await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
-    assert_eq!(server.seen.refreshes(), 1);
-    assert_eq!(*server.seen.bodies.lock().unwrap(), ["sent"]);
+    assert_eq!(server.refreshes(), 1);
+    assert_eq!(server.bodies(), ["sent"]);
 }
 
 /// The same as without the middleware, and no reason to refresh.
@@ -490,7 +498,7 @@ async fn reqwests_errors_pass_as_they_are() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let refuses = format!("http://{}/", listener.local_addr().unwrap());
     drop(listener);
-    let server = serve(Protocol::Http1, strict).await;
+    let server = Loopback::serve(Protocol::Http1, Loopback::strict).await;
     let client = client(Protocol::Http1, &server);
     for at in [&*refuses, "https://{{hostname}}/", "data:text/plain,hello", "mailto:a@b"] {
         let at: Url = at.parse().unwrap();
@@ -500,7 +508,7 @@ async fn reqwests_errors_pass_as_they_are() {
         };
         assert_eq!(format!("{error:?}"), format!("{without:?}"));
     }
-    assert_eq!(server.seen.refreshes(), 0);
+    assert_eq!(server.refreshes(), 0);
 }
 
 #[derive(Debug)]
@@ -516,20 +524,20 @@ impl std::error::Error for Mine {}
 
 #[tokio::test]
 async fn a_middlewares_error_passes_as_it_is() {
-    let server = serve(Protocol::Http1, strict).await;
-    let client = watched(RefreshLayer::new(server.seen.state()), |_, _, _| {
+    let server = Loopback::serve(Protocol::Http1, Loopback::strict).await;
+    let client = watched(RefreshLayer::new(server.state()), |_, _, _| {
         Box::pin(async { Err(Error::middleware(Mine)) })
     });
     let Error::Middleware(error) = client.get(url(&server, "/")).send().await.unwrap_err() else {
         panic!("another error");
     };
     assert!(error.is::<Mine>());
-    assert_eq!(server.seen.refreshes(), 0);
+    assert_eq!(server.refreshes(), 0);
 }
 
 #[tokio::test]
 async fn a_stream_that_fails_is_an_error_with_its_cause() {
-    let server = serve(Protocol::Http1, strict).await;
+    let server = Loopback::serve(Protocol::Http1, Loopback::strict).await;
     let client = client(Protocol::Http1, &server);
     let (mut feed, body) = Channel::<Bytes, Mine>::new(1);
     let failing = Body::wrap(body);
@@ -539,20 +547,20 @@ async fn a_stream_that_fails_is_an_error_with_its_cause() {
     let error = sent.await.unwrap().unwrap_err();
     let mut causes = std::iter::successors(error.source(), |error| (*error).source());
     assert!(causes.any(|cause| cause.is::<Mine>()), "{error:?}");
-    assert_eq!(server.seen.refreshes(), 0);
+    assert_eq!(server.refreshes(), 0);
 }
 
 /// A redirect policy is the client's, too.
 #[tokio::test]
 async fn a_redirect_that_is_not_followed_is_the_callers() {
-    let server = serve(Protocol::Http1, |_, _| async {
-        let mut response = respond(StatusCode::TEMPORARY_REDIRECT, "");
+    let server = Loopback::serve(Protocol::Http1, |_, _| async {
+        let mut response = text(StatusCode::TEMPORARY_REDIRECT, "");
         response.headers_mut().insert(header::LOCATION, "/new".parse().unwrap());
         response
     })
     .await;
     let plain = reqwest::Client::builder().no_proxy().redirect(redirect::Policy::none());
-    let refresh = RefreshMiddleware::new(RefreshLayer::new(server.seen.state()));
+    let refresh = RefreshMiddleware::new(RefreshLayer::new(server.state()));
     let client = ClientBuilder::new(plain.build().unwrap()).with(refresh).build();
     let response = client.get(url(&server, "/old")).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::TEMPORARY_REDIRECT);
@@ -564,23 +572,24 @@ async fn a_redirect_that_is_not_followed_is_the_callers() {
 #[tokio::test]
 async fn a_401_of_another_origin_is_no_reason_to_refresh() {
     let elsewhere =
-        serve(Protocol::Http1, |_, _| async { respond(StatusCode::UNAUTHORIZED, "who?") }).await;
+        Loopback::serve(Protocol::Http1, |_, _| async { text(StatusCode::UNAUTHORIZED, "who?") })
+            .await;
     let location = url(&elsewhere, "/");
-    let server = serve(Protocol::Http1, move |_, _| {
+    let server = Loopback::serve(Protocol::Http1, move |_, _| {
         let location = location.clone();
         async move {
-            let mut response = respond(StatusCode::TEMPORARY_REDIRECT, "");
+            let mut response = text(StatusCode::TEMPORARY_REDIRECT, "");
             response.headers_mut().insert(header::LOCATION, location.parse().unwrap());
             response
         }
     })
     .await;
-    let layer = RefreshLayer::new(server.seen.state()).allow_origin(&url(&server, "")).unwrap();
+    let layer = RefreshLayer::new(server.state()).allow_origin(&url(&server, "")).unwrap();
     let client = with(Protocol::Http1, layer);
     for _ in 0..3 {
         let response = client.get(url(&server, "/")).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
         assert_eq!(response.text().await.unwrap(), "who?");
     }
-    assert_eq!(server.seen.refreshes(), 0);
+    assert_eq!(server.refreshes(), 0);
 }

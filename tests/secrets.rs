@@ -3,16 +3,13 @@
 //!
 //! Every token, of every kind, old and new, begins with `SECRET`.
 
-#[path = "support/logs.rs"]
-mod logs;
-mod support;
-
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http_body_util::Full;
-use logs::Logs;
+use testing::Logs;
+use testing::{Api, Auth, Fault, Op, Play, Store, answer, get, idle, kind, mock, next, post, secs};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_refresh::{
     FailureKind, FromExtensions, RefreshError, RefreshLayer, RefreshState, RefreshStateBuilder,
@@ -21,8 +18,6 @@ use tower_refresh::{
     from_nothing,
     store::{MemoryStore, Record},
 };
-
-use support::{Api, Auth, Fault, Op, Play, Store, answer, get, idle, kind, mock, next, post, secs};
 
 fn secret(number: u64) -> Tokens {
     Tokens::new(format!("SECRET-access-{number}"))

@@ -1,8 +1,5 @@
 //! The layer over hyper-util's client and real sockets, HTTP/1 and HTTP/2.
 
-#[path = "support/server.rs"]
-mod server;
-
 use std::{
     convert::Infallible,
     pin::Pin,
@@ -19,7 +16,10 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use server::{BOTH, Body, Protocol, Seen, Server, respond, serve, strict};
+use testing::{
+    Loopback,
+    loopback::{BOTH, Protocol, ResponseBody, text},
+};
 use tokio::{sync::mpsc, task::JoinSet};
 use tower::{Layer, ServiceExt};
 use tower_refresh::{
@@ -45,8 +45,8 @@ where
     RefreshLayer::new(Arc::clone(state)).layer(client(protocol))
 }
 
-fn post<B>(server: &Server, body: B) -> Request<B> {
-    Request::post(format!("http://{}/", server.address)).body(body).unwrap()
+fn post<B>(server: &Loopback, body: B) -> Request<B> {
+    Request::post(format!("http://{}/", server.socket())).body(body).unwrap()
 }
 
 /// A body that the test feeds frame by frame.
@@ -73,21 +73,23 @@ fn fed() -> (mpsc::UnboundedSender<Bytes>, Fed) {
 async fn the_replay_uses_the_same_connection() {
     for protocol in BOTH {
         for length in [0, 1, 1000, 40_000] {
-            let server =
-                serve(protocol, move |seen: Arc<Seen>, request: Request<Incoming>| async move {
-                    let good = seen.accepts(&request);
+            let server = Loopback::serve(
+                protocol,
+                move |server: Loopback, request: Request<Incoming>| async move {
+                    let good = server.accepts(request.headers());
                     request.into_body().collect().await.unwrap();
                     if good {
-                        return respond(StatusCode::OK, "");
+                        return text(StatusCode::OK, "");
                     }
-                    respond(StatusCode::UNAUTHORIZED, vec![b'x'; length])
-                })
-                .await;
-            let service = refreshing(protocol, &server.seen.state());
+                    text(StatusCode::UNAUTHORIZED, vec![b'x'; length])
+                },
+            )
+            .await;
+            let service = refreshing(protocol, &server.state());
             let response = service.oneshot(post(&server, Full::from("hello"))).await.unwrap();
             assert_eq!(response.status(), StatusCode::OK);
-            assert_eq!(server.seen.refreshes(), 1);
-            assert_eq!(server.seen.connections(), 1, "{protocol:?}, a 401 of {length} bytes");
+            assert_eq!(server.refreshes(), 1);
+            assert_eq!(server.connections(), 1, "{protocol:?}, a 401 of {length} bytes");
         }
     }
 }
@@ -95,8 +97,8 @@ async fn the_replay_uses_the_same_connection() {
 #[tokio::test]
 async fn a_thousand_requests_one_refresh() {
     for protocol in BOTH {
-        let server = serve(protocol, strict).await;
-        let service = refreshing::<Full<Bytes>>(protocol, &server.seen.state());
+        let server = Loopback::serve(protocol, Loopback::strict).await;
+        let service = refreshing::<Full<Bytes>>(protocol, &server.state());
         let mut callers = JoinSet::new();
         for number in 0..1000 {
             let request = post(&server, Full::from(format!("body {number}").repeat(50)));
@@ -105,8 +107,8 @@ async fn a_thousand_requests_one_refresh() {
         while let Some(response) = callers.join_next().await {
             assert_eq!(response.unwrap().unwrap().status(), StatusCode::OK);
         }
-        assert_eq!(server.seen.refreshes(), 1, "{protocol:?}");
-        let mut bodies = std::mem::take(&mut *server.seen.bodies.lock().unwrap());
+        assert_eq!(server.refreshes(), 1, "{protocol:?}");
+        let mut bodies = server.bodies();
         let mut expected: Vec<Bytes> =
             (0..1000).map(|number| format!("body {number}").repeat(50).into()).collect();
         bodies.sort();
@@ -116,30 +118,30 @@ async fn a_thousand_requests_one_refresh() {
 }
 
 /// Answers 401 without reading a byte; the good token's body is read whole.
-async fn early(seen: Arc<Seen>, request: Request<Incoming>) -> Response<Body> {
-    if seen.accepts(&request) {
-        return strict(seen, request).await;
+async fn early(server: Loopback, request: Request<Incoming>) -> Response<ResponseBody> {
+    if server.accepts(request.headers()) {
+        return server.strict(request).await;
     }
-    respond(StatusCode::UNAUTHORIZED, "no need to see the body")
+    text(StatusCode::UNAUTHORIZED, "no need to see the body")
 }
 
 #[tokio::test]
 async fn a_401_before_the_body_is_read() {
     for protocol in BOTH {
-        let server = serve(protocol, early).await;
-        let service = refreshing(protocol, &server.seen.state());
+        let server = Loopback::serve(protocol, early).await;
+        let service = refreshing(protocol, &server.state());
         let body = "a body that nobody reads the first time ".repeat(10_000);
         let response = service.oneshot(post(&server, Full::from(body.clone()))).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK, "{protocol:?}");
-        assert_eq!(*server.seen.bodies.lock().unwrap(), [Bytes::from(body)]);
+        assert_eq!(server.bodies(), [Bytes::from(body)]);
     }
 }
 
 #[tokio::test]
 async fn the_replay_takes_over_an_upload_that_is_still_running() {
     for protocol in BOTH {
-        let server = serve(protocol, early).await;
-        let state = server.seen.state();
+        let server = Loopback::serve(protocol, early).await;
+        let state = server.state();
         let mut changes = state.subscribe();
         let service = refreshing(protocol, &state);
         let (feed, body) = fed();
@@ -150,30 +152,30 @@ async fn the_replay_takes_over_an_upload_that_is_still_running() {
         feed.send("and after".into()).unwrap();
         drop(feed);
         assert_eq!(response.await.unwrap().unwrap().status(), StatusCode::OK, "{protocol:?}");
-        assert_eq!(*server.seen.bodies.lock().unwrap(), ["before, and after"]);
+        assert_eq!(server.bodies(), ["before, and after"]);
     }
 }
 
 #[tokio::test]
 async fn a_stalled_upload_that_was_superseded_gives_its_connection_back() {
-    let server = serve(Protocol::Http1, early).await;
-    let state = server.seen.state();
+    let server = Loopback::serve(Protocol::Http1, early).await;
+    let state = server.state();
     let service = refreshing(Protocol::Http1, &state);
     let (feed, body) = fed();
     feed.send("one chunk and then nothing".into()).unwrap();
     let response = tokio::spawn(service.oneshot(post(&server, body)));
     // The first connection ends although its upload never did.
-    server.seen.closed.subscribe().wait_for(|closed| *closed == 1).await.unwrap();
+    server.closed().wait_for(|closed| *closed == 1).await.unwrap();
     drop(feed);
     assert_eq!(response.await.unwrap().unwrap().status(), StatusCode::OK);
-    assert_eq!(*server.seen.bodies.lock().unwrap(), ["one chunk and then nothing"]);
+    assert_eq!(server.bodies(), ["one chunk and then nothing"]);
 }
 
 #[tokio::test]
 async fn an_upload_past_the_cap_is_sent_and_not_replayed() {
     for protocol in BOTH {
-        let server = serve(protocol, strict).await;
-        let state = server.seen.state();
+        let server = Loopback::serve(protocol, Loopback::strict).await;
+        let state = server.state();
         let layer = RefreshLayer::new(Arc::clone(&state)).replay_cap(64 << 10);
         let service = layer.layer(client(protocol));
         let upload = || {
@@ -196,31 +198,34 @@ async fn an_upload_past_the_cap_is_sent_and_not_replayed() {
         changes.changed().await.unwrap();
         let response = service.oneshot(upload()).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK, "{protocol:?}");
-        assert_eq!(server.seen.bodies.lock().unwrap()[0].len(), 2 << 20);
-        assert_eq!(server.seen.refreshes(), 1);
+        assert_eq!(server.bodies()[0].len(), 2 << 20);
+        assert_eq!(server.refreshes(), 1);
     }
 }
 
 #[tokio::test]
 async fn a_conversation_longer_than_the_cap_goes_both_ways() {
-    let server = serve(Protocol::Http2, |seen: Arc<Seen>, request: Request<Incoming>| async move {
-        if !seen.accepts(&request) {
-            return respond(StatusCode::UNAUTHORIZED, "");
-        }
-        // An echo: the head first, then frame by frame what comes in.
-        let mut body = request.into_body();
-        let (mut reply, echo) = Channel::<Bytes, Infallible>::new(1);
-        tokio::spawn(async move {
-            while let Some(Ok(frame)) = body.frame().await {
-                if reply.send(frame).await.is_err() {
-                    return;
-                }
+    let server = Loopback::serve(
+        Protocol::Http2,
+        |server: Loopback, request: Request<Incoming>| async move {
+            if !server.accepts(request.headers()) {
+                return text(StatusCode::UNAUTHORIZED, "");
             }
-        });
-        Response::new(echo.boxed())
-    })
+            // An echo: the head first, then frame by frame what comes in.
+            let mut body = request.into_body();
+            let (mut reply, echo) = Channel::<Bytes, Infallible>::new(1);
+            tokio::spawn(async move {
+                while let Some(Ok(frame)) = body.frame().await {
+                    if reply.send(frame).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            Response::new(echo.map_err(|never| match never {}).boxed())
+        },
+    )
     .await;
-    let layer = RefreshLayer::new(server.seen.state()).replay_cap(16);
+    let layer = RefreshLayer::new(server.state()).replay_cap(16);
     let service = layer.layer(client(Protocol::Http2));
     let (feed, body) = fed();
     feed.send("first".into()).unwrap();
@@ -242,17 +247,18 @@ async fn a_conversation_longer_than_the_cap_goes_both_ways() {
 async fn trailers_are_replayed() {
     let trailers = Arc::new(Mutex::new(Vec::new()));
     let seen_trailers = Arc::clone(&trailers);
-    let server = serve(Protocol::Http2, move |seen: Arc<Seen>, request: Request<Incoming>| {
-        let trailers = Arc::clone(&seen_trailers);
-        async move {
-            let good = seen.accepts(&request);
-            let body = request.into_body().collect().await.unwrap();
-            trailers.lock().unwrap().push((good, body.trailers().unwrap()["checksum"].clone()));
-            respond(if good { StatusCode::OK } else { StatusCode::UNAUTHORIZED }, "")
-        }
-    })
-    .await;
-    let service = refreshing(Protocol::Http2, &server.seen.state());
+    let server =
+        Loopback::serve(Protocol::Http2, move |server: Loopback, request: Request<Incoming>| {
+            let trailers = Arc::clone(&seen_trailers);
+            async move {
+                let good = server.accepts(request.headers());
+                let body = request.into_body().collect().await.unwrap();
+                trailers.lock().unwrap().push((good, body.trailers().unwrap()["checksum"].clone()));
+                text(if good { StatusCode::OK } else { StatusCode::UNAUTHORIZED }, "")
+            }
+        })
+        .await;
+    let service = refreshing(Protocol::Http2, &server.state());
     let body = Full::<Bytes>::from("data").with_trailers(async {
         let mut trailers = http::HeaderMap::new();
         trailers.insert("checksum", "abc".parse().unwrap());

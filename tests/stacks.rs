@@ -4,36 +4,31 @@
 
 #![cfg(all(feature = "oauth2-client", feature = "reqwest-middleware"))]
 
-#[path = "../examples/tonic_client/echo.rs"]
-#[rustfmt::skip]
-#[allow(unreachable_pub, dead_code, clippy::all)]
-mod echo;
-#[path = "../examples/support/loopback.rs"]
-mod loopback;
-
 use std::{error::Error, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use loopback::{CLIENT_ID, Loopback};
 use reqwest_middleware::ClientBuilder;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use testing::{
+    echo::{
+        Chunk, Sum,
+        echo_client::EchoClient,
+        echo_server::{Echo, EchoServer},
+    },
+    loopback::{self, CLIENT_ID, Loopback},
+};
 use tokio::{task::JoinSet, time::timeout};
 use tonic::{Response, Status, Streaming, service::Routes, transport::Channel};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_refresh::{RefreshLayer, RefreshMiddleware, RefreshState, body::ReplayBody, oauth2};
-
-use echo::{
-    Chunk, Sum,
-    echo_client::EchoClient,
-    echo_server::{Echo, EchoServer},
-};
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
@@ -116,6 +111,14 @@ where
     B: http_body::Body<Data: Send> + Send,
 {
     Client::builder(TokioExecutor::new()).http2_only(http2).build_http()
+}
+
+async fn serve(router: Router) -> String {
+    let answer = move |request: Request<Incoming>| {
+        let router = router.clone();
+        async move { router.oneshot(request).await.unwrap_or_else(|never| match never {}) }
+    };
+    format!("http://{}", loopback::serve(answer).await.unwrap())
 }
 
 /// Runs a test over both protocols, with the straggler and without.
@@ -202,7 +205,7 @@ async fn tonic() {
     for straggler in [false, true] {
         let (servers, state) = start().await;
         let routes = Routes::new(EchoServer::new(Strict(servers.clone())));
-        let uri = loopback::serve(routes.into_axum_router()).await.unwrap();
+        let uri = serve(routes.into_axum_router()).await;
         let channel = ServiceBuilder::new()
             .layer(RefreshLayer::new(state))
             .map_request(|r: Request<ReplayBody<tonic::body::Body>>| r.map(tonic::body::Body::new))
@@ -233,7 +236,7 @@ async fn axum() {
             upstream.request(request).await.map_err(|_| StatusCode::BAD_GATEWAY)
         };
         let router = Router::new().fallback(forward).layer(RefreshLayer::new(state));
-        let gateway = loopback::serve(router).await.unwrap();
+        let gateway = serve(router).await;
         let client = client(http2);
         herd(&servers, straggler, move |body, late| {
             let request = post(gateway.clone(), late, Full::new(body));

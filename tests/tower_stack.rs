@@ -1,7 +1,5 @@
 //! Above and below the other layers of a tower stack (I12).
 
-mod support;
-
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex},
@@ -12,6 +10,9 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::Method;
 use http_body_util::{BodyExt, Full};
+use testing::{
+    Api, Auth, Body, Request, Response, answer, builder, idle, post, secs, token_of, tokens,
+};
 use tokio::time::{Instant, timeout};
 use tokio_test::{assert_pending, task};
 use tower::{
@@ -20,10 +21,6 @@ use tower::{
 };
 use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_refresh::{RefreshError, RefreshLayer, RefreshState, Tokens, body::ReplayBody};
-
-use support::{
-    Api, Auth, Body, Request, Response, answer, builder, idle, post, secs, token_of, tokens,
-};
 
 type Client = BoxCloneSyncService<http::Request<Body>, Response, BoxError>;
 

@@ -1,32 +1,28 @@
-//! What the server knows: which tokens are good, what became of the others, and whether a
-//! refresh token that comes again is the client's fault.
+//! Whether a refresh token that comes again is the client's fault: what was done to the
+//! processes, beside the authorization server's own book.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
+use testing::loopback::{Book, Verdict};
 use tokio::time::Instant;
 
 /// Access tokens live so long.
-const LIFE: Duration = Duration::from_millis(50);
+pub(crate) const LIFE: Duration = Duration::from_millis(50);
 
+/// What the server notes besides.
 #[derive(Default)]
-pub(crate) struct Book {
-    grace: Duration,
+pub(crate) struct Notes {
     /// A process that is stalled for so long loses its lease. `None`: never.
     patience: Option<Duration>,
-    family: u64,
-    dead: bool,
-    /// The number of the current pair, when it was issued, and whether it was seen in use,
-    /// which is to say that it was saved.
-    number: u64,
-    issued: Option<Instant>,
+    /// Whether the current pair was seen in use, which is to say that it was saved.
     seen: bool,
-    /// The redeems of this family, by the number of the token that was spent.
-    spent: HashMap<u64, Spent>,
-    /// The sessions that ended so, and those of which a client has said that it knew that
-    /// the token may be spent.
+    /// The redeems of this session, by the number of the token that was spent.
+    redeems: HashMap<u64, Redeem>,
+    /// The sessions that ended because a token came again, and those of which a client has
+    /// said that it knew that the token may be spent.
     ended: HashSet<u64>,
     told: HashSet<u64>,
     killed: HashSet<u64>,
@@ -34,7 +30,7 @@ pub(crate) struct Book {
     pub(crate) counts: BTreeMap<&'static str, u64>,
 }
 
-struct Spent {
+struct Redeem {
     at: Instant,
     by: u64,
     answer_lost: bool,
@@ -46,121 +42,80 @@ struct Stall {
     until: Option<Instant>,
 }
 
-/// What is answered to a redeem.
-pub(crate) enum Verdict {
-    Pair(String, String),
-    InvalidGrant,
-}
-
-impl Book {
-    pub(crate) fn new(grace: Duration, patience: Option<Duration>) -> Self {
-        Self { grace, patience, ..Self::default() }
+impl Notes {
+    pub(crate) fn new(patience: Option<Duration>) -> Self {
+        Self { patience, ..Self::default() }
     }
 
     pub(crate) fn count(&mut self, name: &'static str) {
         *self.counts.entry(name).or_default() += 1;
     }
 
-    /// A new session. The one before ends.
-    pub(crate) fn sign_in(&mut self) -> (String, String) {
+    pub(crate) fn signed_in(&mut self) {
         self.count("sign_ins");
-        self.family += 1;
-        self.dead = false;
-        self.spent.clear();
-        self.issue(1);
-        self.pair()
-    }
-
-    fn issue(&mut self, number: u64) {
-        self.number = number;
-        self.issued = Some(Instant::now());
+        self.redeems.clear();
         self.seen = false;
     }
 
-    fn pair(&self) -> (String, String) {
-        (format!("access.{}.{}", self.family, self.number), self.current())
+    /// An access token was brought.
+    pub(crate) fn brought(&mut self, book: &Book, token: &str) {
+        // Even one that is late: a process that has it has saved it.
+        self.seen |= book.is_alive() && book.is_current(token);
     }
 
-    /// The refresh token that is good.
-    pub(crate) fn current(&self) -> String {
-        format!("refresh.{}.{}", self.family, self.number)
-    }
-
-    pub(crate) fn is_dead(&self) -> bool {
-        self.dead
-    }
-
-    /// Whether the API accepts this access token.
-    pub(crate) fn accepts(&mut self, token: &str) -> bool {
-        let current = parse(token, "access") == Some((self.family, self.number)) && !self.dead;
-        // Even one that is late: whoever has it has saved it.
-        self.seen |= current;
-        let ok = current && self.issued.is_some_and(|issued| issued.elapsed() <= LIFE);
-        self.count(if ok { "ok" } else { "refused" });
-        ok
-    }
-
-    /// A refresh token is brought by this process. `answer_lost`: it will not hear.
-    pub(crate) fn redeem(&mut self, token: &str, by: u64, answer_lost: bool) -> Verdict {
-        let Some((family, number)) = parse(token, "refresh") else {
-            self.count("unknown");
-            return Verdict::InvalidGrant;
-        };
-        if family != self.family || self.dead {
-            return Verdict::InvalidGrant;
-        }
-        if number == self.number {
-            self.count("redeems");
-            self.spent.insert(number, Spent { at: Instant::now(), by, answer_lost });
-            self.issue(number + 1);
-        } else if self.forgives(number) {
-            self.count("graces");
-        } else {
-            // It came a second time: the session ends.
-            self.dead = true;
-            self.ended.insert(family);
-            let excuse = self.excuse(number);
-            match excuse {
-                Some(_) => self.count("unavoidable"),
-                None => {
-                    self.count("reuse");
-                    self.count("lost");
-                }
+    /// A refresh token was brought by this process, and this was the verdict.
+    /// `answer_lost`: the process will not hear it.
+    pub(crate) fn redeemed(&mut self, book: &Book, verdict: &Verdict, by: u64, answer_lost: bool) {
+        match verdict {
+            Verdict::Renewed(_) => {
+                self.count("redeems");
+                let redeem = Redeem { at: Instant::now(), by, answer_lost };
+                self.redeems.insert(book.number() - 1, redeem);
+                self.seen = false;
             }
-            let after = self.spent.get(&number).map(|spent| spent.at.elapsed().as_millis());
-            eprintln!(
-                "session {family} ends: refresh token {number} came again after {} ms; {}",
-                after.unwrap_or_default(),
-                excuse.unwrap_or("there is no excuse"),
-            );
-            return Verdict::InvalidGrant;
+            Verdict::Again(_) => self.count("graces"),
+            Verdict::Reused(number) => self.reused(book, *number),
+            Verdict::Over => {}
+            Verdict::Unknown => self.count("unknown"),
         }
-        let (access, refresh) = self.pair();
-        Verdict::Pair(access, refresh)
     }
 
-    /// Within the grace period the previous token gets the same pair again.
-    fn forgives(&self, number: u64) -> bool {
-        let previous = self.spent.get(&number).filter(|_| number + 1 == self.number);
-        previous.is_some_and(|spent| spent.at.elapsed() < self.grace)
+    /// It came a second time: the session has ended.
+    fn reused(&mut self, book: &Book, number: u64) {
+        self.ended.insert(book.session());
+        let excuse = self.excuse(book, number);
+        match excuse {
+            Some(_) => self.count("unavoidable"),
+            None => {
+                self.count("reuse");
+                self.count("lost");
+            }
+        }
+        let after = self.redeems.get(&number).map(|redeem| redeem.at.elapsed().as_millis());
+        eprintln!(
+            "session {} ends: refresh token {number} came again after {} ms; {}",
+            book.session(),
+            after.unwrap_or_default(),
+            excuse.unwrap_or("there is no excuse"),
+        );
     }
 
-    /// Why nobody has the pair that was given for it, if that is so and no client could
+    /// Why no process has the pair that was given for it, if that is so and no client could
     /// help it.
-    fn excuse(&self, number: u64) -> Option<&'static str> {
-        let spent = self.spent.get(&number)?;
-        if number + 1 != self.number || self.seen {
+    fn excuse(&self, book: &Book, number: u64) -> Option<&'static str> {
+        let redeem = self.redeems.get(&number)?;
+        if number + 1 != book.number() || self.seen {
             return None;
         }
         let stalled = |stall: &Stall| {
             let until = stall.until.unwrap_or_else(Instant::now);
-            // Even while it lasts: who has been stalled for less than that has no excuse.
+            // Even while it lasts: a process that was stalled for less has no excuse.
             let lost = self.patience.is_some_and(|patience| until - stall.from >= patience);
-            stall.who == spent.by && until >= spent.at && lost
+            stall.who == redeem.by && until >= redeem.at && lost
         };
-        if spent.answer_lost {
+        if redeem.answer_lost {
             Some("the first answer was cut off")
-        } else if self.killed.contains(&spent.by) {
+        } else if self.killed.contains(&redeem.by) {
             Some("the process that redeemed it was killed")
         } else if self.stalls.iter().any(stalled) {
             Some("the process that redeemed it was stopped for too long")
@@ -169,9 +124,9 @@ impl Book {
         }
     }
 
-    pub(crate) fn told(&mut self, family: u64) {
+    pub(crate) fn told(&mut self, session: u64) {
         self.count("told");
-        self.told.insert(family);
+        self.told.insert(session);
     }
 
     /// How many sessions ended because a token was brought again blindly.
@@ -192,9 +147,4 @@ impl Book {
             stall.until.get_or_insert_with(Instant::now);
         }
     }
-}
-
-fn parse(token: &str, kind: &str) -> Option<(u64, u64)> {
-    let (family, number) = token.strip_prefix(kind)?.strip_prefix('.')?.split_once('.')?;
-    Some((family.parse().ok()?, number.parse().ok()?))
 }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use fastrand::Rng;
 use rustix::process::Signal;
+use testing::RedisServer;
 use tokio::time::{sleep, timeout};
 use tower_refresh::BoxError;
 
@@ -11,7 +12,6 @@ use crate::{
     Book, INTENT, LEASE,
     children::Child,
     options::{Kind, Options},
-    redis_server::RedisServer,
 };
 
 pub(crate) struct Faults {

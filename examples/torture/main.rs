@@ -11,13 +11,10 @@
 //! | `main.rs` | the parent: starts everything, breaks it, reads the book |
 //! | `options.rs` | the command line |
 //! | `server.rs` | the authorization server and the API, a process of their own |
-//! | `book.rs` | what the server knows, and its verdict on a token that comes again |
+//! | `book.rs` | what was done to whom, and whether it excuses a token that comes again |
 //! | `worker.rs` | a process with many tasks that use the credential |
 //! | `faults.rs` | what is done to them |
 //! | `children.rs` | processes that end with this one |
-
-#[path = "../support/redis.rs"]
-mod redis_server;
 
 mod book;
 mod children;
@@ -28,6 +25,7 @@ mod worker;
 
 use std::{collections::BTreeMap, env, process::ExitCode, sync::Arc, time::Duration};
 
+use testing::RedisServer;
 use tokio::time::{Instant, sleep, timeout};
 use tower_refresh::{
     BoxError, RefreshError, RefreshState, Tokens,
@@ -38,7 +36,6 @@ use self::{
     children::Child,
     faults::Faults,
     options::{Kind, Options},
-    redis_server::RedisServer,
 };
 
 /// The time limits of the Redis lease and of its intent: short, so that there is time left
@@ -146,7 +143,7 @@ async fn torture(options: &Options) -> Result<bool, BoxError> {
     }
     faults.mend(&book).await?;
 
-    // Everybody comes to work again, or a session was lost without anyone's noticing.
+    // Every process comes to work again, or a session was lost without a word.
     let rest = Instant::now() + SETTLE;
     let mut settled = false;
     while !settled && Instant::now() < rest {

@@ -97,7 +97,7 @@ async fn task(state: Arc<RefreshState>, counts: Arc<Counts>, address: String) {
         let count = if ok { &counts.ok } else { &counts.failed };
         count.fetch_add(1, Ordering::Relaxed);
         if matches!(failure, Some(FailureKind::Rejected | FailureKind::SignedOut)) {
-            // Somebody will sign in again.
+            // The parent will sign in again.
             let _ = state.refresh().await;
         }
     }
@@ -116,9 +116,9 @@ async fn tell(state: Arc<RefreshState>, address: String) {
         if interrupted.is_some() && anew {
             told = Some(status.generation);
             let current = state.current();
-            let family = current.access_token().and_then(|token| token.split('.').nth(1));
-            let family = family.unwrap_or_default();
-            let _ = http.post(format!("{address}/told/{family}")).send().await;
+            let session = current.access_token().and_then(|token| token.split('-').nth(1));
+            let session = session.unwrap_or_default();
+            let _ = http.post(format!("{address}/told/{session}")).send().await;
         }
     }
 }

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
+use testing::{
+    Api, Auth, Op, Store, answer, builder, idle, mock, next, post, secs, token_of, tokens,
+};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceExt};
 use tower_refresh::{RefreshLayer, RefreshState};
-
-use crate::support::{
-    Api, Auth, Op, Store, answer, builder, idle, mock, next, post, secs, token_of, tokens,
-};
 
 #[tokio::test(start_paused = true)]
 async fn a_dropped_leader_leaves_the_flight_to_the_others() {

@@ -1,9 +1,6 @@
 //! Every point at which somebody can go away: callers, runtimes, and user code that
 //! panics. Afterwards nobody hangs, and later callers work.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod callers;
 mod panics;
 mod runtimes;

@@ -3,13 +3,10 @@
 use std::sync::Mutex;
 
 use http::{HeaderMap, StatusCode};
+use testing::{Api, Auth, Fault, Op, Play, Store, builder, get, idle, kind, post, secs, tokens};
 use tokio_test::{assert_pending, task};
 use tower::{Layer, ServiceExt};
 use tower_refresh::{FailureKind, Generation, RefreshLayer, RefreshState, Verdict};
-
-use crate::support::{
-    Api, Auth, Fault, Op, Play, Store, builder, get, idle, kind, post, secs, tokens,
-};
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_the_refresher_is_a_failure_like_any_other() {

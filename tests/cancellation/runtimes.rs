@@ -2,14 +2,13 @@
 
 use std::{error::Error, sync::Arc, thread, time::Duration};
 
+use testing::{Auth, Fault, Op, Store, builder, kind, secs, tokens};
 use tokio::{
     runtime::{Builder, Runtime},
     time::{sleep, timeout},
 };
 use tokio_test::{assert_pending, task};
 use tower_refresh::{FailureKind, RefreshState, StoreError, Tokens, WhileUnsaved};
-
-use crate::support::{Auth, Fault, Op, Store, builder, kind, secs, tokens};
 
 fn current_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()

@@ -12,12 +12,6 @@
 
 #![cfg(unix)]
 
-#[path = "../support/mod.rs"]
-mod support;
-
-#[path = "../../examples/support/loopback.rs"]
-mod loopback;
-
 mod lease;
 mod paths;
 mod processes;
@@ -35,13 +29,12 @@ use std::{
 };
 
 use tempfile::TempDir;
+use testing::{secs, tokens};
 use tokio::time::timeout;
 use tower_refresh::{
     Generation,
     store::{FileStore, Lease, Leased, Record, TokenStore},
 };
-
-use crate::support::{secs, tokens};
 
 /// A folder of a test's own, and the path of a record in it.
 struct Dir {

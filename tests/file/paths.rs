@@ -7,16 +7,14 @@ use std::{
     task::Poll,
 };
 
+use testing::{Auth, tokens};
 use tokio_test::task;
 use tower_refresh::{
     RefreshState,
     store::{FileStore, FileStores, Leased, Record, Stores, TokenStore},
 };
 
-use crate::{
-    Dir, assert_says, generation, has_io_error, lease, record, soon,
-    support::{Auth, tokens},
-};
+use crate::{Dir, assert_says, generation, has_io_error, lease, record, soon};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777

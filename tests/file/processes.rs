@@ -19,6 +19,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
+use testing::{Auth, Loopback, Play, tokens};
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::{JoinSet, spawn_blocking},
@@ -29,12 +30,7 @@ use tower_refresh::{
     store::{FileStore, OpenCause, Record, TokenStore},
 };
 
-use crate::{
-    Dir, assert_says, generation, lease,
-    loopback::Loopback,
-    record, soon,
-    support::{Auth, Play, tokens},
-};
+use crate::{Dir, assert_says, generation, lease, record, soon};
 
 const PART: &str = "TOWER_REFRESH_TEST_PART";
 const FILE: &str = "TOWER_REFRESH_TEST_FILE";

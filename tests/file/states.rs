@@ -7,16 +7,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use testing::{Auth, Play, kind, tokens};
 use tokio_test::{assert_pending, task};
 use tower_refresh::{
     FailureKind, RefreshState,
     store::{FileStore, OpenCause, Record, TokenStore},
 };
 
-use crate::{
-    Dir, assert_says, generation, lease, record, soon,
-    support::{Auth, Play, kind, tokens},
-};
+use crate::{Dir, assert_says, generation, lease, record, soon};
 
 async fn opened(auth: &Auth, store: FileStore) -> Arc<RefreshState> {
     let state = RefreshState::builder(auth.refresher())

@@ -3,15 +3,14 @@
 use std::{fs, task::Poll};
 
 use fs4::FileExt;
+use testing::tokens;
 use tokio_test::task;
 use tower_refresh::{
     SaveError,
     store::{Record, TokenStore},
 };
 
-use crate::{
-    Dir, assert_says, chain, generation, has_io_error, lease, record, soon, support::tokens,
-};
+use crate::{Dir, assert_says, chain, generation, has_io_error, lease, record, soon};
 
 #[tokio::test]
 async fn the_document_is_one_line_of_json() {

@@ -5,17 +5,11 @@
 //! | `timeout` | a request that is sent later has less time |
 //! | `status` | a status that comes after the head, and `GrpcStatusLayer` |
 
-#[path = "../support/script_body.rs"]
-mod script_body;
-#[path = "../support/mod.rs"]
-mod support;
-
 mod status;
 mod timeout;
 
 use http::HeaderValue;
-
-use support::{Response, answer};
+use testing::{Response, answer};
 
 /// A response that is nothing but a status.
 fn trailers_only(code: &'static str) -> Response {

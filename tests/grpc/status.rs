@@ -10,6 +10,11 @@ use http_body_util::{
     channel::{Channel, Sender},
 };
 use proptest::{collection::vec, prelude::*};
+use testing::{
+    Auth, builder, next, post,
+    script_body::{Got, Hint, Script, Step, Wakes, data, hint_of, poll, trailers},
+    token_of,
+};
 use tokio::time::{Instant, sleep};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
@@ -19,11 +24,6 @@ use tower_refresh::{
     grpc::{GrpcStatusLayer, Peeked, Watched},
 };
 use tower_test::mock;
-
-use crate::{
-    script_body::{Got, Hint, Script, Step, Wakes, data, hint_of, poll, trailers},
-    support::{Auth, builder, next, post, token_of},
-};
 
 /// A response that begins, and then has this body.
 fn begun<B>(body: B) -> http::Response<B> {

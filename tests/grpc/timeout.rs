@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::HeaderMap;
+use testing::{Auth, Body, Gate, Request, Response, builder, idle, mock, next, post, secs, tokens};
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
@@ -10,10 +11,7 @@ use tokio::{
 use tower::ServiceExt;
 use tower_refresh::{FailureKind, RefreshFailure, RefreshLayer, RefreshState};
 
-use crate::{
-    support::{Auth, Body, Gate, Request, Response, builder, idle, mock, next, post, secs, tokens},
-    trailers_only,
-};
+use crate::trailers_only;
 
 type Call = JoinHandle<Result<Response, tower::BoxError>>;
 

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
+use testing::{Api, Auth, Fault, Op, Play, Store, builder, get, idle, kind, secs, tokens};
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt};
 use tower_refresh::{FailureKind, FromExtensions, RefreshFailure, RefreshLayer, RefreshState};
-
-use crate::support::{Api, Auth, Fault, Op, Play, Store, builder, get, idle, kind, secs, tokens};
 
 #[tokio::test(start_paused = true)]
 async fn i6_rejected_stays_failed_until_new_tokens_are_set() {

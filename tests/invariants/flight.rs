@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use testing::{
+    Api, Auth, Fault, Op, Play, Store, answer, builder, idle, kind, mock, next, post, secs,
+    token_of, tokens,
+};
 use tokio::time::{Instant, timeout};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceExt};
 use tower_refresh::{Attempt, FailureKind, Generation, RefreshLayer, RefreshState};
-
-use crate::support::{
-    Api, Auth, Fault, Op, Play, Store, answer, builder, idle, kind, mock, next, post, secs,
-    token_of, tokens,
-};
 
 #[tokio::test(start_paused = true)]
 async fn i1_a_hundred_challenges_at_once_redeem_once_and_replay_each() {

@@ -8,9 +8,6 @@
 //! | `failing` | 6 kinds of failure, 9 brake, 14 isolation |
 //! | `request` | 8 one replay, 10 bodies, 11 transparent, 12 tower's contract, 13 secrets |
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod failing;
 mod flight;
 mod request;

@@ -6,16 +6,15 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use testing::{
+    Api, Auth, Play, answer, builder, get, idle, mock, next, post, secs, token_of, tokens,
+};
 use tokio::sync::mpsc;
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_refresh::{
     Attempt, FailureKind, RefreshFailure, RefreshLayer, RefreshState,
     body::{BodyError, BodyErrorKind, NotReplayable, ReplayBody},
-};
-
-use crate::support::{
-    Api, Auth, Play, answer, builder, get, idle, mock, next, post, secs, token_of, tokens,
 };
 
 #[tokio::test(start_paused = true)]
@@ -291,7 +290,7 @@ async fn i12_no_ready_service_is_held_while_waiting_at_the_gate() {
     tokio::time::sleep(secs(11)).await;
     let api = Api::accepting("access-2");
     let mut service = RefreshLayer::new(state).layer(api.clone());
-    ServiceExt::<Request<crate::support::Body>>::ready(&mut service).await.unwrap();
+    ServiceExt::<Request<testing::Body>>::ready(&mut service).await.unwrap();
     assert_eq!(api.reserved(), 1);
     let mut call = task::spawn(service.call(post("hello")));
     assert_eq!(api.reserved(), 0, "given up at once, not with the first poll");

@@ -3,12 +3,11 @@
 
 use std::sync::{Arc, Mutex};
 
+use testing::{Auth, Fault, Op, Store, idle, kind, opened, secs, stored, tokens};
 use tokio_test::{assert_pending, task};
 use tower_refresh::{
     FailureKind, RefreshState, RefreshStateBuilder, Tokens, WhileUnsaved, store::MemoryStore,
 };
-
-use crate::support::{Auth, Fault, Op, Store, idle, kind, opened, secs, stored, tokens};
 
 #[tokio::test(start_paused = true)]
 async fn i4_nothing_is_published_before_it_is_saved() {
@@ -94,7 +93,7 @@ async fn i4_the_save_compares_and_swaps() {
 #[tokio::test(start_paused = true)]
 async fn i4_an_answer_without_a_refresh_token_keeps_the_stored_one() {
     let (auth, store) = (Auth::new(), Store::with(tokens(1).with_extra("scope", "all")));
-    auth.next(crate::support::Play::Mint(Tokens::new("access-2")));
+    auth.next(testing::Play::Mint(Tokens::new("access-2")));
     let state = opened(&auth, &store).await;
     state.refresh().await.unwrap();
     assert_eq!(store.refresh_token().await.as_deref(), Some("refresh-1"));

@@ -4,15 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use http::{HeaderName, request::Parts};
+use testing::{Auth, Play, answer, get, idle, mock, next, token_of, tokens};
 use tower::{Service, ServiceExt};
 use tower_refresh::{
     Attempt, FailureKind, FromExtensions, RefreshFailure, RefreshLayer, RefreshState, Tokens,
 };
 
-use crate::{
-    layer, serve, state,
-    support::{Auth, Play, answer, get, idle, mock, next, token_of, tokens},
-};
+use crate::{layer, serve, state};
 
 #[tokio::test(start_paused = true)]
 async fn a_header_of_ones_own_takes_the_bare_token() {

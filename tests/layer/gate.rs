@@ -3,13 +3,11 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use testing::{Api, Auth, Play, idle, mock, post, secs, token_of, tokens};
 use tower::{Layer, ServiceExt};
 use tower_refresh::{Attempt, FailureKind, RefreshFailure, RefreshLayer, RefreshState};
 
-use crate::{
-    layer, serve,
-    support::{Api, Auth, Play, idle, mock, post, secs, token_of, tokens},
-};
+use crate::{layer, serve};
 
 fn expired(auth: &Auth) -> Arc<RefreshState> {
     let expired = tokens(1).with_expires_in(secs(0));

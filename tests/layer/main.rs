@@ -8,9 +8,6 @@
 //! | `response` | the refused response's body: read to its end, or the caller's |
 //! | `service` | the service between requests: readiness, errors, clones |
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod attach;
 mod gate;
 mod replay;
@@ -19,9 +16,8 @@ mod service;
 
 use std::sync::Arc;
 
+use testing::{Auth, MockHandle, Request, answer, next, tokens};
 use tower_refresh::{RefreshLayer, RefreshState};
-
-use support::{Auth, MockHandle, Request, answer, next, tokens};
 
 fn state(auth: &Auth) -> Arc<RefreshState> {
     RefreshState::builder(auth.refresher()).tokens(tokens(1)).build()

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
+use testing::{Auth, Request, Response, answer, get, idle, mock, next, post, token_of};
 use tokio_test::{assert_pending, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_refresh::{
@@ -19,10 +20,7 @@ use tower_refresh::{
     body::{NotReplayable, ReplayBody},
 };
 
-use crate::{
-    layer, serve,
-    support::{Auth, Request, Response, answer, get, idle, mock, next, post, token_of},
-};
+use crate::{layer, serve};
 
 #[tokio::test(start_paused = true)]
 async fn a_classifier_of_ones_own_decides() {

@@ -14,14 +14,12 @@ use bytes::Bytes;
 use http::StatusCode;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
+use testing::{Auth, Play, Request, idle, next, post, secs, token_of};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_refresh::RefreshLayer;
 
-use crate::{
-    layer,
-    support::{Auth, Play, Request, idle, next, post, secs, token_of},
-};
+use crate::layer;
 
 /// Counts what is read of it, in KiB.
 #[derive(Debug)]

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
+use testing::{Api, Auth, get, idle, mock, next, post, secs, token_of, tokens};
 use tower::{Layer, Service, ServiceExt};
 use tower_refresh::{FailureKind, RefreshFailure, RefreshLayer, RefreshState};
 
-use crate::{
-    layer, serve, state,
-    support::{Api, Auth, get, idle, mock, next, post, secs, token_of, tokens},
-};
+use crate::{layer, serve, state};
 
 /// A service that keeps a token for its own use must notice every change of it.
 #[tokio::test(start_paused = true)]

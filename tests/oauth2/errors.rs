@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
+use testing::Logs;
 use tokio::{net::TcpListener, time::Instant};
 use tower::service_fn;
 use tower_refresh::{
@@ -19,10 +20,7 @@ use tower_refresh::{
     store::{MemoryStore, OpenCause},
 };
 
-use super::{
-    endpoint::{Endpoint, Reply, cause, json, rotated, state_of, tokens},
-    logs::Logs,
-};
+use super::endpoint::{Endpoint, Reply, cause, json, rotated, state_of, tokens};
 
 const HTML: &str = "<html><body>Bad Gateway</body></html>";
 

@@ -2,9 +2,6 @@
 
 #![cfg(feature = "oauth2-client")]
 
-#[path = "../support/logs.rs"]
-mod logs;
-
 mod clocks;
 mod endpoint;
 mod errors;

@@ -9,11 +9,14 @@ use tower_refresh::{
 
 use super::{KEY, RedisServer, brief, millis};
 
-impl Subject for RedisServer {
+/// A server of its own.
+struct Server(RedisServer);
+
+impl Subject for Server {
     type Store = RedisStore;
 
     fn open(&self, name: &str) -> BoxFuture<'_, RedisStore> {
-        let store = brief(self).intent(millis(1000)).build().unwrap().store(name);
+        let store = brief(&self.0).intent(millis(1000)).build().unwrap().store(name);
         Box::pin(async { store })
     }
 
@@ -28,7 +31,7 @@ impl Subject for RedisServer {
         let mut pipeline = redis::pipe();
         // As if another one had had it, and had died: it is not just set again.
         pipeline.atomic().hincr(&record, "f", 1).ignore().del(format!("{record}:lease")).ignore();
-        pipeline.exec(&mut self.connection()).unwrap();
+        pipeline.exec(&mut self.0.connection()).unwrap();
         Box::pin(async { true })
     }
 
@@ -37,4 +40,4 @@ impl Subject for RedisServer {
     }
 }
 
-tower_refresh::store_conformance!(RedisServer::start());
+tower_refresh::store_conformance!(Server(RedisServer::start()));

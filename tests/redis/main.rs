@@ -18,17 +18,13 @@ mod stalled;
 mod tls;
 mod waiting;
 
-#[path = "../../examples/support/redis.rs"]
-mod server;
-#[path = "../support/mod.rs"]
-mod support;
-
 use std::{
     future::Future,
     time::{Duration, Instant},
 };
 
 use redis::Commands;
+use testing::RedisServer;
 use tokio::{task::yield_now, time::timeout};
 use tower_refresh::{
     Generation, Tokens,
@@ -36,8 +32,6 @@ use tower_refresh::{
         Keyring, Lease, Leased, Record, RedisStore, RedisStores, RedisStoresBuilder, TokenStore,
     },
 };
-
-pub(crate) use server::RedisServer;
 
 const KEY: [u8; 32] = [7; 32];
 /// The name of the record, where there is one only, and its keys.
@@ -65,7 +59,7 @@ fn open(server: &RedisServer) -> RedisStore {
 }
 
 fn record(generation: u64) -> Record {
-    Record::new(Generation::new(generation), support::tokens(generation))
+    Record::new(Generation::new(generation), testing::tokens(generation))
 }
 
 async fn sign_in(store: &impl TokenStore) {

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use testing::{Auth, kind, tokens};
 use tower_refresh::{
     FailureKind, Generation, RefreshState, SaveError,
     store::{Leased, RedisStore, TokenStore},
@@ -9,9 +10,7 @@ use tower_refresh::{
 
 use super::{
     NAME, RedisServer, access, builder, lease, listeners, listening, looked, millis, open, record,
-    sign_in, soon,
-    support::{Auth, kind, tokens},
-    until,
+    sign_in, soon, until,
 };
 
 /// A state with a token, whose store answers or gives up fast.

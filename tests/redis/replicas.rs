@@ -8,10 +8,7 @@ use tower_refresh::{RefreshState, oauth2::Client};
 
 use super::{RedisServer, open, soon};
 
-#[path = "../../examples/support/loopback.rs"]
-mod loopback;
-
-use loopback::{CLIENT_ID, Loopback};
+use testing::loopback::{CLIENT_ID, Loopback};
 
 const REPLICAS: usize = 8;
 const CALLERS: usize = 8;

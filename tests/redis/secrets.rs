@@ -2,6 +2,7 @@
 
 use std::{error::Error, fmt::Debug};
 
+use testing::Logs;
 use tower_refresh::{
     Generation, Tokens,
     store::{Keyring, Leased, Record, RedisStores, TokenStore},
@@ -13,11 +14,6 @@ use tokio::{
 };
 
 use super::{KEY, NAME, RedisServer, listening, millis, soon};
-
-#[path = "../support/logs.rs"]
-mod logs;
-
-use logs::Logs;
 
 #[track_caller]
 fn clean(text: &str) {

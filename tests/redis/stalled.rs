@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use redis::Commands;
+use testing::{Auth, tokens};
 use tokio::runtime::{Builder, Runtime};
 use tower_refresh::{
     Generation, RefreshState, SaveError,
@@ -12,9 +13,7 @@ use tower_refresh::{
 
 use super::{
     LEASE, NAME, RECORD, RedisServer, access, brief, builder, lease, lease_is_there, listening,
-    millis, open, record, sign_in, soon,
-    support::{self, Auth},
-    until,
+    millis, open, record, sign_in, soon, until,
 };
 
 fn process() -> Runtime {
@@ -222,7 +221,7 @@ fn overtaken(server: &RedisServer) -> (Runtime, Arc<RefreshState>, Auth, Discard
     let sink = Arc::clone(&discarded);
     let state = RefreshState::builder(auth.refresher())
         .store(brief(server).build().unwrap().store(NAME))
-        .tokens(support::tokens(1))
+        .tokens(tokens(1))
         .cool_down(millis(10), millis(50))
         .on_discard(move |tokens| {
             sink.lock().unwrap().push(tokens.access_token().to_owned());
@@ -272,7 +271,7 @@ fn a_state_that_was_overtaken_discards_what_comes_too_late() {
     let (stalled, state, auth, discarded) = overtaken(&server);
     process().block_on(async {
         let mut next = lease(&open(&server), 1).await;
-        let record = tower_refresh::store::Record::new(Generation::new(2), support::tokens(7));
+        let record = tower_refresh::store::Record::new(Generation::new(2), tokens(7));
         next.save(Generation::new(1), record).await.unwrap();
         next.release(None).await;
     });

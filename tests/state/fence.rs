@@ -2,10 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
+use testing::{Auth, Fault, Gate, Op, Play, Store, idle, kind, secs, tokens};
 use tokio_test::{assert_pending, task};
 use tower_refresh::{FailureKind, RefreshState, Tokens};
-
-use crate::support::{Auth, Fault, Gate, Op, Play, Store, idle, kind, secs, tokens};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Held {
@@ -167,7 +166,7 @@ async fn a_challenge_to_the_new_token_waits_for_a_flight_of_its_own() {
 /// A rejection that belongs to the old token says nothing of the new one.
 #[tokio::test(start_paused = true)]
 async fn the_failure_of_a_superseded_flight_does_not_touch_the_new_token() {
-    use crate::support::Play;
+    use testing::Play;
     for play in [Play::Reject, Play::Fail, Play::Panic] {
         let scene = Scene::set().await;
         scene.auth.next(play);

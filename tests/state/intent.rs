@@ -3,16 +3,13 @@
 
 use std::{error::Error as _, future::pending, sync::Arc};
 
+use testing::{Auth, Fault, Gate, Op, Play, Store, idle, kind, opened, secs, stored, tokens};
 use tokio::runtime;
 use tokio_test::{assert_pending, task};
 use tower_refresh::{
     BoxFuture, FailureKind, Generation, RefreshError, RefreshFailure, RefreshState, SaveError,
     StoreError, Tokens,
     store::{Deleted, Leased, MemoryStore, OpenCause, Record, TokenStore},
-};
-
-use crate::support::{
-    Auth, Fault, Gate, Op, Play, Store, idle, kind, opened, secs, stored, tokens,
 };
 
 #[tokio::test(start_paused = true)]

@@ -5,14 +5,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use testing::{Auth, Fault, Op, Play, Store, builder, idle, opened, secs, stored, tokens};
 use tokio::{
     runtime::{Builder, Handle},
     time::{Instant, sleep, sleep_until},
 };
 use tokio_test::{assert_ready_ok, task};
 use tower_refresh::{FailureKind, KeepFresh, RefreshState, RefreshStateBuilder, Tokens, Trigger};
-
-use crate::support::{Auth, Fault, Op, Play, Store, builder, idle, opened, secs, stored, tokens};
 
 const LIFE: u64 = 1000;
 

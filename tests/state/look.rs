@@ -3,11 +3,10 @@
 
 use std::error::Error;
 
+use testing::{Auth, Fault, Op, Play, Store, kind, opened, secs, tokens};
 use tokio::time::sleep;
 use tokio_test::{assert_pending, task};
 use tower_refresh::{FailureKind, store::OpenCause};
-
-use crate::support::{Auth, Fault, Op, Play, Store, kind, opened, secs, tokens};
 
 /// Another process has signed in, and its access token has run out by now: that it could
 /// not be redeemed at once is no sign-out.

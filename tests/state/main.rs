@@ -12,9 +12,6 @@
 //! | `sign_out` | what a sign-out tells its hook |
 //! | `shared` | several states, one store |
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod basics;
 mod fence;
 mod intent;

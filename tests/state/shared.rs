@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use testing::{Auth, Op, Store, idle, kind, secs, tokens};
 use tokio_test::{assert_pending, task};
 use tower_refresh::{
     FailureKind, RefreshState,
     store::{MemoryStore, TokenStore},
 };
-
-use crate::support::{Auth, Op, Store, idle, kind, secs, tokens};
 
 async fn states(auth: &Auth, store: &Store, count: usize) -> Vec<Arc<RefreshState>> {
     let states: Vec<_> = (0..count)

@@ -2,10 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
+use testing::{Auth, Fault, Gate, Op, Store, idle, tokens};
 use tokio_test::{assert_pending, task};
 use tower_refresh::RefreshState;
-
-use crate::support::{Auth, Fault, Gate, Op, Store, idle, tokens};
 
 struct Scene {
     store: Store,

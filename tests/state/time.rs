@@ -5,11 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use testing::{Auth, Play, idle, kind, secs, tokens};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_test::{assert_pending, task};
 use tower_refresh::{FailureKind, RefreshState, RefreshStateBuilder, Tokens, Trigger};
-
-use crate::support::{Auth, Play, idle, kind, secs, tokens};
 
 fn expiring(auth: &Auth, life: u64) -> RefreshStateBuilder {
     RefreshState::builder(auth.refresher()).tokens(tokens(1).with_expires_in(secs(life)))

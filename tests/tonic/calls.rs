@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use futures_util::{future::join_all, stream};
+use testing::echo::{Sum, echo_client::EchoClient};
 use tonic::{Code, Request, body::Body};
 use tower::ServiceBuilder;
 use tower_refresh::{RefreshLayer, body::ReplayBody};
 
 use crate::{
-    chunk, client, done,
-    echo::{Sum, echo_client::EchoClient},
-    numbers,
+    chunk, client, done, numbers,
     server::{Attempt, Strict},
     written,
 };

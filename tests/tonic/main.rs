@@ -7,15 +7,6 @@
 //! | `streams` | long streams: what is kept of them, and what is sent again |
 //! | `late` | a server whose refusal comes after its head |
 
-// Made by tonic-prost-build 0.14 with protox from echo.proto, with `bytes` as `Bytes`.
-#[path = "../../examples/tonic_client/echo.rs"]
-#[rustfmt::skip]
-#[allow(unreachable_pub, clippy::all)]
-mod echo;
-
-#[path = "../support/server.rs"]
-mod hand_made;
-
 mod calls;
 mod late;
 mod server;
@@ -26,12 +17,11 @@ use std::{net::SocketAddr, time::Duration};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http::Request;
+use testing::echo::{Chunk, echo_client::EchoClient};
 use tokio::{sync::mpsc, time};
 use tonic::{Status, Streaming, body::Body, transport::Channel};
 use tower::{ServiceBuilder, util::MapRequest};
 use tower_refresh::{Refresh, RefreshLayer, body::ReplayBody};
-
-use echo::{Chunk, echo_client::EchoClient};
 
 type Plain<B> = MapRequest<Channel, fn(Request<B>) -> Request<Body>>;
 type Client = EchoClient<Refresh<Plain<ReplayBody<Body>>>>;

@@ -4,23 +4,23 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use futures_util::{Stream, StreamExt, stream};
+use testing::{
+    Loopback,
+    echo::{
+        Chunk, Sum,
+        echo_server::{Echo, EchoServer},
+    },
+};
 use tokio::net::TcpListener;
 use tonic::{
     Request, Response, Status, Streaming,
     transport::{Server, server::TcpIncoming},
 };
 use tower_refresh::RefreshState;
-
-use crate::{
-    echo::{
-        Chunk, Sum,
-        echo_server::{Echo, EchoServer},
-    },
-    hand_made::Seen,
-};
 
 /// What came, in the order it began.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +34,8 @@ pub(crate) struct Attempt {
 #[derive(Clone)]
 pub(crate) struct Strict {
     pub(crate) address: SocketAddr,
-    pub(crate) auth: Arc<Seen>,
+    /// Who gives out the tokens.
+    pub(crate) auth: Loopback,
     attempts: Arc<Mutex<Vec<Attempt>>>,
     /// How many chunks of a stream are read before it is refused.
     patience: usize,
@@ -50,9 +51,10 @@ impl Strict {
 
     /// Refuses streams after so many chunks.
     pub(crate) async fn patient(patience: usize) -> Self {
+        let auth = Loopback::start(Duration::ZERO).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let strict = Self { address, auth: Arc::default(), attempts: Arc::default(), patience };
+        let strict = Self { address, auth, attempts: Arc::default(), patience };
         let echo = EchoServer::new(strict.clone());
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         tokio::spawn(Server::builder().add_service(echo).serve_with_incoming(incoming));
@@ -75,9 +77,7 @@ impl Strict {
     /// Notes an attempt; its number, and whether its token is good.
     fn begin<T>(&self, request: &Request<T>) -> (usize, Result<(), Status>) {
         let text = |name| request.metadata().get(name)?.to_str().ok().map(str::to_owned);
-        let mut plain = http::Request::new(());
-        *plain.headers_mut() = request.metadata().clone().into_headers();
-        let good = self.auth.accepts(&plain);
+        let good = self.auth.accepts(&request.metadata().clone().into_headers());
         let timeout = text("grpc-timeout");
         let mut attempts = self.attempts.lock().unwrap();
         attempts.push(Attempt { refused: !good, timeout, chunks: vec![] });

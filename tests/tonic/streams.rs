@@ -4,17 +4,12 @@ use std::{net::SocketAddr, thread};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use testing::echo::{Chunk, echo_client::EchoClient};
 use tokio::runtime;
 use tonic::Code;
 use tower_refresh::{RefreshLayer, RefreshState, Tokens};
 
-use crate::{
-    chunk, client, done,
-    echo::{Chunk, echo_client::EchoClient},
-    numbers,
-    server::Strict,
-    written,
-};
+use crate::{chunk, client, done, numbers, server::Strict, written};
 
 const MESSAGES: u64 = 10_000;
 const SIZE: usize = 1024;
@@ -30,7 +25,7 @@ fn apart() -> SocketAddr {
         let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let server = Strict::start().await;
-            server.auth.redeem(&Tokens::new("")).unwrap();
+            server.auth.sign_in();
             sender.send(server.address).unwrap();
             std::future::pending::<()>().await;
         });
@@ -49,7 +44,7 @@ where
 {
     let address = apart();
     let state = RefreshState::builder(async |_: Tokens| unreachable!("the token is good"))
-        .tokens(Tokens::new("good-1"))
+        .tokens(Tokens::new("access-1-1"))
         .build();
     let layer = RefreshLayer::new(state).replay_cap(cap);
     let allocated = allocation_counter::measure(|| {
@@ -97,7 +92,7 @@ fn a_long_upload_is_kept_up_to_the_cap() {
 }
 
 fn good(mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
-    request.metadata_mut().insert("authorization", "Bearer good-1".parse().unwrap());
+    request.metadata_mut().insert("authorization", "Bearer access-1-1".parse().unwrap());
     Ok(request)
 }
 

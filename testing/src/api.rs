@@ -1,8 +1,7 @@
-//! What stands behind the layer: a mock to hold moments still, and a strict API.
+//! What stands behind the layer: a mock that answers by hand, and a strict API.
 
 use std::{
     convert::Infallible,
-    future::{Ready, ready},
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -21,42 +20,49 @@ use tower_test::mock;
 
 use super::{Gate, secs};
 
-pub(crate) type Body = Full<Bytes>;
-pub(crate) type Request = http::Request<ReplayBody<Body>>;
-pub(crate) type Response = http::Response<Body>;
-pub(crate) type Mock = mock::Mock<Request, Response>;
-pub(crate) type MockHandle = mock::Handle<Request, Response>;
+/// What requests and responses carry.
+pub type Body = Full<Bytes>;
+/// A request as the layer sends it on.
+pub type Request = http::Request<ReplayBody<Body>>;
+/// A response of these services.
+pub type Response = http::Response<Body>;
+/// A service whose handle answers.
+pub type Mock = mock::Mock<Request, Response>;
+/// Answers what reaches a [`Mock`].
+pub type MockHandle = mock::Handle<Request, Response>;
 
-pub(crate) fn mock(layer: &RefreshLayer) -> (Refresh<Mock>, MockHandle) {
+/// The layer over a service that is answered by hand.
+pub fn mock(layer: &RefreshLayer) -> (Refresh<Mock>, MockHandle) {
     let (mock, handle) = mock::pair();
     (layer.layer(mock), handle)
 }
 
 /// The next request that reaches a mock. A test in which none does must fail, and
 /// not hang: paused time runs to this end when all are idle.
-pub(crate) async fn next<Req, Res>(
-    handle: &mut mock::Handle<Req, Res>,
-) -> (Req, mock::SendResponse<Res>) {
+pub async fn next<Req, Res>(handle: &mut mock::Handle<Req, Res>) -> (Req, mock::SendResponse<Res>) {
     let next = timeout(secs(600), handle.next_request()).await;
     next.expect("no request comes").expect("the service is gone")
 }
 
-pub(crate) fn answer(status: u16) -> Response {
+/// A response without a body.
+pub fn answer(status: u16) -> Response {
     let mut response = Response::default();
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
     response
 }
 
-pub(crate) fn get(uri: &str) -> http::Request<Body> {
+/// A request without a body.
+pub fn get(uri: &str) -> http::Request<Body> {
     http::Request::get(uri).body(Body::default()).unwrap()
 }
 
-pub(crate) fn post(body: &'static str) -> http::Request<Body> {
+/// A request with this body.
+pub fn post(body: &'static str) -> http::Request<Body> {
     http::Request::builder().method(Method::POST).uri("/").body(Full::from(body)).unwrap()
 }
 
 /// The access token a request carries.
-pub(crate) fn token_of<B>(request: &http::Request<B>) -> Option<&str> {
+pub fn token_of<B>(request: &http::Request<B>) -> Option<&str> {
     bearer(request.headers())
 }
 
@@ -64,10 +70,10 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers.get(AUTHORIZATION)?.to_str().unwrap().strip_prefix("Bearer ")
 }
 
-/// Accepts one access token and says 401 to others, when it has read the whole
-/// body. Panics if it is called without having been made ready, and knows how many
+/// Accepts one access token and says 401 to others, when it has read the whole body.
+/// Panics if it is called without having been made ready, and knows how many of its clones
 /// are ready and not called.
-pub(crate) struct Api {
+pub struct Api {
     shared: Arc<Shared>,
     ready: bool,
 }
@@ -80,7 +86,8 @@ struct Shared {
 }
 
 impl Api {
-    pub(crate) fn accepting(token: &str) -> Self {
+    /// One that accepts this access token.
+    pub fn accepting(token: &str) -> Self {
         let shared = Shared {
             accepts: Mutex::new(token.to_owned()),
             seen: Mutex::default(),
@@ -90,33 +97,35 @@ impl Api {
         Self { shared: Arc::new(shared), ready: false }
     }
 
-    pub(crate) fn accept(&self, token: &str) {
+    /// Accepts this access token from now on, and no other.
+    pub fn accept(&self, token: &str) {
         token.clone_into(&mut self.shared.accepts.lock().unwrap());
     }
 
     /// Requests wait here before they are answered.
-    pub(crate) fn gate(&self) -> &Gate {
+    pub fn gate(&self) -> &Gate {
         &self.shared.gate
     }
 
     /// How many services were made ready and neither called nor dropped.
-    pub(crate) fn reserved(&self) -> usize {
+    pub fn reserved(&self) -> usize {
         self.shared.reserved.load(SeqCst)
     }
 
     /// The bodies that were answered with `status`.
-    pub(crate) fn bodies(&self, status: u16) -> Vec<Bytes> {
+    pub fn bodies(&self, status: u16) -> Vec<Bytes> {
         let seen = self.shared.seen.lock().unwrap();
         let of = seen.iter().filter(|(_, with, _)| *with == status);
         of.map(|(_, _, body)| body.clone()).collect()
     }
 
     /// The token of every request, in the order they were answered.
-    pub(crate) fn tokens(&self) -> Vec<Option<String>> {
+    pub fn tokens(&self) -> Vec<Option<String>> {
         self.shared.seen.lock().unwrap().iter().map(|(token, _, _)| token.clone()).collect()
     }
 
-    pub(crate) fn count(&self, status: u16) -> usize {
+    /// How many requests were answered with `status`.
+    pub fn count(&self, status: u16) -> usize {
         self.bodies(status).len()
     }
 
@@ -171,11 +180,4 @@ where
             Ok(response)
         })
     }
-}
-
-/// Something ready at once, where a future type is wanted that can be named.
-pub(crate) type Now = Ready<Result<Response, Infallible>>;
-
-pub(crate) fn now(status: u16) -> Now {
-    ready(Ok(answer(status)))
 }

@@ -1,7 +1,5 @@
 //! What is logged while a test runs.
 
-#![allow(dead_code)] // each test binary uses its part
-
 use std::{
     io,
     sync::{Arc, Mutex},
@@ -12,10 +10,11 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 /// Everything that is logged by this thread, at `TRACE`, with spans and fields.
 #[derive(Clone, Default)]
-pub(crate) struct Logs(Arc<Mutex<Vec<u8>>>);
+pub struct Logs(Arc<Mutex<Vec<u8>>>);
 
 impl Logs {
-    pub(crate) fn capture() -> (Self, DefaultGuard) {
+    /// Captures until the guard is dropped.
+    pub fn capture() -> (Self, DefaultGuard) {
         let logs = Self::default();
         let sink = logs.clone();
         let subscriber = tracing_subscriber::fmt()
@@ -27,23 +26,33 @@ impl Logs {
         (logs, tracing::subscriber::set_default(subscriber))
     }
 
-    pub(crate) fn text(&self) -> String {
+    /// All of it.
+    pub fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
-    /// The lines that have all of these in them.
-    pub(crate) fn count(&self, parts: &[&str]) -> usize {
+    /// How many lines have all of these in them.
+    pub fn count(&self, parts: &[&str]) -> usize {
         self.text().lines().filter(|line| parts.iter().all(|part| line.contains(part))).count()
     }
 
+    /// There is a line that has all of these in it.
+    ///
+    /// # Panics
+    ///
+    /// There is none.
     #[track_caller]
-    pub(crate) fn assert_told(&self, parts: &[&str]) {
+    pub fn assert_told(&self, parts: &[&str]) {
         assert!(self.count(parts) > 0, "no line with {parts:?} in\n{}", self.text());
     }
 
-    /// This library's lines were there, and no token was in any.
+    /// This library's lines were there, and no token (they begin with `SECRET`) was in any.
+    ///
+    /// # Panics
+    ///
+    /// Otherwise.
     #[track_caller]
-    pub(crate) fn assert_clean(&self) {
+    pub fn assert_clean(&self) {
         let text = self.text();
         assert!(text.contains("tower_refresh"), "nothing was captured: {text}");
         if let Some(line) = text.lines().find(|line| line.contains("SECRET")) {

@@ -1,8 +1,6 @@
 //! A Redis server of its own: on a free port, in a temporary folder, gone at the end, even
 //! if this process is killed. Every write is on the disk before it is confirmed.
 
-#![allow(dead_code)] // each user has its part
-
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
@@ -15,8 +13,8 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Waits until there is nothing more to come from whoever started it, and then ends the
-/// server. The folder stays only if it is told so.
+/// Waits until its standard input ends, as it does when the process that started it is
+/// gone, and then kills the server. The folder stays only if the word `keep` came before.
 const WRAPPER: &str = r#"
 folder=$1; shift
 "$@" & server=$!
@@ -28,7 +26,7 @@ wait $server
 "#;
 
 /// A running server, or one that was killed and can be started again.
-pub(crate) struct RedisServer {
+pub struct RedisServer {
     kind: Kind,
     port: u16,
     folder: PathBuf,
@@ -54,17 +52,17 @@ impl RedisServer {
     /// # Panics
     ///
     /// It cannot be started; there is no `redis-server`.
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         Self::start_as(Kind::Plain)
     }
 
     /// Starts one that speaks TLS only, as `localhost`.
-    pub(crate) fn start_tls() -> Self {
+    pub fn start_tls() -> Self {
         Self::start_as(Kind::Tls)
     }
 
     /// Starts a cluster that has one node.
-    pub(crate) fn start_cluster() -> Self {
+    pub fn start_cluster() -> Self {
         let server = Self::start_as(Kind::Cluster);
         let mut connection = server.connection();
         let slots: Vec<u16> = (0..16384).collect();
@@ -97,7 +95,7 @@ impl RedisServer {
             write("key.pem", identity.signing_key.serialize_pem());
         }
         let mut server = Self { kind, port: 0, folder, running: None };
-        // Somebody else may be given the same port at the same moment.
+        // Another process may be given the same port at the same moment.
         for _ in 0..10 {
             server.port = free_port();
             server.running = server.run();
@@ -150,7 +148,7 @@ impl RedisServer {
     }
 
     /// Its URL.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         match self.kind {
             Kind::Tls => format!("rediss://localhost:{}/", self.port),
             _ => format!("redis://127.0.0.1:{}/", self.port),
@@ -158,40 +156,40 @@ impl RedisServer {
     }
 
     /// Its port.
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.port
     }
 
     /// Where its files are.
-    pub(crate) fn folder(&self) -> &Path {
+    pub fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// The certificate to trust, PEM.
-    pub(crate) fn certificate(&self) -> String {
+    pub fn certificate(&self) -> String {
         fs::read_to_string(self.folder.join("cert.pem")).expect("a TLS server")
     }
 
     /// SIGKILL. What it has confirmed is on the disk.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         if let Some(running) = self.running.take() {
             running.end(true);
         }
     }
 
     /// Starts it on the same port, with the same data, after [`kill`](Self::kill).
-    pub(crate) fn start_again(&mut self) {
+    pub fn start_again(&mut self) {
         self.kill();
         self.running = Some(self.run().expect("its port is still free"));
     }
 
     /// SIGSTOP: its connections stay, and nothing answers.
-    pub(crate) fn pause(&self) {
+    pub fn pause(&self) {
         self.signal(Signal::STOP);
     }
 
     /// SIGCONT.
-    pub(crate) fn resume(&self) {
+    pub fn resume(&self) {
         self.signal(Signal::CONT);
     }
 
@@ -201,7 +199,7 @@ impl RedisServer {
     }
 
     /// A connection of its own, to ask it what it has.
-    pub(crate) fn connection(&self) -> redis::Connection {
+    pub fn connection(&self) -> redis::Connection {
         let client = redis::Client::open(self.url()).expect("its own URL");
         client.get_connection().expect("it runs")
     }

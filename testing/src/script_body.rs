@@ -1,7 +1,5 @@
 //! A body that follows a script, and insists on being polled by the rules.
 
-#![allow(dead_code)] // each test binary uses its part
-
 use std::{
     collections::VecDeque,
     fmt,
@@ -15,36 +13,47 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
+/// What one poll gives.
 #[derive(Clone, Debug)]
-pub(crate) enum Step {
+pub enum Step {
+    /// A chunk.
     Data(Bytes),
+    /// Trailers.
     Trailers(HeaderMap),
-    /// Not ready once; wakes nobody.
+    /// Not ready once; no waker is woken.
     Pending,
+    /// An error.
     Fail,
+    /// A panic.
     Panic,
 }
 
+/// What `size_hint` says.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Hint {
+pub enum Hint {
     /// The exact number of data bytes that are left.
     Right,
+    /// Nothing.
     Unknown,
     /// Always the same, right or wrong.
     Fixed(u64, Option<u64>),
 }
 
+/// The body. It panics if it is polled after its end.
 #[derive(Clone, Debug)]
-pub(crate) struct Script {
-    pub(crate) steps: VecDeque<Step>,
-    pub(crate) hint: Hint,
+pub struct Script {
+    /// What is left.
+    pub steps: VecDeque<Step>,
+    /// What `size_hint` says.
+    pub hint: Hint,
     /// Whether `is_end_stream` ever says so.
-    pub(crate) tells_end: bool,
+    pub tells_end: bool,
     over: bool,
 }
 
 impl Script {
-    pub(crate) fn new(steps: impl IntoIterator<Item = Step>) -> Self {
+    /// These steps, with an exact hint.
+    pub fn new(steps: impl IntoIterator<Item = Step>) -> Self {
         Self {
             steps: steps.into_iter().collect(),
             hint: Hint::Right,
@@ -53,15 +62,18 @@ impl Script {
         }
     }
 
-    pub(crate) fn chunks<const N: usize>(chunks: [&'static str; N]) -> Self {
+    /// These chunks.
+    pub fn chunks<const N: usize>(chunks: [&'static str; N]) -> Self {
         Self::new(chunks.map(data))
     }
 
-    pub(crate) fn hint(self, hint: Hint) -> Self {
+    /// With this hint.
+    pub fn hint(self, hint: Hint) -> Self {
         Self { hint, ..self }
     }
 
-    pub(crate) fn tells_end(self, tells_end: bool) -> Self {
+    /// With an `is_end_stream` that says so at the end, or does not.
+    pub fn tells_end(self, tells_end: bool) -> Self {
         Self { tells_end, ..self }
     }
 }
@@ -113,11 +125,13 @@ impl Body for Script {
     }
 }
 
-pub(crate) fn data(chunk: &'static str) -> Step {
+/// A step that is a chunk.
+pub fn data(chunk: &'static str) -> Step {
     Step::Data(Bytes::from_static(chunk.as_bytes()))
 }
 
-pub(crate) fn trailers(fields: &[(&'static str, &'static str)]) -> Step {
+/// A step that is trailers.
+pub fn trailers(fields: &[(&'static str, &'static str)]) -> Step {
     let mut map = HeaderMap::new();
     for (name, value) in fields {
         map.append(*name, value.parse().unwrap());
@@ -127,11 +141,16 @@ pub(crate) fn trailers(fields: &[(&'static str, &'static str)]) -> Step {
 
 /// What one poll of a body gave.
 #[derive(Debug)]
-pub(crate) enum Got<E> {
+pub enum Got<E> {
+    /// Not ready.
     Pending,
+    /// A chunk.
     Data(Bytes),
+    /// Trailers.
     Trailers(HeaderMap),
+    /// An error.
     Failed(E),
+    /// The end.
     End,
 }
 
@@ -149,10 +168,7 @@ impl<E: fmt::Display> PartialEq for Got<E> {
 }
 
 /// Polls once, with a waker that counts.
-pub(crate) fn poll<B: Body<Data = Bytes> + Unpin>(
-    body: &mut B,
-    wakes: &Arc<Wakes>,
-) -> Got<B::Error> {
+pub fn poll<B: Body<Data = Bytes> + Unpin>(body: &mut B, wakes: &Arc<Wakes>) -> Got<B::Error> {
     let waker = Arc::clone(wakes).into();
     match Pin::new(body).poll_frame(&mut Context::from_waker(&waker)) {
         Poll::Pending => Got::Pending,
@@ -165,11 +181,13 @@ pub(crate) fn poll<B: Body<Data = Bytes> + Unpin>(
     }
 }
 
+/// A waker that counts.
 #[derive(Default)]
-pub(crate) struct Wakes(AtomicUsize);
+pub struct Wakes(AtomicUsize);
 
 impl Wakes {
-    pub(crate) fn count(&self) -> usize {
+    /// How often it was woken.
+    pub fn count(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }
 }
@@ -180,6 +198,7 @@ impl Wake for Wakes {
     }
 }
 
-pub(crate) fn hint_of(body: &impl Body) -> (u64, Option<u64>) {
+/// A `size_hint` as two numbers.
+pub fn hint_of(body: &impl Body) -> (u64, Option<u64>) {
     (body.size_hint().lower(), body.size_hint().upper())
 }

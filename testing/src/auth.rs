@@ -1,4 +1,4 @@
-//! An authorization server with rotation and reuse detection, as a refresher.
+//! An authorization server in process, with rotation and reuse detection: a refresher.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -11,21 +11,26 @@ use tower_refresh::{RefreshError, Refresher, Tokens, from_nothing};
 use super::{Gate, tokens};
 
 /// What the server does when it is asked next.
-pub(crate) enum Play {
+pub enum Play {
     /// These tokens. Without a refresh token the one that was brought stays good.
     Mint(Tokens),
+    /// `invalid_grant`.
     Reject,
+    /// A transient failure.
     Fail,
+    /// A transient failure with this `Retry-After`.
     RetryAfter(Duration),
+    /// The refresher panics.
     Panic,
 }
 
 /// Mints `access-2` and `refresh-2` the first time, and so on, unless told to do
 /// otherwise with [`next`](Self::next).
 #[derive(Clone)]
-pub(crate) struct Auth {
+pub struct Auth {
     shared: Arc<Mutex<Shared>>,
-    pub(crate) gate: Gate,
+    /// Every redeem passes here before it is answered.
+    pub gate: Gate,
 }
 
 #[derive(Default)]
@@ -48,14 +53,21 @@ impl Drop for Visit {
     }
 }
 
+impl Default for Auth {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Auth {
-    pub(crate) fn new() -> Self {
+    /// A server that was not asked yet.
+    pub fn new() -> Self {
         let shared = Arc::new(Mutex::new(Shared { minted: 1, ..Shared::default() }));
         Self { shared, gate: Gate::new() }
     }
 
     /// The refresh-token grant.
-    pub(crate) fn refresher(&self) -> impl Refresher + use<> {
+    pub fn refresher(&self) -> impl Refresher + use<> {
         let this = self.clone();
         move |current: Tokens| {
             let this = this.clone();
@@ -64,7 +76,7 @@ impl Auth {
     }
 
     /// The client-credentials grant.
-    pub(crate) fn minter(&self) -> impl Refresher + use<> {
+    pub fn minter(&self) -> impl Refresher + use<> {
         let this = self.clone();
         from_nothing(move || {
             let this = this.clone();
@@ -72,30 +84,36 @@ impl Auth {
         })
     }
 
-    pub(crate) fn next(&self, play: Play) -> &Self {
+    /// What it does when it is asked next; call it again for the time after.
+    pub fn next(&self, play: Play) -> &Self {
         self.lock().plays.push_back(play);
         self
     }
 
     /// How often it was asked.
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.lock().asked.len()
     }
 
     /// The refresh tokens it was brought, in order.
-    pub(crate) fn asked(&self) -> Vec<String> {
+    pub fn asked(&self) -> Vec<String> {
         self.lock().asked.iter().map(|token| token.clone().unwrap_or_default()).collect()
     }
 
-    /// Nobody was asked twice at once, and no token was spent twice.
+    /// No two redeems were under way at once, and no token was spent twice.
+    ///
+    /// # Panics
+    ///
+    /// Otherwise.
     #[track_caller]
-    pub(crate) fn assert_sound(&self) {
+    pub fn assert_sound(&self) {
         let shared = self.lock();
         assert!(shared.most <= 1, "{} redeems at once", shared.most);
         assert!(!shared.reused, "a spent refresh token came again: {:?}", shared.asked);
     }
 
-    pub(crate) async fn redeem(&self, current: Option<Tokens>) -> Result<Tokens, RefreshError> {
+    /// Redeems, as its refreshers do. `None`: client credentials.
+    pub async fn redeem(&self, current: Option<Tokens>) -> Result<Tokens, RefreshError> {
         let token = current.as_ref().and_then(|tokens| tokens.refresh_token().map(str::to_owned));
         let _visit = {
             let mut shared = self.lock();

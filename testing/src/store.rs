@@ -1,4 +1,4 @@
-//! A store that can be held and broken, and shared by several states.
+//! A store that can be held and broken, and that several states can share.
 
 use std::{
     collections::VecDeque,
@@ -12,22 +12,31 @@ use tower_refresh::{
 
 use super::Gate;
 
+/// What is done with a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Op {
+pub enum Op {
+    /// Taking the lease.
     Lease,
+    /// Reading the record.
     Load,
+    /// Noting what is about to be spent.
     Intend,
+    /// Writing the record, with the lease or without.
     Save,
+    /// Signing out.
     Delete,
 }
 
+/// How it goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
+    /// Does nothing, and says that it failed.
     Fail,
     /// Does it, and says that it failed.
     FailAfter,
     /// Does it, and never comes back to say so.
     HangAfter,
+    /// Panics.
     Panic,
     /// Only for [`Op::Lease`] and [`Op::Save`]: the lock is lost before it is used.
     Lost,
@@ -37,7 +46,7 @@ pub(crate) enum Fault {
 
 /// Clones are one store: what several processes see.
 #[derive(Clone)]
-pub(crate) struct Store(Arc<Inner>);
+pub struct Store(Arc<Inner>);
 
 struct Inner {
     memory: Mutex<Arc<MemoryStore>>,
@@ -46,11 +55,13 @@ struct Inner {
 }
 
 impl Store {
-    pub(crate) fn empty() -> Self {
+    /// One that was never signed in.
+    pub fn empty() -> Self {
         Self::around(MemoryStore::new())
     }
 
-    pub(crate) fn with(tokens: Tokens) -> Self {
+    /// One that holds these tokens.
+    pub fn with(tokens: Tokens) -> Self {
         Self::around(MemoryStore::with_tokens(tokens))
     }
 
@@ -63,41 +74,41 @@ impl Store {
         }))
     }
 
-    /// Everyone who does `op` comes by here first.
-    pub(crate) fn gate(&self, op: Op) -> &Gate {
+    /// Every `op` passes here first.
+    pub fn gate(&self, op: Op) -> &Gate {
         &self.0.gates[op as usize]
     }
 
     /// How often `op` was called.
-    pub(crate) fn count(&self, op: Op) -> usize {
+    pub fn count(&self, op: Op) -> usize {
         self.gate(op).count()
     }
 
     /// The next `op` goes wrong; call it again for the one after.
-    pub(crate) fn fault(&self, op: Op, fault: Fault) -> &Self {
+    pub fn fault(&self, op: Op, fault: Fault) -> &Self {
         self.0.faults.lock().unwrap()[op as usize].push_back(fault);
         self
     }
 
     /// What it holds, past gates and faults.
-    pub(crate) async fn record(&self) -> Record {
+    pub async fn record(&self) -> Record {
         self.memory().load().await.unwrap()
     }
 
     /// The refresh token that it holds.
-    pub(crate) async fn refresh_token(&self) -> Option<String> {
+    pub async fn refresh_token(&self) -> Option<String> {
         self.record().await.tokens?.refresh_token().map(str::to_owned)
     }
 
     /// Another process's write.
-    pub(crate) async fn overwrite(&self, tokens: Option<Tokens>) {
+    pub async fn overwrite(&self, tokens: Option<Tokens>) {
         let held = self.record().await.generation;
         let record = Record::new(held.next(), tokens);
         self.memory().save(held, record).await.unwrap();
     }
 
     /// Goes back to an earlier time, as after a failover.
-    pub(crate) async fn rewind(&self, tokens: Tokens) {
+    pub async fn rewind(&self, tokens: Tokens) {
         *self.0.memory.lock().unwrap() = Arc::new(MemoryStore::with_tokens(tokens));
     }
 

@@ -1,0 +1,100 @@
+//! What the tests, examples and benchmarks of `tower-refresh` share. It is not published.
+//!
+//! | module | what is in it | feature |
+//! |---|---|---|
+//! | (here) | states and tokens in one word each | |
+//! | `gate` | [`Gate`]: holds tasks at one point | |
+//! | `auth` | [`Auth`]: an authorization server in process, which does what it is told next | |
+//! | `store` | [`Store`]: a token store that can be held, broken and set back | |
+//! | [`script_body`] | a request body that follows a script | |
+//! | `api` | [`Api`]: a strict API in process; [`mock()`]: one that answers by hand | `api` |
+//! | `logs` | [`Logs`]: what is logged while a test runs | `logs` |
+//! | [`loopback`] | [`Loopback`]: an authorization server and an API on sockets | `loopback` |
+//! | `redis` | [`RedisServer`]: a Redis server that ends with its test | `redis` |
+//! | [`echo`] | a gRPC service, generated from `echo.proto` | `grpc` |
+
+#![allow(missing_debug_implementations, reason = "no test prints them")]
+
+#[cfg(feature = "api")]
+mod api;
+mod auth;
+// Made from echo.proto by
+//
+//     tonic_prost_build::configure()
+//         .bytes(".")
+//         .compile_fds(protox::compile(["echo.proto"], ["."])?)?
+//
+// with tonic-prost-build 0.14 and protox 0.9, so that protoc is not needed to build this.
+#[cfg(feature = "grpc")]
+#[rustfmt::skip]
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
+pub mod echo;
+mod gate;
+#[cfg(feature = "logs")]
+mod logs;
+#[cfg(feature = "loopback")]
+pub mod loopback;
+#[cfg(feature = "redis")]
+mod redis;
+pub mod script_body;
+mod store;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use tower_refresh::{FailureKind, RefreshFailure, RefreshState, RefreshStateBuilder, Tokens};
+
+#[cfg(feature = "api")]
+pub use self::api::{
+    Api, Body, Mock, MockHandle, Request, Response, answer, get, mock, next, post, token_of,
+};
+#[cfg(feature = "logs")]
+pub use self::logs::Logs;
+#[cfg(feature = "loopback")]
+pub use self::loopback::Loopback;
+#[cfg(feature = "redis")]
+pub use self::redis::RedisServer;
+pub use self::{
+    auth::{Auth, Play},
+    gate::Gate,
+    store::{Fault, Op, Store},
+};
+
+/// A state in the making that is signed in with `tokens(1)`.
+pub fn builder(auth: &Auth) -> RefreshStateBuilder {
+    RefreshState::builder(auth.refresher()).tokens(tokens(1))
+}
+
+/// A state in the making that keeps its tokens in this store.
+pub fn stored(auth: &Auth, store: &Store) -> RefreshStateBuilder {
+    RefreshState::builder(auth.refresher()).store(store.clone())
+}
+
+/// A state that has read its store.
+pub async fn opened(auth: &Auth, store: &Store) -> Arc<RefreshState> {
+    let state = stored(auth, store).build();
+    state.token().await.unwrap();
+    state
+}
+
+/// So many seconds.
+pub const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// `access-<n>` and `refresh-<n>`.
+pub fn tokens(number: u64) -> Tokens {
+    Tokens::new(format!("access-{number}")).with_refresh_token(format!("refresh-{number}"))
+}
+
+/// Returns when every task has gone as far as it can: paused time only goes on when all
+/// are idle.
+pub async fn idle() {
+    sleep(Duration::from_millis(1)).await;
+}
+
+/// The kind of a failure.
+#[track_caller]
+pub fn kind<T: std::fmt::Debug>(result: Result<T, RefreshFailure>) -> FailureKind {
+    result.expect_err("a failure").kind()
+}
