@@ -11,8 +11,10 @@
 //! | `look` | looking for sign-ins of others |
 //! | `sign_out` | what a sign-out tells its hook |
 //! | `shared` | several states, one store |
+//! | `family` | many credentials that share how they are renewed |
 
 mod basics;
+mod family;
 mod fence;
 mod intent;
 mod keep_fresh;
