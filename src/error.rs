@@ -1,13 +1,5 @@
-//! What can go wrong, in types that show no secret: what a refresher's or a store's own
-//! error says could hold one (a URL, a piece of a record), so `Display` and `Debug` name
-//! the kind only, and the error itself is left to [`source`](Error::source).
-//!
-//! | type | who makes it | who reads it |
-//! |---|---|---|
-//! | [`RefreshError`] | a [`Refresher`](crate::Refresher) | this crate: is it final, or worth another try? |
-//! | [`StoreError`], [`SaveError`] | a [`TokenStore`](crate::TokenStore) | this crate |
-//! | [`RefreshFailure`] | this crate | you: from [`RefreshState`](crate::RefreshState), or in a response's extensions |
-//! | [`ConfigError`] | this crate's builders | you |
+//! What can go wrong. The crate's front page has the table of who makes and who reads which
+//! error.
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 

@@ -6,7 +6,8 @@
 //! the process is never lost, and one that it has replaced is never spent again.
 //!
 //! - [`RefreshState`] is one credential: its tokens, its generation, the refresh under way.
-//!   It works without HTTP, too.
+//!   It works without HTTP, too. [`Renewal`] makes any number of them that are renewed alike:
+//!   one for each user or session of a server.
 //! - [`RefreshLayer`] puts it in front of any tower service: hyper-util's client, a tonic
 //!   channel, an axum router; and of reqwest.
 //! - A [`Refresher`] redeems: an OAuth 2.0 grant (`oauth2`), or an async closure. A
@@ -78,27 +79,23 @@
 //!   fixed body type takes one line to map it; see [`body`].
 //! - `B` must be `Unpin`. Wrap a body that is not in `Box::pin`.
 //!
-//! # Map of the files
+//! # Errors
 //!
-//! | file | what is in it |
-//! |---|---|
-//! | `layer.rs`, `config.rs` | [`RefreshLayer`]: every knob; what its services share |
-//! | `service.rs` | [`Refresh`]: what happens synchronously, in `call` |
-//! | `future.rs` | [`ResponseFuture`]: the order of things |
-//! | `exchange.rs` | what is kept of a request, and what follows from a response |
-//! | `source.rs`, `attach.rs`, `origin.rs` | which credential; how and where its token is attached |
-//! | `classify.rs`, `challenge.rs` | what a response means for the token; `WWW-Authenticate` |
-//! | `grpc/` | gRPC's deadlines; [`GrpcStatusLayer`](grpc::GrpcStatusLayer) |
-//! | `head.rs`, `body/` | what is kept of a request for its replay |
-//! | `drain.rs` | reading a refused response to its end |
-//! | `state/` | [`RefreshState`]; `machine.rs` and `flight.rs` hold the decisions |
-//! | `refresher.rs`, `store/` | who redeems, and where the tokens live |
-//! | `store/redis/` | tokens in Redis; one Lua script a step (feature `redis`) |
-//! | `oauth2/` | OAuth 2.0 grants and revocation (feature `oauth2`) |
-//! | `reqwest.rs` | `RefreshMiddleware`: the layer for reqwest (feature `reqwest-middleware`) |
-//! | `tokens.rs`, `error.rs` | [`Tokens`], [`Generation`], [`Credential`]; what can go wrong |
+//! | type | made by | read by |
+//! |---|---|---|
+//! | [`RefreshError`] | a [`Refresher`] | this crate: is it final, or worth another try? |
+//! | [`StoreError`], [`SaveError`] | a [`TokenStore`](store::TokenStore) | this crate |
+//! | [`RefreshFailure`] | this crate | you: from [`RefreshState`], or in a response's extensions |
+//! | [`ConfigError`] | this crate's builders | you |
+//!
+//! None of them shows a secret: what a refresher's or a store's own error says could hold one
+//! (a URL, a piece of a record), so `Display` and `Debug` name the kind only, and the error
+//! itself is left to [`source`](std::error::Error::source).
 //!
 //! [tower]: https://docs.rs/tower
+
+// Each item says which feature it needs, on docs.rs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod body;
 mod credential;
