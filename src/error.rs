@@ -11,7 +11,7 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// Why a refresher could not redeem.
 ///
 /// The difference between the two kinds matters more than anything else here: a
-/// *rejected* credential stays dead until somebody signs in again, while a
+/// *rejected* credential stays dead until the next sign-in, while a
 /// *transient* failure is tried again. When in doubt, say transient.
 pub struct RefreshError {
     pub(crate) rejected: bool,
@@ -42,8 +42,8 @@ impl RefreshError {
     }
 
     /// The refresh token was certainly not spent: no connection could be made, or the
-    /// server itself refused (a 4xx; what a proxy says does not count). Otherwise whoever
-    /// tries next is told that it may be, and if that is rejected, the failure says so
+    /// server itself refused (a 4xx; what a proxy says does not count). Otherwise the
+    /// next lease holder is told that it may be, and if its try is rejected, the failure says so
     /// ([`RefreshFailure::open_redeem`]).
     #[must_use]
     pub fn unspent(mut self) -> Self {
@@ -135,7 +135,7 @@ impl Error for StoreError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SaveError {
-    /// The store's generation is not the expected one: somebody else wrote.
+    /// The store's generation is not the expected one: another process, or a sign-in, wrote.
     Conflict,
     /// The lock under which it was to be saved is another holder's by now.
     LeaseLost,
@@ -183,8 +183,8 @@ pub struct RefreshFailure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// The server refused the refresh token. Stays so until new tokens are set, here or in
-    /// a store of the user's by others: challenges look there now and then.
+    /// The server refused the refresh token. Stays so until a sign-in, here or, where
+    /// the store is shared, by another process: challenges read the store now and then.
     Rejected,
     /// The refresh failed and is tried again after the cool-down.
     Transient,
@@ -314,7 +314,7 @@ impl Error for RefreshFailure {
     }
 }
 
-/// Why nobody knows the end of a redeem.
+/// Why the end of a redeem is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OpenCause {

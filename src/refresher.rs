@@ -1,4 +1,4 @@
-//! Who redeems: the [`Refresher`] trait.
+//! Redeeming: the [`Refresher`] trait.
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 

@@ -94,10 +94,10 @@ impl<T> RenewalBuilder<T> {
 
     /// Called with tokens that were minted and will never be used, because a
     /// sign-in, a sign-out or another process came first: revoke them there
-    /// (RFC 7009). A refresh token that the server has not rotated is not among them:
-    /// whoever came first may be using it. Nobody waits for it but
-    /// [`drain`](RefreshState::drain). Not called once the flight's runtime is gone.
-    /// Default: nothing.
+    /// (RFC 7009). A refresh token that the server has not rotated is not among them,
+    /// because the one that came first may be using it. No flight or request waits for the
+    /// hook; [`drain`](RefreshState::drain) does. Not called once the flight's runtime is
+    /// gone. Default: nothing.
     pub fn on_discard<F, Fut>(mut self, hook: F) -> Self
     where
         F: Fn(Tokens) -> Fut + Send + Sync + 'static,

@@ -210,8 +210,8 @@ async fn keep_deadlines(state: Arc<RefreshState>, clock: Sleep) {
         let now = Instant::now();
         let due = state.lock().waiters.take_due(now);
         due.into_iter().for_each(|waker| waker.wake());
-        // Those who come later have a later deadline than any that is set here, or a
-        // clock of their own.
+        // A waiter that comes later has a later deadline than any that is set here, or a
+        // timer of its own.
         clock.as_mut().reset(next_deadline(&state, now));
     }
 }

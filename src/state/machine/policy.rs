@@ -13,8 +13,8 @@ use tokio::time::Instant;
 #[non_exhaustive]
 pub enum WhileUnsaved {
     /// They fail with [`FailureKind::Unsaved`](crate::FailureKind::Unsaved) as soon
-    /// as the old token does not do. If the process dies now, nobody has seen
-    /// tokens that no store knows.
+    /// as the old token does not do. If the process dies now, no request
+    /// has used tokens that the store does not know.
     #[default]
     Refuse,
     /// They get the new token at once. If the process dies before the save, the
