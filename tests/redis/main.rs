@@ -2,6 +2,7 @@
 
 #[cfg(feature = "redis-cluster")]
 mod cluster;
+mod config;
 #[cfg(feature = "test-util")]
 mod conformance;
 mod ends;
