@@ -77,7 +77,7 @@ async fn sign_in(store: &impl TokenStore) {
 async fn lease(store: &impl TokenStore, seen: u64) -> Box<dyn Lease> {
     match soon(store.lease(Generation::new(seen))).await.unwrap() {
         Leased::Lease(lease) => lease,
-        Leased::Newer(record) => panic!("{record:?} is newer than {seen}"),
+        leased => panic!("{leased:?} is newer than {seen}"),
     }
 }
 
