@@ -356,20 +356,39 @@ impl fmt::Display for OpenCause {
     }
 }
 
-/// A setting that cannot be used, named in the message.
+/// A setting that cannot be used. The message names it and says what it has to be; the
+/// [source](Error::source), where there is one, says more. No secret is in either: a library's
+/// error that may quote a password is left out.
 #[derive(Debug)]
-pub struct ConfigError(&'static str);
+pub struct ConfigError {
+    message: &'static str,
+    source: Option<BoxError>,
+}
 
 impl ConfigError {
     pub(crate) const fn new(message: &'static str) -> Self {
-        Self(message)
+        Self { message, source: None }
+    }
+
+    /// The caller sees to it that no secret is in the source, nor in its own sources.
+    #[cfg(feature = "redis")]
+    pub(crate) fn with_source(mut self, source: impl Into<BoxError>) -> Self {
+        self.source = Some(source.into());
+        self
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
+        f.write_str(self.message)
     }
 }
 
-impl Error for ConfigError {}
+impl Error for ConfigError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.source {
+            Some(source) => Some(&**source),
+            None => None,
+        }
+    }
+}

@@ -1,9 +1,15 @@
-//! Where tokens live: the [`TokenStore`] trait, and [`MemoryStore`], the default.
+//! Where tokens live: the [`TokenStore`] trait and its stores, one credential each, and
+//! [`Stores`], a store for each name.
 //!
-//! One store value is one credential. The store's record is the truth for the
-//! refresh token: every flight takes the lease, reads the record, redeems what it
-//! finds there (or adopts it, if somebody else was faster) and saves the result
-//! before anyone is given it.
+//! | one credential | many, by name | feature | for |
+//! |---|---|---|---|
+//! | [`MemoryStore`], the default | [`MemoryStores`] | | one process |
+//! | `FileStore` | `FileStores` | `file` | processes of one machine |
+//! | `RedisStore` | `RedisStores` | `redis` | replicas |
+//!
+//! The store's record is the truth for the refresh token: every flight takes the lease, reads
+//! the record, redeems what it finds there (or adopts it, if another process was faster) and
+//! saves the result before a waiter is given it.
 
 #[cfg(feature = "test-util")]
 pub mod conformance;
@@ -58,21 +64,23 @@ pub struct Deleted {
 
 /// What came of [`TokenStore::lease`].
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Leased {
-    /// The lock is held.
+    /// The caller has the lock.
     Lease(Box<dyn Lease>),
-    /// It is not, and need not be: somebody else has written this meanwhile.
+    /// The caller does not have the lock and can do without: another process or task has
+    /// written this record meanwhile.
     Newer(Record),
 }
 
-/// A redeem that was begun and whose end nobody has noted: the refresh token of that
-/// generation may be spent.
+/// A redeem that was begun and whose end is not known: the refresh token of that generation
+/// may be spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct OpenRedeem {
-    /// Whose refresh token it is. Of no meaning once the store holds a later one.
+    /// Whose refresh token it is. Of no meaning once the store holds a later generation.
     pub generation: Generation,
-    /// How it came about.
+    /// Why its end is not known.
     pub cause: OpenCause,
 }
 
@@ -93,7 +101,7 @@ impl Deleted {
 }
 
 impl OpenRedeem {
-    /// The redeem of this generation's refresh token was interrupted.
+    /// The redeem of this generation's refresh token is open.
     #[must_use]
     pub fn new(generation: Generation, cause: OpenCause) -> Self {
         Self { generation, cause }
@@ -101,13 +109,13 @@ impl OpenRedeem {
 }
 
 impl Record {
-    /// Whether this is what was written as `other`. A store may keep an expiry less
-    /// exactly than it was given.
+    /// Whether this is what was written as `other`. The expiry does not count: a store may
+    /// keep it less exactly than it was given.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.generation == other.generation && self.has_tokens_of(other)
     }
 
-    /// Whether these are the same tokens, as whatever generation.
+    /// Whether these are the same tokens, whatever the generations.
     pub(crate) fn has_tokens_of(&self, other: &Self) -> bool {
         match (&self.tokens, &other.tokens) {
             (Some(ours), Some(theirs)) => {
@@ -123,8 +131,136 @@ impl Record {
 ///
 /// Every future may be dropped at any point (the runtime is shut down); a write
 /// must then have happened whole or not at all.
+///
+/// # A store of your own
+///
+/// Here over a map, which stands for the table of a database. What a database does otherwise
+/// is said where it matters. The tests of `store_conformance!` (feature `test-util`) say
+/// whether it is right.
+///
+/// ```
+/// use std::{collections::HashMap, mem, sync::{Arc, Mutex}};
+/// use tokio::sync::OwnedMutexGuard;
+/// use tower_refresh::{BoxFuture, Generation, SaveError, StoreError};
+/// use tower_refresh::store::{Deleted, Lease, Leased, OpenCause, OpenRedeem, Record, TokenStore};
+///
+/// #[derive(Clone, Default)]
+/// struct MapStore {
+///     map: Arc<Mutex<HashMap<String, Record>>>,
+///     name: String,
+///     /// The lease, and the open redeem in it. A database locks a row, for a time that the
+///     /// holder makes longer while it lives.
+///     lock: Arc<tokio::sync::Mutex<Option<OpenRedeem>>>,
+/// }
+///
+/// impl MapStore {
+///     /// Compare-and-swap: `UPDATE ... WHERE name = ? AND generation = ?`.
+///     fn swap(&self, expected: Generation, record: Record) -> Result<(), SaveError> {
+///         let mut map = self.map.lock().unwrap();
+///         if map.get(&self.name).cloned().unwrap_or_default().generation != expected {
+///             return Err(SaveError::Conflict);
+///         }
+///         map.insert(self.name.clone(), record);
+///         Ok(())
+///     }
+/// }
+///
+/// impl TokenStore for MapStore {
+///     fn load(&self) -> BoxFuture<'_, Result<Record, StoreError>> {
+///         let record = self.map.lock().unwrap().get(&self.name).cloned();
+///         Box::pin(async { Ok(record.unwrap_or_default()) })
+///     }
+///
+///     fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {
+///         Box::pin(async move { self.swap(expected, record) })
+///     }
+///
+///     fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {
+///         Box::pin(async {
+///             let mut map = self.map.lock().unwrap();
+///             let record = map.entry(self.name.clone()).or_default();
+///             // The generation stays behind, so that a late save meets a conflict.
+///             let generation = record.generation.next();
+///             let deleted = mem::replace(record, Record::new(generation, None));
+///             Ok(Deleted::new(generation, deleted.tokens))
+///         })
+///     }
+///
+///     fn lease(&self, _known: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
+///         Box::pin(async {
+///             let open = Arc::clone(&self.lock).lock_owned().await;
+///             let lease = MapLease { store: self.clone(), found: *open, open };
+///             Ok(Leased::Lease(Box::new(lease)))
+///         })
+///     }
+/// }
+///
+/// struct MapLease {
+///     store: MapStore,
+///     found: Option<OpenRedeem>,
+///     open: OwnedMutexGuard<Option<OpenRedeem>>,
+/// }
+///
+/// impl Lease for MapLease {
+///     fn open_redeem(&self) -> Option<OpenRedeem> {
+///         self.found
+///     }
+///
+///     fn intend(&mut self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>> {
+///         // What the next holder finds if this one crashes: a database commits it now.
+///         *self.open = Some(OpenRedeem::new(generation, OpenCause::HolderEnded));
+///         Box::pin(async { Ok(()) })
+///     }
+///
+///     fn save(&mut self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {
+///         Box::pin(async move {
+///             // In a database both in one transaction, which checks, too, that no other
+///             // holder has had the lock since: else `SaveError::LeaseLost`.
+///             self.store.swap(expected, record)?;
+///             *self.open = None;
+///             Ok(())
+///         })
+///     }
+///
+///     fn release(mut self: Box<Self>, open_redeem: Option<OpenRedeem>) -> BoxFuture<'static, ()> {
+///         *self.open = open_redeem;
+///         Box::pin(async { drop(self) })
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_refresh::BoxError> {
+/// use tower_refresh::{RefreshState, Tokens};
+///
+/// let store = MapStore::default();
+/// let state = RefreshState::builder(async |_: Tokens| Ok(Tokens::new("new")))
+///     .store(store.clone())
+///     .build();
+/// state.set(Tokens::new("old").with_refresh_token("refresh")).await?;
+/// state.refresh().await?;
+/// assert_eq!(store.load().await?, Record::new(
+///     Generation::new(2),
+///     Tokens::new("new").with_refresh_token("refresh"),
+/// ));
+/// # #[cfg(feature = "test-util")]
+/// # {
+/// #     use tower_refresh::store::conformance::{self, Subject};
+/// #     impl Subject for MapStore {
+/// #         type Store = Self;
+/// #         fn open(&self, name: &str) -> BoxFuture<'_, Self> {
+/// #             let store = Self { name: name.to_owned(), ..self.clone() };
+/// #             Box::pin(async { store })
+/// #         }
+/// #     }
+/// #     conformance::a_sign_out_leaves_its_generation(&MapStore::default()).await;
+/// #     conformance::one_holder_at_a_time(&MapStore::default()).await;
+/// #     conformance::an_intent_outlives_its_holder(&MapStore::default()).await;
+/// #     conformance::what_is_left_is_found(&MapStore::default()).await;
+/// # }
+/// # Ok(()) }
+/// ```
 pub trait TokenStore: Send + Sync + 'static {
-    /// Reads the record; [`Record::default`] if there is none.
+    /// Reads the record; [`Record::default`] if there is none. Creates nothing.
     fn load(&self) -> BoxFuture<'_, Result<Record, StoreError>>;
 
     /// Compare-and-swap: writes `record` if the store's generation is `expected`. This
@@ -133,21 +269,21 @@ pub trait TokenStore: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`SaveError::Conflict`] if the generation is another one;
-    /// [`SaveError::Failed`] if it was not written, or nobody can tell.
+    /// [`SaveError::Failed`] if it was not written, or if that cannot be told.
     fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>>;
 
     /// Removes the tokens whatever the generation, and moves to the next one. The
-    /// number must outlive the tokens, so that a save that was under way meets a
+    /// generation must outlive the tokens, so that a save that was under way meets a
     /// conflict.
     fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>>;
 
     /// Waits for the credential's lock, or until the store holds a later generation
-    /// than `seen`: whoever waits may then do without the lock. A store that learns
-    /// of the lock only need not look for records.
+    /// than `known`: the caller may then do without the lock. A store that is told when
+    /// the lock is free need not look for records.
     ///
-    /// The lock must not run out while it is held and its holder is alive: a lease with
-    /// a time limit renews itself.
-    fn lease(&self, seen: Generation) -> BoxFuture<'_, Result<Leased, StoreError>>;
+    /// The lock must not run out while its holder is alive: a lease with a time limit renews
+    /// itself.
+    fn lease(&self, known: Generation) -> BoxFuture<'_, Result<Leased, StoreError>>;
 }
 
 /// A store that several states share.
@@ -164,8 +300,8 @@ impl<S: TokenStore + ?Sized> TokenStore for Arc<S> {
         (**self).delete()
     }
 
-    fn lease(&self, seen: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
-        (**self).lease(seen)
+    fn lease(&self, known: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
+        (**self).lease(known)
     }
 }
 
@@ -176,21 +312,21 @@ impl<S: TokenStore + ?Sized> TokenStore for Arc<S> {
 /// lease -> open redeem? -> (load) -> intend -> [the token is spent] -> save -> release
 /// ```
 ///
-/// Whoever is killed after [`intend`](Self::intend) leaves the intent behind, and the
-/// next holder finds it: [`open_redeem`](Self::open_redeem). A lock with a time limit
+/// A holder that is killed after [`intend`](Self::intend) leaves the intent behind, and the
+/// next holder finds it as an [open redeem](Self::open_redeem). A lock with a time limit
 /// has a second, longer one from `intend` on, so that a holder that has stalled may come
-/// back with what it was given. Once another holder has the lock, a save is
+/// back with the tokens it was given. Once another holder has the lock, a save is
 /// [`SaveError::LeaseLost`].
 ///
 /// Dropping it is what a crash does: the lock is given back at some time, and the intent
 /// stays.
 pub trait Lease: Send {
-    /// The redeem that was interrupted under an earlier holder, if there was one. Not
-    /// changed by what this holder does.
+    /// The redeem that an earlier holder has left open. What this holder does, does not
+    /// change it.
     fn open_redeem(&self) -> Option<OpenRedeem>;
 
-    /// Whether the lock is still held, as far as can be told without asking anyone.
-    /// Asked right before the refresh token is spent; if it is not, nothing is.
+    /// Whether the lock is still held, as far as can be told without I/O. The flight asks
+    /// right before it spends the refresh token, and spends nothing if it is not.
     fn is_held(&self) -> bool {
         true
     }
@@ -200,7 +336,7 @@ pub trait Lease: Send {
     ///
     /// # Errors
     ///
-    /// It is not noted for certain, or the lock is lost: nothing is spent then.
+    /// It is not noted for certain, or the lock is lost. The flight then spends nothing.
     fn intend(&mut self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Compare-and-swap like [`TokenStore::save`], for the holder of the lock. It ends
@@ -209,17 +345,17 @@ pub trait Lease: Send {
     /// # Errors
     ///
     /// [`SaveError::Conflict`] if the generation is another one.
-    /// [`SaveError::LeaseLost`] if somebody else has had the lock since: it is taken
-    /// anew then, and the save tried again. Any other failure is answered with the same
-    /// call again, so a write whose outcome is unknown is [`SaveError::Failed`].
+    /// [`SaveError::LeaseLost`] if another holder has had the lock since: the flight takes
+    /// it anew, and tries the save again. After any other failure it makes the same call
+    /// again, so a write whose outcome is unknown is [`SaveError::Failed`].
     fn save(
         &mut self,
         expected: Generation,
         record: Record,
     ) -> BoxFuture<'_, Result<(), SaveError>>;
 
-    /// Gives the lock back, and leaves to the next holder what it has to know of a
-    /// redeem: `None` ends the intent.
+    /// Gives the lock back, and leaves an open redeem to the next holder. `None` ends the
+    /// intent.
     fn release(self: Box<Self>, open_redeem: Option<OpenRedeem>) -> BoxFuture<'static, ()>;
 }
 

@@ -110,7 +110,7 @@ fn record(number: u64) -> Record {
 async fn lease(store: &FileStore) -> Box<dyn Lease> {
     match soon(store.lease(generation(u64::MAX))).await.unwrap() {
         Leased::Lease(lease) => lease,
-        Leased::Newer(record) => panic!("{record:?} is newer than everything"),
+        leased => panic!("{leased:?} is newer than everything"),
     }
 }
 

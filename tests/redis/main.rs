@@ -2,6 +2,7 @@
 
 #[cfg(feature = "redis-cluster")]
 mod cluster;
+mod config;
 #[cfg(feature = "test-util")]
 mod conformance;
 mod ends;
@@ -70,7 +71,7 @@ async fn sign_in(store: &impl TokenStore) {
 async fn lease(store: &impl TokenStore, seen: u64) -> Box<dyn Lease> {
     match soon(store.lease(Generation::new(seen))).await.unwrap() {
         Leased::Lease(lease) => lease,
-        Leased::Newer(record) => panic!("{record:?} is newer than {seen}"),
+        leased => panic!("{leased:?} is newer than {seen}"),
     }
 }
 

@@ -1,28 +1,29 @@
--- KEYS: record, lease. ARGV: generation seen, owner, milliseconds of a lease, of a record.
-local generation, document, fence, left =
+-- KEYS: record, lease. ARGV: generation known, owner, milliseconds of a lease, of a record.
+local generation, document, fence, redeem =
   unpack(redis.call('HMGET', KEYS[1], 'g', 'd', 'f', 'i'))
-local seen = ARGV[1]
--- Lua's numbers are too short for a generation: the longer is the greater.
-if generation and (#generation > #seen or (#generation == #seen and generation > seen)) then
+local known = ARGV[1]
+-- Lua's numbers cannot hold every generation. As text, the longer one is the greater.
+if generation and (#generation > #known or (#generation == #known and generation > known)) then
   return {'newer', generation, document}
 end
-local open = left and string.match(left, '^%d+ open$')
+local open = redeem and string.match(redeem, '^%d+ open$')
 if open and redis.call('EXISTS', KEYS[2]) == 0 then
-  -- Its holder was silent, or the server was away and nobody could be heard: a lease that is
-  -- nobody's gives it time to show itself.
+  -- The lease ran out while its holder was redeeming: the holder has stalled, or Redis was
+  -- away and could not be told. A lease without an owner keeps others waiting for one lease
+  -- time, in which the holder may renew its own.
   redis.call('HSET', KEYS[1], 'i', open .. ' silent')
   redis.call('SET', KEYS[2], '', 'PX', ARGV[3])
   return {'wait', tonumber(ARGV[3])}
 end
 if not redis.call('SET', KEYS[2], ARGV[2], 'NX', 'PX', ARGV[3]) then
-  -- This very command, sent again because its answer was lost.
+  -- The client sends this command again when the answer was lost: it has the lease already.
   if redis.call('GET', KEYS[2]) == ARGV[2] then
-    return {'held', fence, left}
+    return {'held', fence, redeem}
   end
   return {'wait', redis.call('PTTL', KEYS[2])}
 end
 if not fence then
-  -- Never a number that was given before, were all data lost meanwhile.
+  -- Begin with the time, so that after a loss of all data no number is given a second time.
   local now = redis.call('TIME')
   redis.call('HSET', KEYS[1], 'f', string.format('%s%06d', now[1], now[2]))
 end
@@ -30,4 +31,4 @@ redis.call('HINCRBY', KEYS[1], 'f', 1)
 if redis.call('PTTL', KEYS[1]) < 0 then
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
 end
-return {'held', redis.call('HGET', KEYS[1], 'f'), left}
+return {'held', redis.call('HGET', KEYS[1], 'f'), redeem}

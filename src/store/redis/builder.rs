@@ -1,18 +1,21 @@
 //! Where Redis is, and every knob.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
-use redis::{Client, IntoConnectionInfo, RedisResult};
+use redis::{Client, ErrorKind, IntoConnectionInfo, RedisError};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    RedisStores, Shared,
     connection::{Connection, Server},
+    shared::Shared,
     wake::Wakes,
 };
-use crate::{error::StoreError, store::Keyring};
+use crate::{
+    error::{BoxError, ConfigError},
+    store::Keyring,
+};
 
-/// Makes [`RedisStores`].
+/// Builds [`RedisStores`](super::RedisStores): every knob.
 #[must_use]
 pub struct RedisStoresBuilder {
     urls: Vec<SecretString>,
@@ -54,18 +57,20 @@ impl RedisStoresBuilder {
         self
     }
 
-    /// After how long others may have a lease that its holder does not renew: how long a
-    /// crash before the redeem keeps them waiting. Default: 5 s. A holder renews it every
-    /// third of that time; at least 100 ms.
+    /// After how long another holder may take a lease that its holder does not renew: how
+    /// long a crash before the redeem keeps the others waiting. Default: 5 s; at least 100 ms.
+    /// A holder renews it every third of that time.
     pub fn lease(mut self, time: Duration) -> Self {
         self.lease = time;
         self
     }
 
-    /// The same from the moment on at which the refresh token is spent: how long the
-    /// others wait for a holder that has stalled to come back with what it was given.
-    /// Default: 15 s. Never shorter than [`lease`](Self::lease). After it they wait for one
-    /// lease more: perhaps it was the server that was away, and nobody could be heard.
+    /// The same from the moment on at which the refresh token is spent: how long a holder
+    /// that has stalled may take to come back and save the tokens it was given. Default:
+    /// 15 s. Never shorter than [`lease`](Self::lease).
+    ///
+    /// When it runs out, the next holder waits one more `lease` before it takes over: if it
+    /// was Redis that was down, the old holder renews in that time.
     pub fn intent(mut self, time: Duration) -> Self {
         self.intent = time;
         self
@@ -85,8 +90,8 @@ impl RedisStoresBuilder {
         self
     }
 
-    /// How often whoever waits for a lease looks, if nothing wakes it: messages can be
-    /// lost. Default: 250 ms; between half of it and all of it, at random.
+    /// How often a caller that waits for a lease looks if no message wakes it: messages can
+    /// be lost. Default: 250 ms; the pause is between half of it and all of it, at random.
     pub fn poll(mut self, time: Duration) -> Self {
         self.poll = time;
         self
@@ -106,31 +111,28 @@ impl RedisStoresBuilder {
         self
     }
 
-    /// The stores. The server need not be up yet.
-    ///
-    /// With `rediss://` this sets ring as the process's default provider of cryptography
-    /// for rustls if there is none yet.
-    ///
-    /// # Errors
-    ///
-    /// A URL cannot be read, asks for a feature that is off, or is at odds with another; a
-    /// time is zero or the lease too short; the prefix has braces.
-    pub fn build(self) -> Result<RedisStores, StoreError> {
+    /// Checks every setting, and connects to nothing.
+    pub(super) fn shared(self) -> Result<Shared, ConfigError> {
+        const MIN_LEASE: Duration = Duration::from_millis(100);
+        const MIN_TIME: Duration = Duration::from_millis(1);
         if self.prefix.contains(['{', '}']) {
-            return Err(StoreError::new("the prefix of the keys must not contain braces"));
+            return Err(ConfigError::new(
+                "the prefix of Redis keys has a brace: braces mark the name, choose another prefix",
+            ));
         }
-        if self.lease < Duration::from_millis(100) {
-            return Err(StoreError::new("the lease must be at least 100 ms"));
+        if self.lease < MIN_LEASE {
+            return Err(ConfigError::new(
+                "the lease in Redis is too short: give it 100 ms at least",
+            ));
         }
-        let least = Duration::from_millis(1);
-        if [self.ttl, self.tombstone_ttl, self.poll, self.timeout].iter().any(|time| *time < least)
-        {
-            return Err(StoreError::new("every time must be at least 1 ms"));
+        if [self.ttl, self.tombstone_ttl, self.poll, self.timeout].iter().any(|t| *t < MIN_TIME) {
+            return Err(ConfigError::new(
+                "a time of the stores in Redis is too short: ttl, tombstone_ttl, poll and timeout must be 1 ms at least",
+            ));
         }
-        let nodes = self.urls.iter().map(|url| self.client(url)).collect::<RedisResult<Vec<_>>>();
-        let nodes = nodes.map_err(StoreError::new)?;
+        let nodes = self.urls.iter().map(|url| self.client(url)).collect::<Result<Vec<_>, _>>()?;
         let server = self.server(&nodes)?;
-        Ok(RedisStores(Arc::new(Shared {
+        Ok(Shared {
             connection: Connection::new(server, self.timeout),
             wakes: Wakes::new(nodes, self.timeout),
             keys: self.keys,
@@ -140,23 +142,39 @@ impl RedisStoresBuilder {
             ttl: self.ttl,
             tombstone_ttl: self.tombstone_ttl,
             poll: self.poll,
-        })))
+        })
     }
 
-    fn client(&self, url: &SecretString) -> RedisResult<Client> {
-        let info = url.expose_secret().into_connection_info()?;
+    fn client(&self, url: &SecretString) -> Result<Client, ConfigError> {
+        const UNREADABLE: ConfigError = ConfigError::new(
+            "a Redis URL cannot be read: it has to be like redis://[[<name>]:<password>@]<host>[:<port>][/<database>], rediss:// for TLS, or redis+unix:///<path>",
+        );
+        let url = url.expose_secret();
+        let wants_tls = ["rediss:", "valkeys:"].iter().any(|scheme| url.starts_with(scheme));
+        if wants_tls && !cfg!(feature = "redis-tls") {
+            return Err(ConfigError::new(
+                "a Redis URL asks for TLS: turn on this crate's feature `redis-tls`",
+            ));
+        }
+        let info = url.into_connection_info().map_err(|e| UNREADABLE.with_source(redacted(&e)))?;
         #[cfg(feature = "redis-tls")]
         if let redis::ConnectionAddr::TcpTls { .. } = info.addr() {
-            // Without one the client would panic where the program has several.
+            // rustls panics at the first connection if the process has no default provider
+            // and several are compiled in.
             if rustls::crypto::CryptoProvider::get_default().is_none() {
-                // If somebody else was faster, there is one.
+                // It fails only if another thread has just set one, which is as good.
                 let _ = rustls::crypto::ring::default_provider().install_default();
             }
             if let Some(certificates) = self.certificates() {
-                return Client::build_with_tls(info, certificates);
+                return Client::build_with_tls(info, certificates).map_err(|error| {
+                    ConfigError::new(
+                        "the root certificates for Redis cannot be read: they have to be PEM",
+                    )
+                    .with_source(redacted(&error))
+                });
             }
         }
-        Client::open(info)
+        Client::open(info).map_err(|error| UNREADABLE.with_source(redacted(&error)))
     }
 
     #[cfg(feature = "redis-tls")]
@@ -165,9 +183,9 @@ impl RedisStoresBuilder {
         Some(redis::TlsCertificates { client_tls: None, root_cert })
     }
 
-    fn server(&self, nodes: &[Client]) -> Result<Server, StoreError> {
+    fn server(&self, nodes: &[Client]) -> Result<Server, ConfigError> {
         #[cfg(feature = "redis-cluster")]
-        if self.cluster {
+        if self.cluster && !nodes.is_empty() {
             let infos = nodes.iter().map(|node| node.get_connection_info().clone());
             let builder = redis::cluster::ClusterClientBuilder::new(infos).retries(1);
             #[cfg(feature = "redis-tls")]
@@ -175,12 +193,26 @@ impl RedisStoresBuilder {
                 Some(certificates) => builder.certs(certificates),
                 None => builder,
             };
-            return builder.build().map(Server::Cluster).map_err(StoreError::new);
+            return builder.build().map(Server::Cluster).map_err(|error| {
+                ConfigError::new("the URLs of a Redis cluster do not go together: they must have the same scheme, name and password")
+                    .with_source(redacted(&error))
+            });
         }
         match nodes {
             [node] => Ok(Server::Single(node.clone())),
-            _ => Err(StoreError::new("there must be one URL")),
+            _ => {
+                Err(ConfigError::new("a Redis cluster has no URL: give that of one node at least"))
+            }
         }
+    }
+}
+
+/// The client's error about a setting if it is one of its own constant sentences, and only its
+/// kind otherwise: it could quote a URL with its password.
+fn redacted(error: &RedisError) -> BoxError {
+    match (error.kind(), error.detail()) {
+        (ErrorKind::InvalidClientConfig, None) => error.to_string().into(),
+        _ => error.category().to_owned().into(),
     }
 }
 

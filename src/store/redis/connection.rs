@@ -1,5 +1,5 @@
-//! One connection to Redis, or to a cluster: made when it is first needed, and made anew
-//! when it breaks. Every command has a time limit.
+//! One connection to Redis, or to a cluster: made when the first command needs it, and made
+//! anew when it breaks. Every command has a time limit.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -43,7 +43,8 @@ pub(super) struct Connection {
 #[derive(Default)]
 struct Current {
     link: Option<Link>,
-    /// How many there were.
+    /// How many links there were, so that a caller whose command has failed takes away the
+    /// link that it used, and not a newer one.
     number: u64,
 }
 
@@ -53,8 +54,8 @@ impl Connection {
         Self { server, limit, link: Mutex::default() }
     }
 
-    /// Runs a script. It may be sent twice if the connection broke, so that doing it a
-    /// second time has to come to the same.
+    /// Runs a script. It is sent a second time if the connection broke, and may then run twice:
+    /// the second run must have the same result as the first.
     pub(super) async fn run(
         &self,
         script: &Script,
@@ -64,7 +65,7 @@ impl Connection {
         self.call(Command::Script(&invocation(script, keys, arguments)), 2).await
     }
 
-    /// Runs a script, and once only.
+    /// Runs a script, and never sends it a second time.
     pub(super) async fn run_once(
         &self,
         script: &Script,
@@ -79,10 +80,10 @@ impl Connection {
         self.call(Command::Plain(command), 2).await
     }
 
-    async fn call(&self, command: Command<'_>, tries: usize) -> Result<Value, StoreError> {
+    async fn call(&self, command: Command<'_>, max_attempts: usize) -> Result<Value, StoreError> {
         let mut number = self.current().number;
         let work = async {
-            let mut left = tries;
+            let mut attempts = 0;
             loop {
                 let mut link;
                 (number, link) = self.link()?;
@@ -93,17 +94,19 @@ impl Connection {
                 if link.is_beyond_repair(&error) {
                     self.forget(number);
                 }
-                left -= 1;
-                // What has broken may have done so long ago: one more try tells.
-                if left == 0 || !(error.is_connection_dropped() || is_elsewhere(&error)) {
+                attempts += 1;
+                // The connection may have broken long ago, and the server be there: try again
+                // with a new one.
+                let is_links_fault = error.is_connection_dropped() || is_elsewhere(&error);
+                if attempts == max_attempts || !is_links_fault {
                     return Err(error);
                 }
             }
         };
         match timeout(self.limit, work).await {
-            Ok(done) => done.map_err(told),
+            Ok(done) => done.map_err(redacted),
             Err(_) => {
-                // Nobody knows whether anything will ever come from there.
+                // A connection that has been cut off without a word never answers again.
                 self.forget(number);
                 Err(StoreError::new("Redis did not answer in time"))
             }
@@ -130,17 +133,18 @@ impl Connection {
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {
-        // Nothing panics while it is held.
+        // Nothing panics while it is locked.
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Server {
-    /// Does not wait: the first command does.
+    /// Returns at once: the first command waits for the connection.
     fn connect(&self, limit: Duration) -> RedisResult<Link> {
         match self {
             Self::Single(client) => {
-                // Each command tries anew, and no command waits for more than that.
+                // No retries of the manager's own: the next command connects anew, and each
+                // command has one time limit for all of it.
                 let config = ConnectionManagerConfig::new()
                     .set_number_of_retries(0)
                     .set_connection_timeout(Some(limit))
@@ -170,10 +174,10 @@ impl Link {
         }
     }
 
-    /// Whether the link does not mend itself after this.
+    /// Whether the link does not mend itself after this error.
     fn is_beyond_repair(&self, error: &RedisError) -> bool {
-        // A manager connects anew when the connection has ended, but a silent one may be
-        // cut off, and the name may mean another server by now.
+        // A manager connects anew when the connection has ended. It does not notice one that
+        // was cut off without a word, nor that the host's name means another server by now.
         match self {
             Self::Single(_) => error.is_timeout() || is_elsewhere(error),
             #[cfg(feature = "redis-cluster")]
@@ -182,15 +186,16 @@ impl Link {
     }
 }
 
-/// The client's error, unless the server quotes in it what it was sent: a password perhaps.
-fn told(error: RedisError) -> StoreError {
+/// The client's error, unless the server quotes in it what it was sent, perhaps a password:
+/// Redis does that with a command that it does not know.
+fn redacted(error: RedisError) -> StoreError {
     if error.to_string().contains("args beginning with") {
         return StoreError::new("Redis does not know a command that is needed");
     }
     StoreError::new(error)
 }
 
-/// This server does not take writes any more: another one does.
+/// Whether this server is a replica by now, and another one takes the writes.
 fn is_elsewhere(error: &RedisError) -> bool {
     matches!(
         error.kind(),

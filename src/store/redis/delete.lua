@@ -1,6 +1,7 @@
 -- KEYS: record. ARGV: milliseconds of a tombstone, channel.
 local document = redis.call('HGET', KEYS[1], 'd')
--- This first: a server that is out of memory refuses to begin with what takes some.
+-- Begin with what frees memory: a server without memory refuses a script whose first write
+-- takes some.
 redis.call('HDEL', KEYS[1], 'd', 'i')
 redis.call('HINCRBY', KEYS[1], 'g', 1)
 redis.call('PEXPIRE', KEYS[1], ARGV[1])

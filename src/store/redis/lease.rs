@@ -12,9 +12,9 @@ use tokio::{
 };
 
 use super::{
-    Shared, millis,
-    record::{Keys, Place},
+    record::RedisRecord,
     script::{ACQUIRE, Answer, INTEND, RELEASE, RENEW, unknown},
+    shared::{Shared, millis},
 };
 use crate::{
     error::{SaveError, StoreError},
@@ -23,11 +23,12 @@ use crate::{
     tokens::Generation,
 };
 
-/// What stands for an interruption while nobody knows whether it is one.
+/// Stands in the record, in the place of an [`OpenCause`], while the holder that noted its
+/// intent has neither saved nor said how the redeem ended.
 const OPEN: &str = "open";
 
-/// Before a renewal that has failed is tried again.
-const AGAIN: Duration = Duration::from_millis(250);
+/// The longest pause after a renewal that has failed.
+const MAX_RENEWAL_PAUSE: Duration = Duration::from_millis(250);
 
 pub(super) struct RedisLease {
     holding: Arc<Holding>,
@@ -35,108 +36,118 @@ pub(super) struct RedisLease {
     renewal: AbortHandle,
 }
 
-/// One holder's hold.
+/// What the lease and the task that renews it share.
 struct Holding {
-    place: Arc<Place>,
+    record: Arc<RedisRecord>,
     owner: String,
     fence: String,
-    good: Mutex<Good>,
+    validity: Mutex<Validity>,
 }
 
-/// For how long it is held at least, and what a renewal makes of it.
-struct Good {
+/// How long the lease is held for certain, and for how long the next renewal takes it.
+struct Validity {
     until: Instant,
     time: Duration,
 }
 
-/// What came of a try.
-enum Try {
+/// What came of an attempt to take the lease.
+enum Attempt {
     Done(Leased),
-    /// Others have it, for that long if they do not renew it.
+    /// Another holder has it, for that long if it does not renew it. `None`: not known.
     Wait(Option<Duration>),
 }
 
-/// Waits for the lease, or for what is newer.
-pub(super) async fn lease(place: &Arc<Place>, seen: Generation) -> Result<Leased, StoreError> {
-    let Shared { wakes, poll, .. } = &*place.shared;
+/// Waits for the lease, or for a record that is later than `known`.
+pub(super) async fn lease(
+    record: &Arc<RedisRecord>,
+    known: Generation,
+) -> Result<Leased, StoreError> {
+    let Shared { wakes, poll, .. } = &*record.shared;
     let owner = format!("{:032x}", fastrand::u128(..));
     let mut listener = None;
     loop {
-        let left = match take(place, seen, &owner).await? {
-            Try::Done(leased) => return Ok(leased),
-            Try::Wait(left) => left,
+        let left = match attempt(record, known, &owner).await? {
+            Attempt::Done(leased) => return Ok(leased),
+            Attempt::Wait(left) => left,
         };
-        // Never quite at once: it may be the server's clock that decides.
         let jittered = poll.mul_f64(0.5 + fastrand::f64() / 2.0);
+        // A millisecond later than the lease runs out, because it is the server's clock that
+        // decides.
         let wait = left.map_or(jittered, |left| jittered.min(left + Duration::from_millis(1)));
-        // Whoever begins to listen is woken once it does: it looks again then, for what
-        // was said before.
-        let listener = listener.get_or_insert_with(|| wakes.listen(&place.keys.wake));
+        // A listener is woken once when its subscription begins, because it has heard nothing
+        // of what was published before. So the attempt before this line misses no message.
+        let listener = listener.get_or_insert_with(|| wakes.listen(&record.keys.wake()));
         let _ = timeout(wait, listener.woken()).await;
     }
 }
 
-async fn take(place: &Arc<Place>, seen: Generation, owner: &str) -> Result<Try, StoreError> {
-    let Shared { lease: time, ttl, .. } = *place.shared;
-    let Keys { record, lease, .. } = &place.keys;
+async fn attempt(
+    record: &Arc<RedisRecord>,
+    known: Generation,
+    owner: &str,
+) -> Result<Attempt, StoreError> {
+    let Shared { lease: time, ttl, .. } = *record.shared;
     let begun = Instant::now();
-    let arguments = [seen.get().to_string(), owner.to_owned(), millis(time), millis(ttl)];
-    let answer = place.run(&ACQUIRE, &[record, lease], &arguments).await?;
-    let mut answer = Answer::new(answer);
+    let keys = [record.keys.record(), &*record.keys.lease()];
+    let arguments = [known.get().to_string(), owner.to_owned(), millis(time), millis(ttl)];
+    let mut answer = Answer::new(record.run(&ACQUIRE, &keys, &arguments).await?);
     match answer.text()?.as_deref() {
         Some("newer") => {
             let generation = answer.text()?;
-            let record = place.read(generation, answer.bytes()?)?;
-            Ok(Try::Done(Leased::Newer(record)))
+            let record = record.read(generation, answer.bytes()?)?;
+            Ok(Attempt::Done(Leased::Newer(record)))
         }
         Some("wait") => {
-            // Less than nothing: it has just run out, or has no end.
+            // `PTTL` is -2 without a key and -1 without an expiry: not known, so poll.
             let left = u64::try_from(answer.number()?).ok().map(Duration::from_millis);
-            Ok(Try::Wait(left))
+            Ok(Attempt::Wait(left))
         }
         Some("held") => {
             let fence = answer.text()?.ok_or_else(unknown)?;
-            let open_redeem = answer.text()?.and_then(|left| found(&left));
-            let good = Mutex::new(Good { until: begun + time, time });
-            let (place, owner) = (Arc::clone(place), owner.to_owned());
-            let holding = Arc::new(Holding { place, owner, fence, good });
+            let open_redeem = answer.text()?.and_then(|text| parse_open_redeem(&text));
+            let validity = Mutex::new(Validity { until: begun + time, time });
+            let (record, owner) = (Arc::clone(record), owner.to_owned());
+            let holding = Arc::new(Holding { record, owner, fence, validity });
             let renewal = tokio::spawn(renew(Arc::clone(&holding))).abort_handle();
-            Ok(Try::Done(Leased::Lease(Box::new(RedisLease { holding, open_redeem, renewal }))))
+            let lease = RedisLease { holding, open_redeem, renewal };
+            Ok(Attempt::Done(Leased::Lease(Box::new(lease))))
         }
         _ => Err(unknown()),
     }
 }
 
-/// Renews it until it is lost, or dropped.
+/// Renews the lease until it is lost, or dropped.
 async fn renew(holding: Arc<Holding>) {
-    // From the intent on, too: whoever would take over waits no longer for a sign of life.
-    let often = holding.place.shared.lease / 3;
+    // After the intent, too, although its time is longer: when that has run out, a waiter
+    // gives the holder one lease time to renew, and then takes over.
+    let often = holding.record.shared.lease / 3;
     let mut pause = often;
     loop {
         sleep(pause).await;
-        let (begun, time) = (Instant::now(), holding.time());
-        match holding.ask(&RENEW, &[millis(time)]).await {
+        let (begun, time) = (Instant::now(), holding.validity().time);
+        match holding.run(&RENEW, &[millis(time)]).await {
             Ok(true) => {
-                holding.is_good(begun, time);
+                holding.extend(begun, time);
                 pause = often;
             }
             Ok(false) => return holding.lost(),
             Err(error) => {
-                // What may be said of it is left to whoever needs the lease.
+                // It is not logged, because it may quote what the server was sent. If it
+                // lasts, the holder's next step meets it and tells.
                 drop(error);
                 tracing::debug!("a lease in Redis could not be renewed, and is tried again");
-                pause = AGAIN.min(often);
+                pause = MAX_RENEWAL_PAUSE.min(often);
             }
         }
     }
 }
 
 impl Holding {
-    /// Runs a script that answers whether the lease is held.
-    async fn ask(&self, script: &redis::Script, rest: &[String]) -> Result<bool, StoreError> {
-        let Keys { record, lease, .. } = &self.place.keys;
+    /// Runs a script that says whether the lease is held.
+    async fn run(&self, script: &redis::Script, rest: &[String]) -> Result<bool, StoreError> {
+        let keys = [self.record.keys.record(), &*self.record.keys.lease()];
         let arguments = [&[self.owner.clone(), self.fence.clone()], rest].concat();
-        let answer = self.place.run(script, &[record, lease], &arguments).await?;
+        let answer = self.record.run(script, &keys, &arguments).await?;
         match Answer::new(answer).text()?.as_deref() {
             Some("held") => Ok(true),
             Some("lost") => Ok(false),
@@ -144,23 +155,19 @@ impl Holding {
         }
     }
 
-    fn good(&self) -> MutexGuard<'_, Good> {
-        // Nothing panics while it is held.
-        self.good.lock().unwrap_or_else(PoisonError::into_inner)
+    fn validity(&self) -> MutexGuard<'_, Validity> {
+        // Nothing panics while it is locked.
+        self.validity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn time(&self) -> Duration {
-        self.good().time
-    }
-
-    /// The server was asked at `begun`, and its time began later.
-    fn is_good(&self, begun: Instant, time: Duration) {
-        let mut good = self.good();
-        good.until = good.until.max(begun + time);
+    /// The command was sent at `begun`, and the server's time limit begins later than that.
+    fn extend(&self, begun: Instant, time: Duration) {
+        let mut validity = self.validity();
+        validity.until = validity.until.max(begun + time);
     }
 
     fn lost(&self) {
-        self.good().until = Instant::now();
+        self.validity().until = Instant::now();
     }
 }
 
@@ -170,20 +177,20 @@ impl Lease for RedisLease {
     }
 
     fn is_held(&self) -> bool {
-        Instant::now() < self.holding.good().until
+        Instant::now() < self.holding.validity().until
     }
 
     fn intend(&mut self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
-            let time = self.holding.place.shared.intent;
+            let time = self.holding.record.shared.intent;
             let begun = Instant::now();
             let open = format!("{generation} {OPEN}");
-            if !self.holding.ask(&INTEND, &[open, millis(time)]).await? {
+            if !self.holding.run(&INTEND, &[open, millis(time)]).await? {
                 self.holding.lost();
                 return Err(StoreError::new("the lease was lost"));
             }
-            self.holding.good().time = time;
-            self.holding.is_good(begun, time);
+            self.holding.validity().time = time;
+            self.holding.extend(begun, time);
             Ok(())
         })
     }
@@ -194,26 +201,25 @@ impl Lease for RedisLease {
         record: Record,
     ) -> BoxFuture<'_, Result<(), SaveError>> {
         Box::pin(async move {
-            let Holding { place, owner, fence, .. } = &*self.holding;
-            let time = place.shared.lease;
+            let holding = &*self.holding;
+            let time = holding.record.shared.lease;
             let begun = Instant::now();
-            place.save(owner, fence, expected, &record).await?;
-            *self.holding.good() = Good { until: begun + time, time };
+            holding.record.save(&holding.owner, &holding.fence, expected, &record).await?;
+            *holding.validity() = Validity { until: begun + time, time };
             Ok(())
         })
     }
 
-    fn release(self: Box<Self>, left: Option<OpenRedeem>) -> BoxFuture<'static, ()> {
+    fn release(self: Box<Self>, open_redeem: Option<OpenRedeem>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             self.renewal.abort();
-            let Holding { place, owner, fence, .. } = &*self.holding;
-            let left = left.map_or_else(String::new, |left| {
-                format!("{} {}", left.generation, left.cause.as_str())
+            let Holding { record, owner, fence, .. } = &*self.holding;
+            let open_redeem = open_redeem.map_or_else(String::new, |open| {
+                format!("{} {}", open.generation, open.cause.as_str())
             });
-            let Keys { record, lease, wake } = &place.keys;
-            let arguments = [owner.clone(), fence.clone(), left, wake.clone()];
-            let released: Result<Value, _> =
-                place.run(&RELEASE, &[record, lease], &arguments).await;
+            let keys = [record.keys.record(), &*record.keys.lease()];
+            let arguments = [owner.clone(), fence.clone(), open_redeem, record.keys.wake()];
+            let released: Result<Value, _> = record.run(&RELEASE, &keys, &arguments).await;
             if released.is_err() {
                 tracing::debug!("a lease in Redis could not be given back, and will run out");
             }
@@ -227,9 +233,10 @@ impl Drop for RedisLease {
     }
 }
 
-/// What a holder has left. One that has not come back in its time is silent by now.
-fn found(left: &str) -> Option<OpenRedeem> {
-    let (generation, word) = left.split_once(' ')?;
+/// The open redeem in a record. Where no cause is given (`open`, `open silent`), its holder
+/// has not come back in its time: it is silent.
+fn parse_open_redeem(text: &str) -> Option<OpenRedeem> {
+    let (generation, word) = text.split_once(' ')?;
     let generation = Generation::new(generation.parse().ok()?);
     let cause = OpenCause::from_word(word).unwrap_or(OpenCause::HolderSilent);
     Some(OpenRedeem::new(generation, cause))

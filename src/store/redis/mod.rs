@@ -1,7 +1,7 @@
 //! Tokens in Redis, shared by replicas (feature `redis`).
 //!
 //! ```text
-//! <prefix>:{<name>}        hash: g generation, d sealed document, f fence, i what is left open
+//! <prefix>:{<name>}        hash: g generation, d sealed document, f fence, i open redeem
 //! <prefix>:{<name>}:lease  the holder's own token, with a time limit
 //! <prefix>:{<name>}:wake   channel: look again
 //! ```
@@ -9,38 +9,44 @@
 //! Each step is one script, so that the server does it whole or not at all. Every lease has
 //! a number that is greater than those before it, the fence; a save that brings an older one
 //! is refused. A lease may therefore run out without harm: a holder that stalls is overtaken,
-//! and one that comes back before anybody did so saves as if nothing had been.
+//! and a holder that comes back before that saves as if nothing had happened.
+//!
+//! Each file imports only from those below it:
 //!
 //! | file | what is in it |
 //! |---|---|
+//! | `mod.rs` | [`RedisStores`], [`RedisStore`] |
 //! | `builder.rs` | where Redis is, and every knob |
-//! | `connection.rs` | the connection, made anew when it breaks |
+//! | `lease.rs` | the lease: waited for, renewed, given back |
+//! | `record.rs` | the keys of one name; reading and writing its record |
+//! | `shared.rs` | what all names share |
 //! | `script.rs`, `*.lua` | what the server does in one step |
-//! | `record.rs` | reading and writing one record |
-//! | `lease.rs`, `wake.rs` | the lease; who waits for it, and what wakes them |
+//! | `wake.rs` | callers that wait for a lease, and the connection that wakes them |
+//! | `connection.rs` | the connection for commands, made anew when it breaks |
 
 mod builder;
 mod connection;
 mod lease;
 mod record;
 mod script;
+mod shared;
 mod wake;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 pub use self::builder::RedisStoresBuilder;
-use self::{connection::Connection, record::Place, wake::Wakes};
-use super::{Deleted, Keyring, Leased, Record, TokenStore};
+use self::{record::RedisRecord, shared::Shared};
+use super::{Deleted, Keyring, Leased, Record, Stores, TokenStore};
 use crate::{
-    error::{SaveError, StoreError},
+    error::{ConfigError, SaveError, StoreError},
     refresher::BoxFuture,
     tokens::Generation,
 };
 
-/// One Redis (6.2 or later, or what speaks like it) and how tokens are kept there. Cheap to
-/// clone; all clones and all their [stores](Self::store) share one connection for commands
-/// and, once somebody waits for a lease, one more for wake-up calls. Both are made when they
-/// are needed, and made anew when they break.
+/// Keeps the credentials of many names in one Redis (6.2 or later, or a server that speaks
+/// like it). Cheap to clone; all clones and all their [stores](Self::store) share one
+/// connection for commands and, once a caller waits for a lease, one more for wake-up calls.
+/// Both are made when they are needed, and made anew when they break.
 ///
 /// Records are always sealed: see [`Keyring`].
 ///
@@ -48,7 +54,7 @@ use crate::{
 /// use tower_refresh::{RefreshState, store::{Keyring, RedisStores}};
 /// # fn refresher() -> impl tower_refresh::Refresher { tower_refresh::from_nothing(async || Ok(tower_refresh::Tokens::new(""))) }
 ///
-/// # fn example(key: [u8; 32]) -> Result<(), tower_refresh::StoreError> {
+/// # fn example(key: [u8; 32]) -> Result<(), tower_refresh::ConfigError> {
 /// let stores = RedisStores::builder("redis://127.0.0.1/", Keyring::new(key)).build()?;
 /// let state = RefreshState::builder(refresher()).store(stores.store("alice")).build();
 /// # Ok(()) }
@@ -60,24 +66,15 @@ use crate::{
 /// saved token is lost. A server that writes to disk less often, or a replica that takes over
 /// before it has heard everything, forgets the last writes: the store is then at an earlier
 /// generation, whose refresh token is spent.
+///
+/// Nothing is created for a name before it is saved, or its lease is taken. Records run out:
+/// see [`ttl`](RedisStoresBuilder::ttl) and [`tombstone_ttl`](RedisStoresBuilder::tombstone_ttl).
 #[derive(Clone)]
 pub struct RedisStores(Arc<Shared>);
 
 /// One name's record in Redis: a [`TokenStore`]. Cheap to clone.
 #[derive(Clone)]
-pub struct RedisStore(Arc<Place>);
-
-struct Shared {
-    connection: Connection,
-    wakes: Wakes,
-    keys: Keyring,
-    prefix: String,
-    lease: Duration,
-    intent: Duration,
-    ttl: Duration,
-    tombstone_ttl: Duration,
-    poll: Duration,
-}
+pub struct RedisStore(Arc<RedisRecord>);
 
 impl RedisStores {
     /// The Redis at this URL: `redis://[<name>][:<password>@]<host>[:<port>][/<database>]`,
@@ -98,10 +95,32 @@ impl RedisStores {
     }
 
     /// The store of the credential of this name, which is any text: a user's or a session's
-    /// stable id. It is not secret: it can be read in Redis.
+    /// stable id. It is not secret: it can be read in Redis. No I/O.
     #[must_use]
     pub fn store(&self, name: impl AsRef<str>) -> RedisStore {
-        RedisStore(Arc::new(Place::new(Arc::clone(&self.0), name.as_ref())))
+        RedisStore(Arc::new(RedisRecord::new(Arc::clone(&self.0), name.as_ref())))
+    }
+}
+
+impl RedisStoresBuilder {
+    /// The stores. Connects to nothing: the server need not be up yet.
+    ///
+    /// With `rediss://` this sets ring as the process's default provider of cryptography
+    /// for rustls if there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// A URL cannot be read, asks for a feature that is off, or is at odds with another; a
+    /// time is zero or the lease too short; the prefix has braces; the certificates are no
+    /// PEM. No URL is in the error.
+    pub fn build(self) -> Result<RedisStores, ConfigError> {
+        Ok(RedisStores(Arc::new(self.shared()?)))
+    }
+}
+
+impl Stores for RedisStores {
+    fn store(&self, name: &str) -> Arc<dyn TokenStore> {
+        Arc::new(RedisStores::store(self, name))
     }
 }
 
@@ -118,11 +137,11 @@ impl TokenStore for RedisStore {
         Box::pin(self.0.delete())
     }
 
-    /// Waits for as long as others have the lease. An error, Redis being gone for instance,
-    /// ends the wait. If it is dropped at the moment it takes the lease, nobody has it until
-    /// [its time](RedisStoresBuilder::lease) is over.
-    fn lease(&self, seen: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
-        Box::pin(lease::lease(&self.0, seen))
+    /// Waits for as long as another holder has the lease. An error, Redis being gone for
+    /// instance, ends the wait. If the future is dropped at the moment it takes the lease, the
+    /// lease is not free until [its time](RedisStoresBuilder::lease) is over.
+    fn lease(&self, known: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
+        Box::pin(lease::lease(&self.0, known))
     }
 }
 
@@ -137,12 +156,6 @@ impl fmt::Debug for RedisStores {
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStore").field("key", &self.0.keys.record).finish_non_exhaustive()
+        f.debug_struct("RedisStore").field("key", &self.0.keys.record()).finish_non_exhaustive()
     }
-}
-
-/// A time as Redis takes it. A century is for ever.
-fn millis(time: Duration) -> String {
-    const CENTURY: u128 = 100 * 366 * 24 * 60 * 60 * 1000;
-    time.as_millis().clamp(1, CENTURY).to_string()
 }

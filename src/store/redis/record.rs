@@ -1,12 +1,12 @@
-//! Where one record is, and how it is read and written.
+//! One name's record in Redis: which keys are its own, and how it is read and written.
 
 use std::sync::Arc;
 
 use redis::{Cmd, Script, Value};
 
 use super::{
-    Shared, millis,
     script::{Answer, DELETE, SAVE, unknown},
+    shared::{Shared, millis},
 };
 use crate::{
     error::{SaveError, StoreError},
@@ -14,41 +14,51 @@ use crate::{
     tokens::Generation,
 };
 
-/// The keys of one name. In a cluster all are at the same node.
-pub(super) struct Keys {
-    /// A hash: generation `g`, document `d`, fence `f`, what is left open `i`.
-    pub(super) record: String,
-    /// The holder's own token.
-    pub(super) lease: String,
-    /// A channel.
-    pub(super) wake: String,
-}
-
 /// One name in one Redis.
-pub(super) struct Place {
+pub(super) struct RedisRecord {
     pub(super) shared: Arc<Shared>,
-    pub(super) keys: Keys,
+    pub(super) keys: RecordKeys,
     format: Format,
 }
 
-impl Keys {
-    pub(super) fn new(prefix: &str, name: &str) -> Self {
-        let record = format!("{prefix}:{{{}}}", tag(name));
-        Self { lease: format!("{record}:lease"), wake: format!("{record}:wake"), record }
+/// The keys of one name. All of them have the same hash tag, so that they are at the same
+/// node of a cluster.
+pub(super) struct RecordKeys {
+    /// A hash: generation `g`, document `d`, fence `f`, the open redeem `i`.
+    record: Box<str>,
+}
+
+impl RecordKeys {
+    fn new(prefix: &str, name: &str) -> Self {
+        Self { record: format!("{prefix}:{{{}}}", hash_tag(name)).into() }
+    }
+
+    pub(super) fn record(&self) -> &str {
+        &self.record
+    }
+
+    /// The holder's own token, with a time limit.
+    pub(super) fn lease(&self) -> String {
+        format!("{}:lease", self.record)
+    }
+
+    /// The channel of those who wait.
+    pub(super) fn wake(&self) -> String {
+        format!("{}:wake", self.record)
     }
 }
 
-/// A name as a hash tag: it ends at a brace, and an empty one is none.
-fn tag(name: &str) -> String {
+/// A name as a hash tag. A brace would end it, and an empty one is none.
+fn hash_tag(name: &str) -> String {
     match name {
         "" => "%".to_owned(),
         name => name.replace('%', "%25").replace('{', "%7B").replace('}', "%7D"),
     }
 }
 
-impl Place {
+impl RedisRecord {
     pub(super) fn new(shared: Arc<Shared>, name: &str) -> Self {
-        let keys = Keys::new(&shared.prefix, name);
+        let keys = RecordKeys::new(&shared.prefix, name);
         let format = Format::new(name, Some(shared.keys.clone()));
         Self { shared, keys, format }
     }
@@ -65,13 +75,13 @@ impl Place {
 
     pub(super) async fn load(&self) -> Result<Record, StoreError> {
         let mut command = Cmd::new();
-        command.arg("HMGET").arg(&self.keys.record).arg("g").arg("d");
+        command.arg("HMGET").arg(self.keys.record()).arg("g").arg("d");
         let mut answer = Answer::new(self.shared.connection.read(&command).await?);
         let generation = answer.text()?;
         self.read(generation, answer.bytes()?)
     }
 
-    /// The record, from what the server holds of it.
+    /// The record, from the fields of its hash.
     pub(super) fn read(
         &self,
         generation: Option<String>,
@@ -91,7 +101,8 @@ impl Place {
         self.format.open(written)
     }
 
-    /// Without owner and fence it is a sign-in's.
+    /// Saves for the holder of a lease, whose owner and fence are given, or for a sign-in:
+    /// then both are empty.
     pub(super) async fn save(
         &self,
         owner: &str,
@@ -107,6 +118,7 @@ impl Place {
         let (expected, generation) =
             (expected.get().to_string(), record.generation.get().to_string());
         let (ttl, lease) = (millis(*ttl), millis(*lease));
+        let wake = self.keys.wake();
         let arguments: [&[u8]; 8] = [
             owner.as_bytes(),
             fence.as_bytes(),
@@ -115,9 +127,9 @@ impl Place {
             document.as_ref().map_or(&[], |document| document),
             ttl.as_bytes(),
             lease.as_bytes(),
-            self.keys.wake.as_bytes(),
+            wake.as_bytes(),
         ];
-        let keys = [&*self.keys.record, &*self.keys.lease];
+        let keys = [self.keys.record(), &*self.keys.lease()];
         let answer = connection.run(&SAVE, &keys, &arguments).await?;
         match Answer::new(answer).text()?.as_deref() {
             Some("saved") => Ok(()),
@@ -129,13 +141,14 @@ impl Place {
 
     pub(super) async fn delete(&self) -> Result<Deleted, StoreError> {
         let Shared { connection, tombstone_ttl, .. } = &*self.shared;
-        // Done twice, it would lose the tokens. So the connection is tried first.
+        // A second delete would find no tokens to revoke, so the script is sent once only. A
+        // connection that has broken meanwhile is found out by a command that only reads.
         let mut command = Cmd::new();
-        command.arg("EXISTS").arg(&self.keys.record);
+        command.arg("EXISTS").arg(self.keys.record());
         connection.read(&command).await?;
-        let ttl = millis(*tombstone_ttl);
-        let arguments = [ttl.as_bytes(), self.keys.wake.as_bytes()];
-        let answer = connection.run_once(&DELETE, &[&self.keys.record], &arguments).await?;
+        let (ttl, wake) = (millis(*tombstone_ttl), self.keys.wake());
+        let arguments = [ttl.as_bytes(), wake.as_bytes()];
+        let answer = connection.run_once(&DELETE, &[self.keys.record()], &arguments).await?;
         let mut answer = Answer::new(answer);
         let generation = answer.text()?.and_then(|text| text.parse().ok()).ok_or_else(unknown)?;
         let document = answer.bytes()?;

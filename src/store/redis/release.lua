@@ -1,12 +1,12 @@
--- KEYS: record, lease. ARGV: owner, fence, what is left open (empty: nothing), channel.
+-- KEYS: record, lease. ARGV: owner, fence, open redeem (empty: none), channel.
 local owner = redis.call('GET', KEYS[2])
-local ours = redis.call('HGET', KEYS[1], 'f') == ARGV[2]
-if owner and owner ~= ARGV[1] and not (owner == '' and ours) then
+local is_latest = redis.call('HGET', KEYS[1], 'f') == ARGV[2]
+if owner and owner ~= ARGV[1] and not (owner == '' and is_latest) then
   return 'lost'
 end
 redis.call('DEL', KEYS[2])
-if ours then
-  -- A renewal that is still on its way does not bring it back.
+if is_latest then
+  -- A new fence, so that a renewal still on its way does not take the lease back.
   redis.call('HINCRBY', KEYS[1], 'f', 1)
   if ARGV[3] ~= '' then
     redis.call('HSET', KEYS[1], 'i', ARGV[3])

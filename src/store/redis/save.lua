@@ -5,7 +5,8 @@ if ARGV[2] ~= '' and fence ~= ARGV[2] then
   return 'lost'
 end
 if (generation or '0') ~= ARGV[3] then
-  -- No two documents are alike: this very command, sent again as its answer was lost.
+  -- The client sends this command again when the answer was lost. Each document is sealed
+  -- with a nonce of its own, so an equal one is this one.
   if ARGV[5] ~= '' and document == ARGV[5] then
     return 'saved'
   end
@@ -20,10 +21,10 @@ end
 redis.call('HDEL', KEYS[1], 'i')
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
 if ARGV[1] ~= '' then
-  -- Nothing is spent any more that the longer time was for. If it had run out, nobody came
-  -- between, or the fence would be another.
+  -- The redeem is over, and with it the longer time of the intent. Where the lease had run
+  -- out it is taken back: as the fence is still this one, no other holder has had it.
   redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[7])
 end
--- Who may not publish has saved all the same.
+-- It is saved, even if the user may not publish.
 redis.pcall('PUBLISH', ARGV[8], ARGV[4])
 return 'saved'

@@ -1,4 +1,4 @@
-//! What the server does in one step, each a script. They answer in words.
+//! What the server does in one step: a script each. Its answer begins with a word.
 
 use std::sync::LazyLock;
 
@@ -6,7 +6,7 @@ use redis::{Script, Value};
 
 use crate::error::StoreError;
 
-/// Takes the lease, or says what is newer, or for how long others have it.
+/// Takes the lease, or gives a later record, or says for how long another holder has it.
 pub(super) static ACQUIRE: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("acquire.lua")));
 pub(super) static INTEND: LazyLock<Script> =
@@ -19,7 +19,8 @@ pub(super) static DELETE: LazyLock<Script> =
 pub(super) static RELEASE: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("release.lua")));
 
-/// An answer, read by hand: the client's own conversions quote what they cannot read.
+/// An answer, read by hand: the errors of the client's own conversions quote what they cannot
+/// read, and that may be a document.
 pub(super) struct Answer(std::vec::IntoIter<Value>);
 
 impl Answer {
@@ -30,7 +31,7 @@ impl Answer {
         })
     }
 
-    /// The next part. `None`: there is nothing there.
+    /// The next part. `None`: it is nil, or there are no more parts.
     pub(super) fn bytes(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
         match self.0.next() {
             Some(Value::Nil) | None => Ok(None),
@@ -52,7 +53,7 @@ impl Answer {
     }
 }
 
-/// The server's answer is none of ours.
+/// The error for an answer that none of the scripts gives.
 pub(super) fn unknown() -> StoreError {
     StoreError::new("the server's answer is not understood: the keys hold something else")
 }

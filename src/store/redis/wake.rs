@@ -1,9 +1,9 @@
-//! Tells those who wait for a lease when to look again. However many wait, for however
-//! many names, they share one connection, which is there once somebody has waited.
+//! Tells callers that wait for a lease when to look again. All of them, for however many
+//! names, share one connection, which is made when the first one waits.
 //!
-//! A message says no more than "look". So does a subscription that has just begun, for
-//! what was said before it is not heard; and if there is no subscription at all, whoever
-//! waits looks from time to time.
+//! A message says no more than "look". A subscription that has just begun counts as one,
+//! because what was published before it was not heard. Without a subscription a waiting
+//! caller looks from time to time.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -24,14 +24,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long a connection is silent before it is asked whether it is still there.
-const SILENCE: Duration = Duration::from_secs(10);
+/// How long a connection may be silent before a ping asks whether it is still there.
+const MAX_SILENCE: Duration = Duration::from_secs(10);
 /// The longest pause before connecting anew.
-const LONGEST: Duration = Duration::from_secs(10);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
-/// The connection, and who waits.
+/// The connection, and the callers that wait.
 pub(super) struct Wakes {
-    /// One of these: what is published at one node of a cluster is heard at each.
+    /// Any one of them will do: a cluster passes every message on to all of its nodes.
     nodes: Vec<Client>,
     limit: Duration,
     board: Arc<Board>,
@@ -43,7 +43,7 @@ struct Board(Mutex<Inner>);
 #[derive(Default)]
 struct Inner {
     channels: HashMap<Arc<str>, Channel>,
-    /// The task's; none if there is no task.
+    /// To the task that has the connection. `None`: there is no task.
     requests: Option<UnboundedSender<Request>>,
 }
 
@@ -58,7 +58,7 @@ enum Request {
     Unsubscribe(Arc<str>),
 }
 
-/// Somebody who waits.
+/// One caller that waits.
 pub(super) struct Listener {
     board: Arc<Board>,
     channel: Arc<str>,
@@ -70,12 +70,13 @@ impl Wakes {
         Self { nodes, limit, board: Arc::default() }
     }
 
-    /// Listens from some time on, and is woken when it has come.
+    /// Listens to this channel. The listener is woken once when its subscription begins, which
+    /// is some time after this returns.
     pub(super) fn listen(&self, channel: &str) -> Listener {
         let channel: Arc<str> = channel.into();
         let mut inner = self.board.lock();
         if inner.requests.as_ref().is_none_or(UnboundedSender::is_closed) {
-            // There was none, or its runtime is gone.
+            // There was no task, or its runtime is gone.
             let (requests, asked) = unbounded_channel();
             inner.requests = Some(requests);
             inner.channels.values_mut().for_each(|channel| channel.subscribed = false);
@@ -105,9 +106,10 @@ impl Wakes {
 }
 
 impl Listener {
-    /// Waits until it is time to look. Nothing is missed between two calls.
+    /// Waits until it is time to look. A message that comes between two calls ends the second
+    /// one at once.
     pub(super) async fn woken(&mut self) {
-        // The sender is on the board for as long as there is a listener.
+        // Never an error: the sender is on the board for as long as there is a listener.
         let _ = self.wake.changed().await;
     }
 }
@@ -127,7 +129,7 @@ impl Drop for Listener {
 
 impl Board {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing panics while it is held.
+        // Nothing panics while it is locked.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -148,7 +150,8 @@ impl Board {
         self.lock().channels.keys().cloned().collect()
     }
 
-    /// The connection is gone. Says whether it is needed; if not, the task is over.
+    /// The connection is gone. Says whether a listener needs another one; if none does, the
+    /// task ends.
     fn lost(&self) -> bool {
         let mut inner = self.lock();
         inner.channels.values_mut().for_each(|channel| channel.subscribed = false);
@@ -162,13 +165,13 @@ impl Board {
 impl Inner {
     fn ask(&self, request: Request) {
         if let Some(requests) = &self.requests {
-            // If its runtime is gone, the next listener begins anew.
+            // It fails if the task's runtime is gone. The next listener starts another task.
             let _ = requests.send(request);
         }
     }
 }
 
-/// Keeps the connection for as long as somebody may wait.
+/// Keeps the connection for as long as there may be listeners.
 async fn run(
     nodes: Vec<Client>,
     limit: Duration,
@@ -183,7 +186,7 @@ async fn run(
         if !board.upgrade().is_some_and(|board| board.lost()) {
             return;
         }
-        pause = (pause * 2).clamp(Duration::from_millis(50), LONGEST);
+        pause = (pause * 2).clamp(Duration::from_millis(50), MAX_PAUSE);
         sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
     }
 }
@@ -209,7 +212,7 @@ async fn serve(
     *pause = Duration::ZERO;
     loop {
         let event = {
-            let mut silence = pin!(sleep(SILENCE));
+            let mut silence = pin!(sleep(MAX_SILENCE));
             poll_fn(|cx| {
                 if let Poll::Ready(message) = messages.poll_next_unpin(cx) {
                     return Poll::Ready(Event::Message(message));
