@@ -129,8 +129,3 @@ pub use crate::{
 
 #[cfg(feature = "reqwest-middleware")]
 pub use crate::reqwest::RefreshMiddleware;
-
-// Its examples use every feature.
-#[cfg(all(doctest, feature = "full"))]
-#[doc = include_str!("../README.md")]
-struct Readme;

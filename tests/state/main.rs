@@ -11,10 +11,14 @@
 //! | `look` | looking for sign-ins of others |
 //! | `sign_out` | what a sign-out tells its hook |
 //! | `shared` | several states, one store |
+//! | `invariants` | those that are about the credential, by number |
+//! | `cancellation` | every point at which a caller, a runtime or a hook can go away |
 
 mod basics;
+mod cancellation;
 mod fence;
 mod intent;
+mod invariants;
 mod keep_fresh;
 mod look;
 mod shared;
