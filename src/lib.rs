@@ -132,8 +132,3 @@ pub use crate::{
 
 #[cfg(feature = "reqwest-middleware")]
 pub use crate::reqwest::RefreshMiddleware;
-
-// Its examples use every feature.
-#[cfg(all(doctest, feature = "full"))]
-#[doc = include_str!("../README.md")]
-struct Readme;

@@ -231,3 +231,15 @@ impl fmt::Debug for RedisStoresBuilder {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(feature = "redis-tls")))]
+mod tests {
+    use crate::store::{Keyring, RedisStores};
+
+    #[test]
+    fn tls_asks_for_its_feature() {
+        let error = RedisStores::builder("rediss://localhost/", Keyring::new([1; 32])).build();
+        let said = error.unwrap_err().to_string();
+        assert!(said.contains("TLS") && said.contains("`redis-tls`"), "{said}");
+    }
+}
