@@ -115,18 +115,19 @@ mod tokens;
 
 pub use crate::{
     credential::Credential,
-    error::{
-        BoxError, ConfigError, FailureKind, RefreshError, RefreshFailure, SaveError, StoreError,
-    },
+    error::{BoxError, ConfigError},
     layer::{
         Attempt, Classify, CredentialSource, FromExtensions, Refresh, RefreshLayer, ResponseFuture,
         Verdict, classify,
     },
-    refresher::{BoxFuture, FromNothing, RefreshRequest, Refresher, from_nothing},
-    state::{
-        Counts, KeepFresh, RefreshState, RefreshStateBuilder, Renewal, RenewalBuilder, Status,
-        Trigger, WhileUnsaved,
+    refresher::{
+        BoxFuture, FromNothing, RefreshError, RefreshRequest, Refresher, Trigger, from_nothing,
     },
+    state::{
+        Counts, FailureKind, KeepFresh, RefreshFailure, RefreshState, RefreshStateBuilder, Renewal,
+        RenewalBuilder, Status, WhileUnsaved,
+    },
+    store::{SaveError, StoreError},
     tokens::{Generation, Tokens},
 };
 

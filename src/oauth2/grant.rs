@@ -11,8 +11,7 @@ use super::{
     transport::Exchange,
 };
 use crate::{
-    error::RefreshError,
-    refresher::{BoxFuture, RefreshRequest, Refresher},
+    refresher::{BoxFuture, RefreshError, RefreshRequest, Refresher},
     tokens::Tokens,
 };
 

@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Record;
 use crate::{
-    error::StoreError,
     seal::{Keyring, Purpose, SealError, SealErrorKind},
+    store::StoreError,
     tokens::{Generation, Tokens},
 };
 

@@ -12,8 +12,7 @@ use tokio::task::{JoinSet, yield_now};
 
 use super::{MOMENT, Subject, done, lease, not_yet, record, signed_in, soon};
 use crate::{
-    error::SaveError,
-    store::{Leased, TokenStore},
+    store::{Leased, SaveError, TokenStore},
     tokens::Generation,
 };
 

@@ -9,8 +9,7 @@ use tokio::task::JoinSet;
 
 use super::{Subject, done, record, signed_in, soon, tokens};
 use crate::{
-    error::SaveError,
-    store::{Record, TokenStore},
+    store::{Record, SaveError, TokenStore},
     tokens::{Generation, Tokens},
 };
 

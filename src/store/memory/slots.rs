@@ -22,8 +22,7 @@ use std::{
 };
 
 use crate::{
-    error::SaveError,
-    store::{Deleted, OpenRedeem, Record},
+    store::{Deleted, OpenRedeem, Record, SaveError},
     tokens::Generation,
 };
 
