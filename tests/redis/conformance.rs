@@ -4,16 +4,24 @@ use std::time::Duration;
 
 use tower_refresh::{
     BoxFuture,
-    store::{Keyring, RedisStore, RedisStores, conformance::Subject},
+    store::{
+        Keyring, RedisStore, RedisStores,
+        conformance::{FamilySubject, Subject},
+    },
 };
 
 use super::{KEY, RedisServer, brief, millis};
+
+/// Connections of their own, as another process has.
+fn stores(server: &RedisServer) -> RedisStores {
+    brief(server).intent(millis(1000)).build().unwrap()
+}
 
 impl Subject for RedisServer {
     type Store = RedisStore;
 
     fn open(&self, name: &str) -> BoxFuture<'_, RedisStore> {
-        let store = brief(self).intent(millis(1000)).build().unwrap().store(name);
+        let store = stores(self).store(name);
         Box::pin(async { store })
     }
 
@@ -37,4 +45,17 @@ impl Subject for RedisServer {
     }
 }
 
-tower_refresh::store_conformance!(RedisServer::start());
+impl FamilySubject for RedisServer {
+    type Stores = RedisStores;
+
+    fn family(&self) -> BoxFuture<'_, RedisStores> {
+        Box::pin(async { stores(self) })
+    }
+
+    fn count(&self) -> BoxFuture<'_, Option<usize>> {
+        let keys: usize = redis::cmd("DBSIZE").query(&mut self.connection()).unwrap();
+        Box::pin(async move { Some(keys) })
+    }
+}
+
+tower_refresh::stores_conformance!(RedisServer::start());
