@@ -19,13 +19,13 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
-//! | `file` | `FileStore`: tokens in files, shared by processes |
+//! | `file` | `FileStore`, `FileStores`: tokens in files, shared by processes |
 //! | `oauth2` | OAuth 2.0 grants and revocation, over a tower HTTP service of yours |
 //! | `oauth2-client` | a ready-made HTTP client for them, and `oauth2` |
 //! | `reqwest-middleware` | `RefreshMiddleware`, the layer for reqwest |
 //! | `redis` | `RedisStores`: tokens in Redis, shared by replicas |
 //! | `redis-tls`, `redis-cluster` | `rediss://`; Redis clusters; and `redis` |
-//! | `seal` | [`seal::Keyring`]: sealed text, bound to a name. `file` and `redis` bring it |
+//! | `seal` | `seal::Keyring`: sealed text, bound to a name; `file` and `redis` bring it |
 //! | `test-util` | `store::conformance`: the tests that every store has to pass |
 //! | `full` | all of them |
 //!

@@ -21,7 +21,7 @@ use tower_refresh::{
     Tokens, Trigger, Verdict, WhileUnsaved,
     body::{BodyError, BodyErrorKind, Budget, CloneBody, NotReplayable, Replay, ReplayBody, Tee},
     grpc::{GrpcStatus, GrpcStatusFuture, GrpcStatusLayer, Peeked, Watched},
-    store::{MemoryStore, Record, TokenStore},
+    store::{MemoryStore, MemoryStores, Record, Stores, TokenStore},
 };
 
 const fn send<T: Send>() {}
@@ -159,6 +159,9 @@ const _: () = {
     owned::<Generation>();
     owned::<KeepFresh>();
     owned::<MemoryStore>();
+    clone::<MemoryStore>();
+    owned::<MemoryStores>();
+    clone::<MemoryStores>();
     owned::<Record>();
     owned::<tower_refresh::store::Deleted>();
     owned::<Status>();
@@ -168,6 +171,7 @@ const _: () = {
     owned::<WhileUnsaved>();
     owned::<Box<dyn Refresher>>();
     owned::<Box<dyn TokenStore>>();
+    owned::<Box<dyn Stores>>();
     owned::<Box<dyn CredentialSource>>();
     send::<Box<dyn tower_refresh::store::Lease>>();
 };
@@ -203,8 +207,18 @@ const _: () = {
 #[cfg(feature = "file")]
 const _: () = {
     owned::<tower_refresh::store::FileStore>();
-    owned::<tower_refresh::store::Keyring>();
-    clone::<tower_refresh::store::Keyring>();
+    owned::<tower_refresh::store::FileStores>();
+    clone::<tower_refresh::store::FileStores>();
+};
+
+#[cfg(feature = "seal")]
+const _: () = {
+    use tower_refresh::seal::{Keyring, Plaintext, SealError, SealErrorKind};
+    owned::<Keyring>();
+    clone::<Keyring>();
+    owned::<Plaintext>();
+    error::<SealError>();
+    owned::<SealErrorKind>();
 };
 
 #[cfg(feature = "oauth2")]

@@ -58,7 +58,7 @@ impl RedisStoresBuilder {
     }
 
     /// After how long another holder may take a lease that its holder does not renew: how
-    /// long a crash before the redeem keeps the others waiting. Default: 5 s; at least 100 ms.
+    /// long a crash before the redeem keeps waiters waiting. Default: 5 s; at least 100 ms.
     /// A holder renews it every third of that time.
     pub fn lease(mut self, time: Duration) -> Self {
         self.lease = time;

@@ -1,6 +1,7 @@
 //! The suite for stores, run against [`MemoryStore`], and against stores that it must not let
 //! pass.
 
+mod families;
 mod fenced;
 
 use std::{

@@ -5,7 +5,10 @@ use std::{fs, path::PathBuf};
 use tempfile::TempDir;
 use tower_refresh::{
     BoxFuture,
-    store::{FileStore, FileStores, Keyring, conformance::Subject},
+    store::{
+        FileStore, FileStores, Keyring,
+        conformance::{FamilySubject, Subject},
+    },
 };
 
 struct Files {
@@ -60,10 +63,22 @@ impl Subject for Files {
     }
 }
 
+impl FamilySubject for Files {
+    type Stores = FileStores;
+
+    fn family(&self) -> BoxFuture<'_, FileStores> {
+        Box::pin(async { self.stores() })
+    }
+
+    fn count(&self) -> BoxFuture<'_, Option<usize>> {
+        Box::pin(async { Some(fs::read_dir(self.records()).unwrap().count()) })
+    }
+}
+
 mod plain {
-    tower_refresh::store_conformance!(super::Files::new(None));
+    tower_refresh::stores_conformance!(super::Files::new(None));
 }
 
 mod sealed {
-    tower_refresh::store_conformance!(super::Files::new(Some(super::Keyring::new([7; 32]))));
+    tower_refresh::stores_conformance!(super::Files::new(Some(super::Keyring::new([7; 32]))));
 }

@@ -4,10 +4,18 @@ use std::time::Duration;
 
 use tower_refresh::{
     BoxFuture,
-    store::{Keyring, RedisStore, RedisStores, conformance::Subject},
+    store::{
+        Keyring, RedisStore, RedisStores,
+        conformance::{FamilySubject, Subject},
+    },
 };
 
 use super::{KEY, RedisServer, brief, millis};
+
+/// Connections of their own, as another process has.
+fn stores(server: &RedisServer) -> RedisStores {
+    brief(server).intent(millis(1000)).build().unwrap()
+}
 
 /// A server of its own.
 struct Server(RedisServer);
@@ -16,7 +24,7 @@ impl Subject for Server {
     type Store = RedisStore;
 
     fn open(&self, name: &str) -> BoxFuture<'_, RedisStore> {
-        let store = brief(&self.0).intent(millis(1000)).build().unwrap().store(name);
+        let store = stores(&self.0).store(name);
         Box::pin(async { store })
     }
 
@@ -40,4 +48,17 @@ impl Subject for Server {
     }
 }
 
-tower_refresh::store_conformance!(Server(RedisServer::start()));
+impl FamilySubject for Server {
+    type Stores = RedisStores;
+
+    fn family(&self) -> BoxFuture<'_, RedisStores> {
+        Box::pin(async { stores(&self.0) })
+    }
+
+    fn count(&self) -> BoxFuture<'_, Option<usize>> {
+        let keys: usize = redis::cmd("DBSIZE").query(&mut self.0.connection()).unwrap();
+        Box::pin(async move { Some(keys) })
+    }
+}
+
+tower_refresh::stores_conformance!(Server(RedisServer::start()));
