@@ -120,7 +120,7 @@ pub use crate::{
     },
     layer::{
         Attempt, Classify, CredentialSource, FromExtensions, Refresh, RefreshLayer, ResponseFuture,
-        Verdict, classify,
+        ResponseHead, Verdict, classify,
     },
     refresher::{BoxFuture, FromNothing, RefreshRequest, Refresher, from_nothing},
     state::{
