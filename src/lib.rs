@@ -118,7 +118,7 @@ pub use crate::{
     error::{BoxError, ConfigError},
     layer::{
         Attempt, Classify, CredentialSource, FromExtensions, Refresh, RefreshLayer, ResponseFuture,
-        Verdict, classify,
+        ResponseHead, Verdict, classify,
     },
     refresher::{
         BoxFuture, FromNothing, RefreshError, RefreshRequest, Refresher, Trigger, from_nothing,
