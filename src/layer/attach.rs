@@ -17,7 +17,7 @@ use crate::{
 /// extensions.
 ///
 /// ```
-/// use tower_refresh::Attempt;
+/// use tower_refresh::layer::Attempt;
 ///
 /// fn log<B>(request: &http::Request<B>) {
 ///     if let Some(attempt) = request.extensions().get::<Attempt>() {

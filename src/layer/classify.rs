@@ -82,7 +82,7 @@ impl fmt::Debug for ResponseHead<'_> {
 ///
 /// ```
 /// use http::{Response, StatusCode};
-/// use tower_refresh::{Classify, ResponseHead, Verdict};
+/// use tower_refresh::{layer::{Classify, ResponseHead, Verdict}};
 ///
 /// // An API that says 419 for an expired token.
 /// let classify = |head: &ResponseHead<'_>| match head.status().as_u16() {

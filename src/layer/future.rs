@@ -1,4 +1,4 @@
-//! [`ResponseFuture`]: the way of a request, from [`Refresh`](crate::Refresh)'s `call` to the
+//! [`ResponseFuture`]: the way of a request, from [`Refresh`](crate::layer::Refresh)'s `call` to the
 //! response. Nothing else in this crate knows the order of things.
 //!
 //! ```text
@@ -63,7 +63,7 @@ use crate::{
 };
 
 pin_project! {
-    /// The response of a [`Refresh`](crate::Refresh): to the first attempt, or to the
+    /// The response of a [`Refresh`](crate::layer::Refresh): to the first attempt, or to the
     /// replay.
     ///
     /// Dropping it cancels the attempt under way; a refresh that it waits for goes on.

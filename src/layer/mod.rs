@@ -122,7 +122,7 @@ impl<K> RefreshLayer<K> {
         Ok(self)
     }
 
-    /// Judges responses. Default: [`classify`](crate::classify()).
+    /// Judges responses. Default: [`classify`](classify()).
     pub fn classify(mut self, classify: impl Classify) -> Self {
         self.config.classify = Some(Arc::new(classify));
         self
@@ -150,7 +150,7 @@ impl<K> RefreshLayer<K> {
         self
     }
 
-    /// Whether requests carry an [`Attempt`](crate::Attempt) in their extensions.
+    /// Whether requests carry an [`Attempt`] in their extensions.
     /// Turned off, it saves three small allocations a request. Default: true.
     pub fn mark_attempts(mut self, mark: bool) -> Self {
         self.config.mark_attempts = mark;

@@ -68,8 +68,8 @@ impl Revoker {
         result.map_err(|trouble| self.client.error(exchange, &trouble, token))
     }
 
-    /// For [`on_discard`](crate::RefreshStateBuilder::on_discard) and
-    /// [`on_sign_out`](crate::RefreshStateBuilder::on_sign_out): revokes once, and logs a
+    /// For [`on_discard`](crate::state::RefreshStateBuilder::on_discard) and
+    /// [`on_sign_out`](crate::state::RefreshStateBuilder::on_sign_out): revokes once, and logs a
     /// warning if that fails.
     pub fn hook(
         &self,

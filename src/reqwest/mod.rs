@@ -87,7 +87,7 @@ use crate::{
 ///   it can be redirected and cloned. A stream is kept while it is sent, and one that is sent
 ///   again cannot be cloned either. [`clone_bodies`](RefreshLayer::clone_bodies) changes nothing.
 /// - A timeout, the request's or the client's, is for one attempt. Waiting for a refresh has a
-///   limit of its own ([`deadline`](crate::RefreshStateBuilder::deadline)).
+///   limit of its own ([`deadline`](crate::state::RefreshStateBuilder::deadline)).
 /// - The client's default headers are added later: a token wins over an `Authorization` there.
 /// - reqwest follows redirects below this. It takes `Authorization` away when the host changes,
 ///   but no [other header](RefreshLayer::attach_header), and without asking

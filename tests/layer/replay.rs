@@ -16,8 +16,9 @@ use testing::{Auth, Request, Response, answer, get, idle, mock, next, post, toke
 use tokio_test::{assert_pending, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_refresh::{
-    Attempt, Generation, RefreshFailure, ResponseHead, Verdict,
+    Generation, RefreshFailure,
     body::{NotReplayable, ReplayBody},
+    layer::{Attempt, ResponseHead, Verdict},
 };
 
 use crate::{layer, serve};
