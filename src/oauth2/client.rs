@@ -14,6 +14,8 @@ use http_body::Body;
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use tower_service::Service;
 
+#[cfg(feature = "oauth2-client")]
+use super::certificates::Certificates;
 use super::{
     answer::Answer,
     endpoint::Endpoint,
@@ -73,7 +75,11 @@ pub(super) struct Inner {
 /// Configures a [`Client`]; begins at [`Client::builder`] and ends with
 /// [`over`](Self::over), or with `build` where the feature `oauth2-client` is on.
 #[must_use]
-pub struct ClientBuilder(Settings);
+pub struct ClientBuilder {
+    settings: Settings,
+    #[cfg(feature = "oauth2-client")]
+    pub(super) certificates: Certificates,
+}
 
 pub(super) struct Settings {
     pub(super) endpoint: Endpoint,
@@ -104,15 +110,19 @@ impl Client {
         let messages = ::oauth2::Client::new(ClientId::new(client_id.into()))
             .set_token_uri(url)
             .set_auth_type(AuthType::RequestBody);
-        Ok(ClientBuilder(Settings {
-            endpoint,
-            messages,
-            secret: None,
-            scope: None,
-            params: Vec::new(),
-            also_rejected: Vec::new(),
-            timeout: Duration::from_secs(30),
-        }))
+        Ok(ClientBuilder {
+            settings: Settings {
+                endpoint,
+                messages,
+                secret: None,
+                scope: None,
+                params: Vec::new(),
+                also_rejected: Vec::new(),
+                timeout: Duration::from_secs(30),
+            },
+            #[cfg(feature = "oauth2-client")]
+            certificates: Certificates::default(),
+        })
     }
 
     /// A message to this endpoint.
@@ -188,16 +198,17 @@ impl ClientBuilder {
     }
 
     fn authenticate(mut self, how: AuthType, secret: String) -> Self {
-        self.0.secret = Some(secret.as_str().into());
-        let messages = self.0.messages;
-        self.0.messages = messages.set_auth_type(how).set_client_secret(ClientSecret::new(secret));
+        self.settings.secret = Some(secret.as_str().into());
+        let messages = self.settings.messages;
+        self.settings.messages =
+            messages.set_auth_type(how).set_client_secret(ClientSecret::new(secret));
         self
     }
 
     /// The scope to ask for, separated by spaces (RFC 6749, section 3.3). Default: none,
     /// that is, the server's default, or for a refresh what was granted before.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
-        self.0.scope = Some(scope.into());
+        self.settings.scope = Some(scope.into());
         self
     }
 
@@ -214,14 +225,14 @@ impl ClientBuilder {
         if parsed.fragment().is_some() {
             return Err(ConfigError::new("a resource has a fragment"));
         }
-        self.0.params.push(("resource".into(), uri));
+        self.settings.params.push(("resource".into(), uri));
         Ok(self)
     }
 
     /// Who the token is for, by the server's name: `audience` (as in RFC 8693,
     /// section 2.1). Called again, it adds another.
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
-        self.0.params.push(("audience".into(), audience.into()));
+        self.settings.params.push(("audience".into(), audience.into()));
         self
     }
 
@@ -240,13 +251,13 @@ impl ClientBuilder {
         if RESERVED.contains(&&*name) {
             return Err(ConfigError::new("a parameter is one that is set otherwise"));
         }
-        self.0.params.push((name, value.into()));
+        self.settings.params.push((name, value.into()));
         Ok(self)
     }
 
     /// Takes another error code for final, such as GitHub's `bad_refresh_token`.
     pub fn also_rejected(mut self, code: impl Into<String>) -> Self {
-        self.0.also_rejected.push(code.into());
+        self.settings.also_rejected.push(code.into());
         self
     }
 
@@ -254,7 +265,7 @@ impl ClientBuilder {
     /// Default: 30 s. An answer that comes later is lost, and a rotated refresh token
     /// with it: better too long than too short.
     pub fn timeout(mut self, limit: Duration) -> Self {
-        self.0.timeout = limit;
+        self.settings.timeout = limit;
         self
     }
 
@@ -284,12 +295,12 @@ impl ClientBuilder {
         ResBody::Data: Buf + Send,
         ResBody::Error: Into<BoxError>,
     {
-        Client(Arc::new(Inner { settings: self.0, transport: Box::new(Over::new(service)) }))
+        Client(Arc::new(Inner { settings: self.settings, transport: Box::new(Over::new(service)) }))
     }
 
     #[cfg(feature = "oauth2-client")]
     pub(super) fn endpoint(&self) -> &Endpoint {
-        &self.0.endpoint
+        &self.settings.endpoint
     }
 }
 
@@ -312,6 +323,6 @@ impl fmt::Debug for Client {
 
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.describe(f, "ClientBuilder")
+        self.settings.describe(f, "ClientBuilder")
     }
 }

@@ -35,6 +35,11 @@ impl Endpoint {
         Ok(Self { uri, url })
     }
 
+    #[cfg(feature = "oauth2-client")]
+    pub(super) fn is_https(&self) -> bool {
+        self.url.scheme() == "https"
+    }
+
     /// The same with the scheme `https`. The oauth2 crate takes nothing else for some
     /// messages; they are sent to [`uri`](Self::uri), loopback or not.
     pub(super) fn as_https(&self) -> String {

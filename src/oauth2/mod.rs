@@ -61,6 +61,8 @@
 //! [oauth2]: https://docs.rs/oauth2
 
 mod answer;
+#[cfg(feature = "oauth2-client")]
+mod certificates;
 mod client;
 mod endpoint;
 mod error;
