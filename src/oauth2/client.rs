@@ -17,9 +17,9 @@ use tower_service::Service;
 #[cfg(feature = "oauth2-client")]
 use super::certificates::Certificates;
 use super::{
-    answer::Answer,
     endpoint::Endpoint,
     error::{Error, ErrorKind},
+    response::Answer,
     transport::{Exchange, Over, Transport, Unanswered},
 };
 use crate::error::{BoxError, ConfigError};

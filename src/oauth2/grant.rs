@@ -5,9 +5,9 @@ use std::fmt;
 use ::oauth2::{RefreshToken, Scope};
 
 use super::{
-    answer::{Answer, tokens},
     client::{Client, Settings, Trouble},
     error::Error,
+    response::{Answer, tokens},
     transport::Exchange,
 };
 use crate::{

@@ -60,7 +60,6 @@
 //!
 //! [oauth2]: https://docs.rs/oauth2
 
-mod answer;
 #[cfg(feature = "oauth2-client")]
 mod certificates;
 mod client;
@@ -69,6 +68,7 @@ mod error;
 mod grant;
 #[cfg(feature = "oauth2-client")]
 mod https;
+mod response;
 mod revoke;
 mod transport;
 

@@ -23,9 +23,9 @@ use tokio::time::timeout;
 use tower_service::Service;
 
 use super::{
-    answer::tidy,
     endpoint::Endpoint,
     error::{Error, ErrorKind},
+    response::tidy,
 };
 use crate::{error::BoxError, refresher::BoxFuture};
 
