@@ -19,15 +19,15 @@ use super::certificates::Certificates;
 use super::{
     endpoint::Endpoint,
     error::{Error, ErrorKind},
-    response::Answer,
-    transport::{Exchange, Over, Transport, Unanswered},
+    response::TokenResponse,
+    transport::{NoResponse, Roundtrip, TowerTransport, Transport},
 };
 use crate::error::{BoxError, ConfigError};
 
 /// The oauth2 crate's client, which makes the messages and reads the answers.
 pub(super) type Messages<Revocation> = ::oauth2::Client<
     BasicErrorResponse,
-    Answer,
+    TokenResponse,
     StandardTokenIntrospectionResponse<EmptyExtraTokenFields, BasicTokenType>,
     StandardRevocableToken,
     BasicErrorResponse,
@@ -39,10 +39,10 @@ pub(super) type Messages<Revocation> = ::oauth2::Client<
 >;
 
 /// What the oauth2 crate says went wrong.
-pub(super) type Trouble = RequestTokenError<Unanswered, BasicErrorResponse>;
+pub(super) type RequestError = RequestTokenError<NoResponse, BasicErrorResponse>;
 
 /// The errors that are final (RFC 6749, section 5.2).
-const REJECTED: [&str; 5] = [
+const REJECTED_CODES: [&str; 5] = [
     "invalid_grant",
     "invalid_client",
     "unauthorized_client",
@@ -51,7 +51,7 @@ const REJECTED: [&str; 5] = [
 ];
 
 /// The parameters that this module sets itself.
-const RESERVED: [&str; 7] = [
+const RESERVED_PARAMS: [&str; 7] = [
     "grant_type",
     "refresh_token",
     "client_id",
@@ -126,32 +126,38 @@ impl Client {
     }
 
     /// A message to this endpoint.
-    pub(super) fn exchange<'a>(&'a self, endpoint: &'a Endpoint) -> Exchange<'a> {
-        Exchange::new(&*self.0.transport, endpoint, self.0.settings.timeout)
+    pub(super) fn roundtrip<'a>(&'a self, endpoint: &'a Endpoint) -> Roundtrip<'a> {
+        Roundtrip::new(&*self.0.transport, endpoint, self.0.settings.timeout)
     }
 
     /// What came of it, for the user: without `token`, which was sent, and without the
     /// client's own secret.
-    pub(super) fn error(&self, exchange: Exchange<'_>, trouble: &Trouble, token: &str) -> Error {
-        let status = exchange.status();
-        match trouble {
-            RequestTokenError::ServerResponse(words) => {
-                let code = words.error().as_ref();
+    pub(super) fn error(
+        &self,
+        roundtrip: Roundtrip<'_>,
+        error: &RequestError,
+        token: &str,
+    ) -> Error {
+        let status = roundtrip.status();
+        match error {
+            RequestTokenError::ServerResponse(response) => {
+                let code = response.error().as_ref();
                 let kind = match status {
                     Some(status) if self.0.settings.rejects(status, code) => ErrorKind::Rejected,
                     _ => ErrorKind::Refused,
                 };
-                let description = words.error_description().map(String::as_str);
-                let basic = exchange.basic();
+                let description = response.error_description().map(String::as_str);
+                let basic = roundtrip.basic_credentials();
                 let basic = basic.as_ref().map(|basic| basic.expose_secret());
                 let secrets = self.0.settings.secrets().chain([token]).chain(basic);
-                let secrets: Zeroizing<Vec<_>> = secrets.flat_map(forms).collect::<Vec<_>>().into();
-                exchange.error(kind).with_words(code, description, &secrets)
+                let secrets: Zeroizing<Vec<_>> =
+                    secrets.flat_map(encodings).collect::<Vec<_>>().into();
+                roundtrip.error(kind).with_error_fields(code, description, &secrets)
             }
             _ if status.is_some_and(|status| !status.is_success()) => {
-                exchange.error(ErrorKind::Refused)
+                roundtrip.error(ErrorKind::Refused)
             }
-            _ => exchange.error(ErrorKind::Malformed),
+            _ => roundtrip.error(ErrorKind::Malformed),
         }
     }
 }
@@ -170,13 +176,14 @@ impl Settings {
     /// Whether an answer is final. A server in trouble may say anything.
     fn rejects(&self, status: StatusCode, code: &str) -> bool {
         let in_trouble = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
-        let is_final = REJECTED.contains(&code) || self.also_rejected.iter().any(|it| it == code);
+        let is_final =
+            REJECTED_CODES.contains(&code) || self.also_rejected.iter().any(|it| it == code);
         is_final && !in_trouble
     }
 }
 
 /// As it is, and as it may stand in a form: with `%2F` or `%2f`.
-fn forms(secret: &str) -> [String; 3] {
+fn encodings(secret: &str) -> [String; 3] {
     let upper: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
     let mut lower = upper.clone();
     for (at, _) in upper.match_indices('%') {
@@ -248,7 +255,7 @@ impl ClientBuilder {
         value: impl Into<String>,
     ) -> Result<Self, ConfigError> {
         let name = name.into();
-        if RESERVED.contains(&&*name) {
+        if RESERVED_PARAMS.contains(&&*name) {
             return Err(ConfigError::new("a parameter is one that is set otherwise"));
         }
         self.settings.params.push((name, value.into()));
@@ -261,7 +268,7 @@ impl ClientBuilder {
         self
     }
 
-    /// How long an exchange may take, from being sent to the answer's last byte.
+    /// How long a request may take, from being sent to the answer's last byte.
     /// Default: 30 s. An answer that comes later is lost, and a rotated refresh token
     /// with it: better too long than too short.
     pub fn timeout(mut self, limit: Duration) -> Self {
@@ -295,7 +302,10 @@ impl ClientBuilder {
         ResBody::Data: Buf + Send,
         ResBody::Error: Into<BoxError>,
     {
-        Client(Arc::new(Inner { settings: self.settings, transport: Box::new(Over::new(service)) }))
+        Client(Arc::new(Inner {
+            settings: self.settings,
+            transport: Box::new(TowerTransport::new(service)),
+        }))
     }
 
     #[cfg(feature = "oauth2-client")]

@@ -44,7 +44,7 @@ pub enum ErrorKind {
 }
 
 /// A description is shown up to here, in characters.
-const LONGEST: usize = 500;
+const MAX_DESCRIPTION: usize = 500;
 
 impl Error {
     pub(super) fn new(kind: ErrorKind, endpoint: &Endpoint) -> Self {
@@ -65,14 +65,14 @@ impl Error {
     }
 
     /// The server's words, without any of these secrets.
-    pub(super) fn with_words(
+    pub(super) fn with_error_fields(
         mut self,
         code: &str,
         description: Option<&str>,
         secrets: &[String],
     ) -> Self {
-        self.0.code = Some(clean(code, secrets));
-        self.0.description = description.map(|text| clean(text, secrets));
+        self.0.code = Some(redact(code, secrets));
+        self.0.description = description.map(|text| redact(text, secrets));
         self
     }
 
@@ -88,9 +88,9 @@ impl Error {
 
     /// The server refused, or was never reached. A 5xx may be a proxy's, which does not
     /// know what the server has done; and so may a 408.
-    fn nothing_was_done(&self) -> bool {
+    fn is_unspent(&self) -> bool {
         let source = self.0.source.as_deref().map(|source| source as &(dyn error::Error + 'static));
-        self.0.status.is_some_and(refuses)
+        self.0.status.is_some_and(is_refusal)
             || successors(source, |error| error.source()).any(is_unreachable)
     }
 
@@ -131,7 +131,7 @@ impl Error {
     }
 }
 
-fn refuses(status: StatusCode) -> bool {
+fn is_refusal(status: StatusCode) -> bool {
     status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT
 }
 
@@ -143,7 +143,7 @@ fn is_unreachable(error: &(dyn error::Error + 'static)) -> bool {
 }
 
 /// A server's text, fit to be shown: on one line, not too long, and without secrets.
-fn clean(text: &str, secrets: &[String]) -> String {
+fn redact(text: &str, secrets: &[String]) -> String {
     let mut text = text.to_owned();
     let mut secrets: Vec<&String> = secrets.iter().filter(|secret| !secret.is_empty()).collect();
     // One that is part of another must not leave the rest of that.
@@ -154,13 +154,13 @@ fn clean(text: &str, secrets: &[String]) -> String {
         }
     }
     let cleaned = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    cleaned.take(LONGEST).collect()
+    cleaned.take(MAX_DESCRIPTION).collect()
 }
 
 impl From<Error> for RefreshError {
     fn from(error: Error) -> Self {
         let wait = error.retry_after();
-        let unspent = error.nothing_was_done();
+        let unspent = error.is_unspent();
         let failure = match error.kind() {
             ErrorKind::Rejected => Self::rejected(error),
             _ if unspent => Self::transient(error).unspent(),
@@ -233,15 +233,15 @@ impl error::Error for Error {
 
 #[cfg(test)]
 mod tests {
-    use super::clean;
+    use super::redact;
 
     #[test]
     fn words_are_shown_without_secrets() {
         let secrets = ["", "hush-1", "other"].map(str::to_owned);
-        let shown = clean("token hush-1 was\r\nused, hush-1!", &secrets);
+        let shown = redact("token hush-1 was\r\nused, hush-1!", &secrets);
         assert_eq!(shown, "token [redacted] was  used, [redacted]!");
         let secrets = ["hush", "hush-hush"].map(str::to_owned);
-        assert_eq!(clean("hush-hush, hush", &secrets), "[redacted], [redacted]");
-        assert_eq!(clean(&"é".repeat(1000), &[]).chars().count(), super::LONGEST);
+        assert_eq!(redact("hush-hush, hush", &secrets), "[redacted], [redacted]");
+        assert_eq!(redact(&"é".repeat(1000), &[]).chars().count(), super::MAX_DESCRIPTION);
     }
 }

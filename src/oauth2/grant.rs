@@ -5,10 +5,10 @@ use std::fmt;
 use ::oauth2::{RefreshToken, Scope};
 
 use super::{
-    client::{Client, Settings, Trouble},
+    client::{Client, RequestError, Settings},
     error::Error,
-    response::{Answer, tokens},
-    transport::Exchange,
+    response::{TokenResponse, tokens},
+    transport::Roundtrip,
 };
 use crate::{
     error::RefreshError,
@@ -47,13 +47,13 @@ impl Client {
     /// wrong.
     fn granted(
         &self,
-        exchange: Exchange<'_>,
-        answer: Result<Answer, Trouble>,
+        roundtrip: Roundtrip<'_>,
+        answer: Result<TokenResponse, RequestError>,
         token: &str,
     ) -> Result<Tokens, Error> {
         match answer {
             Ok(answer) => Ok(tokens(&answer, self.0.settings.scope.as_deref())),
-            Err(trouble) => Err(self.error(exchange, &trouble, token)),
+            Err(error) => Err(self.error(roundtrip, &error, token)),
         }
     }
 }
@@ -79,9 +79,9 @@ impl RefreshTokenGrant {
         let settings = &client.0.settings;
         let token = RefreshToken::new(refresh_token.to_owned());
         let request = with_params!(settings.messages.exchange_refresh_token(&token), settings);
-        let exchange = client.exchange(&settings.endpoint);
-        let answer = request.request_async(&exchange).await;
-        client.granted(exchange, answer, refresh_token)
+        let roundtrip = client.roundtrip(&settings.endpoint);
+        let answer = request.request_async(&roundtrip).await;
+        client.granted(roundtrip, answer, refresh_token)
     }
 }
 
@@ -90,9 +90,9 @@ impl ClientCredentialsGrant {
         let Self(client) = self;
         let settings = &client.0.settings;
         let request = with_params!(settings.messages.exchange_client_credentials(), settings);
-        let exchange = client.exchange(&settings.endpoint);
-        let answer = request.request_async(&exchange).await;
-        client.granted(exchange, answer, "")
+        let roundtrip = client.roundtrip(&settings.endpoint);
+        let answer = request.request_async(&roundtrip).await;
+        client.granted(roundtrip, answer, "")
     }
 }
 

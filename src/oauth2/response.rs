@@ -4,7 +4,8 @@
 use std::{collections::BTreeMap, fmt};
 
 use ::oauth2::{
-    ExtraTokenFields, HttpResponse, StandardTokenResponse, TokenResponse, basic::BasicTokenType,
+    ExtraTokenFields, HttpResponse, StandardTokenResponse, TokenResponse as _,
+    basic::BasicTokenType,
 };
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -14,36 +15,36 @@ use serde_json::{Map, Value, value::RawValue};
 use crate::tokens::Tokens;
 
 /// A token endpoint's good answer.
-pub(super) type Answer = StandardTokenResponse<Extra, BasicTokenType>;
+pub(super) type TokenResponse = StandardTokenResponse<ExtraFields, BasicTokenType>;
 
 /// What else an answer holds.
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(transparent)]
-pub(super) struct Extra(BTreeMap<String, String>);
+pub(super) struct ExtraFields(BTreeMap<String, String>);
 
-impl ExtraTokenFields for Extra {}
+impl ExtraTokenFields for ExtraFields {}
 
 // The oauth2 crate wants it; nobody prints it.
-impl fmt::Debug for Extra {
+impl fmt::Debug for ExtraFields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
     }
 }
 
 /// An answer's fields as the server wrote them. One that cannot be read harms no other.
-type Fields = BTreeMap<String, Box<RawValue>>;
+type RawFields = BTreeMap<String, Box<RawValue>>;
 
 /// The answer as the oauth2 crate takes it: with status 200 if it is a good one, and
 /// without the slips that servers are known for.
-pub(super) fn tidy(response: Response<Bytes>) -> HttpResponse {
+pub(super) fn normalize(response: Response<Bytes>) -> HttpResponse {
     let mut good = response.status().is_success();
     let body = response.into_body();
-    let body = match read(&body) {
+    let body = match parse(&body) {
         Some(fields) => {
-            let answer = correct(&fields);
+            let answer = lenient_fields(&fields);
             // Some say what is wrong with a 200.
             good &= !fields.contains_key("error") || answer.contains_key("access_token");
-            let answer = if good { answer } else { words(&fields) };
+            let answer = if good { answer } else { error_fields(&fields) };
             Value::Object(answer).to_string().into_bytes()
         }
         None => body.into(),
@@ -56,15 +57,15 @@ pub(super) fn tidy(response: Response<Bytes>) -> HttpResponse {
 }
 
 /// In spite of a byte order mark, bytes that are not UTF-8, and what follows the end.
-fn read(body: &[u8]) -> Option<Fields> {
+fn parse(body: &[u8]) -> Option<RawFields> {
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}');
-    Fields::deserialize(&mut serde_json::Deserializer::from_str(text)).ok()
+    RawFields::deserialize(&mut serde_json::Deserializer::from_str(text)).ok()
 }
 
 /// `expires_in` in quotes or with a fraction, `scope` as a list, a token that is a number,
 /// an empty `refresh_token`, no `token_type`.
-fn correct(fields: &Fields) -> Map<String, Value> {
+fn lenient_fields(fields: &RawFields) -> Map<String, Value> {
     let mut answer = Map::new();
     for (name, raw) in fields {
         let value = serde_json::from_str(raw.get()).ok();
@@ -110,14 +111,14 @@ fn scope(value: Value) -> Option<String> {
 
 /// What an error says (RFC 6749, section 5.2). A description that is no text must not
 /// hide that the refresh token is dead.
-fn words(fields: &Fields) -> Map<String, Value> {
+fn error_fields(fields: &RawFields) -> Map<String, Value> {
     let text = |name: &str| serde_json::from_str(fields.get(name)?.get()).ok();
     let names = ["error", "error_description", "error_uri"].into_iter();
     names.filter_map(|name| Some((name.to_owned(), Value::String(text(name)?)))).collect()
 }
 
 /// The tokens in an answer to a request for the scope `asked`.
-pub(super) fn tokens(answer: &Answer, asked: Option<&str>) -> Tokens {
+pub(super) fn tokens(answer: &TokenResponse, asked: Option<&str>) -> Tokens {
     let mut tokens = Tokens::new(answer.access_token().secret());
     if let Some(refresh_token) = answer.refresh_token() {
         tokens = tokens.with_refresh_token(refresh_token.secret());
@@ -146,7 +147,7 @@ mod tests {
     use super::*;
 
     fn read(body: &str) -> Option<Tokens> {
-        let response = tidy(Response::new(Bytes::copy_from_slice(body.as_bytes())));
+        let response = normalize(Response::new(Bytes::copy_from_slice(body.as_bytes())));
         let good = response.status() == StatusCode::OK;
         let answer = serde_json::from_slice(response.body()).ok().filter(|_| good)?;
         Some(tokens(&answer, None))

@@ -59,13 +59,13 @@ impl Revoker {
                 (token, AccessToken::new(token.to_owned()).into())
             }
         };
-        let exchange = self.client.exchange(&self.endpoint);
+        let roundtrip = self.client.roundtrip(&self.endpoint);
         let result = match self.messages.revoke_token(revocable) {
-            Ok(request) => request.request_async(&exchange).await,
+            Ok(request) => request.request_async(&roundtrip).await,
             // Only of an URL that is not https, which ours always is.
             Err(error) => Err(RequestTokenError::Other(error.to_string())),
         };
-        result.map_err(|trouble| self.client.error(exchange, &trouble, token))
+        result.map_err(|error| self.client.error(roundtrip, &error, token))
     }
 
     /// For [`on_discard`](crate::RefreshStateBuilder::on_discard) and

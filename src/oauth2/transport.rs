@@ -25,38 +25,41 @@ use tower_service::Service;
 use super::{
     endpoint::Endpoint,
     error::{Error, ErrorKind},
-    response::tidy,
+    response::normalize,
 };
 use crate::{error::BoxError, refresher::BoxFuture};
 
 /// A longer answer is none.
-const LARGEST_ANSWER: usize = 64 << 10;
+const MAX_BODY: usize = 64 << 10;
 
 /// A tower HTTP service whose types are nobody else's business.
 pub(super) trait Transport: Send + Sync + 'static {
     /// Sends a request and reads the answer to its end.
-    fn send(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Bytes>, Failure>>;
+    fn send(
+        &self,
+        request: Request<Bytes>,
+    ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>>;
 }
 
 /// Why there is no whole answer.
-pub(super) enum Failure {
+pub(super) enum TransportError {
     Send(BoxError),
     Read(Box<Parts>, BoxError),
     TooLarge(Box<Parts>),
 }
 
-pub(super) struct Over<S, B> {
+pub(super) struct TowerTransport<S, B> {
     service: Mutex<S>,
     body: PhantomData<fn() -> B>,
 }
 
-impl<S, B> Over<S, B> {
+impl<S, B> TowerTransport<S, B> {
     pub(super) fn new(service: S) -> Self {
         Self { service: Mutex::new(service), body: PhantomData }
     }
 }
 
-impl<S, B, ResBody> Transport for Over<S, B>
+impl<S, B, ResBody> Transport for TowerTransport<S, B>
 where
     S: Service<Request<B>, Response = Response<ResBody>> + Clone + Send + 'static,
     S::Future: Send,
@@ -66,19 +69,22 @@ where
     ResBody::Data: Buf + Send,
     ResBody::Error: Into<BoxError>,
 {
-    fn send(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Bytes>, Failure>> {
+    fn send(
+        &self,
+        request: Request<Bytes>,
+    ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>> {
         let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Box::pin(async move {
-            let failed = |error: S::Error| Failure::Send(error.into());
+            let failed = |error: S::Error| TransportError::Send(error.into());
             poll_fn(|cx| service.poll_ready(cx)).await.map_err(failed)?;
             let response = service.call(request.map(B::from)).await.map_err(failed)?;
             let (parts, body) = response.into_parts();
-            match Limited::new(body, LARGEST_ANSWER).collect().await {
+            match Limited::new(body, MAX_BODY).collect().await {
                 Ok(body) => Ok(Response::from_parts(parts, body.to_bytes())),
                 Err(error) if error.is::<LengthLimitError>() => {
-                    Err(Failure::TooLarge(parts.into()))
+                    Err(TransportError::TooLarge(parts.into()))
                 }
-                Err(error) => Err(Failure::Read(parts.into(), error)),
+                Err(error) => Err(TransportError::Read(parts.into(), error)),
             }
         })
     }
@@ -86,62 +92,62 @@ where
 
 /// One message and its answer: what the oauth2 crate sends with, and what is known of
 /// it beyond the crate's own result.
-pub(super) struct Exchange<'a> {
+pub(super) struct Roundtrip<'a> {
     transport: &'a dyn Transport,
     endpoint: &'a Endpoint,
     limit: Duration,
-    noted: Mutex<Noted>,
+    log: Mutex<RoundtripLog>,
 }
 
 #[derive(Default)]
-struct Noted {
+struct RoundtripLog {
     /// What the request had, if anything: the client's secret in another form.
     authorization: Option<HeaderValue>,
     status: Option<StatusCode>,
     retry_after: Option<Duration>,
-    failure: Option<Error>,
+    error: Option<Error>,
 }
 
-impl<'a> Exchange<'a> {
+impl<'a> Roundtrip<'a> {
     pub(super) fn new(
         transport: &'a dyn Transport,
         endpoint: &'a Endpoint,
         limit: Duration,
     ) -> Self {
-        Self { transport, endpoint, limit, noted: Mutex::default() }
+        Self { transport, endpoint, limit, log: Mutex::default() }
     }
 
     /// Why there was no answer; or an error of this kind about the answer that came.
     pub(super) fn error(self, kind: ErrorKind) -> Error {
-        let noted = self.noted.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let error = noted.failure.unwrap_or_else(|| Error::new(kind, self.endpoint));
-        match noted.status {
-            Some(status) => error.with_status(status).with_retry_after(noted.retry_after),
+        let log = self.log.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let error = log.error.unwrap_or_else(|| Error::new(kind, self.endpoint));
+        match log.status {
+            Some(status) => error.with_status(status).with_retry_after(log.retry_after),
             None => error,
         }
     }
 
     /// The status of the answer, if there was one.
     pub(super) fn status(&self) -> Option<StatusCode> {
-        self.noted().status
+        self.log().status
     }
 
     /// How the request authenticated by its header, without the scheme.
-    pub(super) fn basic(&self) -> Option<SecretString> {
-        let noted = self.noted();
-        let (_, value) = noted.authorization.as_ref()?.to_str().ok()?.split_once(' ')?;
+    pub(super) fn basic_credentials(&self) -> Option<SecretString> {
+        let log = self.log();
+        let (_, value) = log.authorization.as_ref()?.to_str().ok()?.split_once(' ')?;
         Some(value.into())
     }
 
-    fn noted(&self) -> MutexGuard<'_, Noted> {
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn log(&self) -> MutexGuard<'_, RoundtripLog> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the head says counts, whatever becomes of the body.
-    fn note(&self, status: StatusCode, headers: &HeaderMap) {
-        let mut noted = self.noted();
-        noted.status = Some(status);
-        noted.retry_after = retry_after(headers, SystemTime::now());
+    fn log_head(&self, status: StatusCode, headers: &HeaderMap) {
+        let mut log = self.log();
+        log.status = Some(status);
+        log.retry_after = retry_after(headers, SystemTime::now());
     }
 
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Error> {
@@ -151,7 +157,7 @@ impl<'a> Exchange<'a> {
         parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(value) = parts.headers.get_mut(AUTHORIZATION) {
             value.set_sensitive(true);
-            self.noted().authorization = Some(value.clone());
+            self.log().authorization = Some(value.clone());
         }
         // Wiped when the last of its holders is done with it.
         let body = Bytes::from_owner(Zeroizing::new(body));
@@ -159,50 +165,50 @@ impl<'a> Exchange<'a> {
         let error = |kind| Error::new(kind, self.endpoint);
         let response = match timeout(self.limit, sending).await {
             Ok(Ok(response)) => response,
-            Ok(Err(Failure::Send(source))) => {
+            Ok(Err(TransportError::Send(source))) => {
                 return Err(error(ErrorKind::Connection).with_source(source));
             }
-            Ok(Err(Failure::Read(head, source))) => {
-                self.note(head.status, &head.headers);
+            Ok(Err(TransportError::Read(head, source))) => {
+                self.log_head(head.status, &head.headers);
                 return Err(error(ErrorKind::Connection).with_source(source));
             }
-            Ok(Err(Failure::TooLarge(head))) => {
-                self.note(head.status, &head.headers);
+            Ok(Err(TransportError::TooLarge(head))) => {
+                self.log_head(head.status, &head.headers);
                 return Err(error(ErrorKind::TooLarge));
             }
             Err(_) => return Err(error(ErrorKind::TimedOut)),
         };
-        self.note(response.status(), response.headers());
-        Ok(tidy(response))
+        self.log_head(response.status(), response.headers());
+        Ok(normalize(response))
     }
 }
 
 /// The error itself is noted; the oauth2 crate has no place for it.
-impl<'c> AsyncHttpClient<'c> for Exchange<'_> {
-    type Error = Unanswered;
-    type Future = BoxFuture<'c, Result<HttpResponse, Unanswered>>;
+impl<'c> AsyncHttpClient<'c> for Roundtrip<'_> {
+    type Error = NoResponse;
+    type Future = BoxFuture<'c, Result<HttpResponse, NoResponse>>;
 
     fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(async move {
-            self.send(request).await.map_err(|failure| {
-                self.noted().failure = Some(failure);
-                Unanswered
+            self.send(request).await.map_err(|error| {
+                self.log().error = Some(error);
+                NoResponse
             })
         })
     }
 }
 
-/// See [`Noted::failure`].
+/// See [`RoundtripLog::error`].
 #[derive(Debug)]
-pub(super) struct Unanswered;
+pub(super) struct NoResponse;
 
-impl fmt::Display for Unanswered {
+impl fmt::Display for NoResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("no answer")
     }
 }
 
-impl std::error::Error for Unanswered {}
+impl std::error::Error for NoResponse {}
 
 /// `Retry-After` (RFC 9110, section 10.2.3). A date is measured by the server's own
 /// clock, if it tells it: ours may be another.
