@@ -1,6 +1,7 @@
-//! Certificates and a key, PEM (RFC 7468), and the TLS configuration that they make. No error
-//! here quotes the PEM, nor has one of a library as its source that may: a file whose line
-//! breaks were lost is one line with the whole key in it.
+//! Certificates and a key, PEM (RFC 7468), and the TLS configuration that they make.
+//!
+//! No error quotes the PEM, and the PEM reader's error is never a source: it has the line that
+//! it could not read, which is the whole key if the line breaks were lost.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use secrecy::zeroize::Zeroizing;
 
 use crate::error::ConfigError;
 
-/// What TLS is to work with, unread.
+/// What the user has set for TLS. It is read by [`tls_config`](Self::tls_config).
 #[derive(Default)]
 pub(super) struct Certificates {
     /// `None`: the system's.
@@ -26,16 +27,16 @@ pub(super) struct Certificates {
 
 /// The client's own certificate, for mutual TLS (RFC 8705, section 2).
 pub(super) struct ClientCertificate {
-    /// Wiped too: some programs keep the chain and the key in one file.
+    /// Wiped like the key, because some programs keep both in one file.
     pub(super) chain: Zeroizing<Vec<u8>>,
     pub(super) key: Zeroizing<Vec<u8>>,
 }
 
 /// What is wrong with a PEM text.
 enum Flaw {
-    /// It has none of the sections that it should have.
+    /// It is empty, or none of its sections is of the kind that is needed.
     Missing,
-    /// It has no sections at all, or one that breaks off or is not base64.
+    /// It is a text without sections, or one of them breaks off or is not base64.
     NotPem,
 }
 
@@ -117,7 +118,7 @@ impl ClientCertificate {
     }
 }
 
-/// What rustls has against a client certificate that could be read.
+/// Why rustls does not take a client certificate and a key that are PEM.
 fn unusable(error: &TlsError) -> ConfigError {
     ConfigError::new(match error {
         TlsError::InconsistentKeys(_) => "the client certificate's key does not fit its chain",
@@ -133,7 +134,7 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Flaw> {
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {
         match section.map_err(|_| Flaw::NotPem)? {
             (SectionKind::Certificate, der) => certificates.push(der.into()),
-            // Perhaps a private key.
+            // It may be a private key.
             (_, der) => drop(Zeroizing::new(der)),
         }
     }
@@ -147,7 +148,8 @@ fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, Flaw> {
     })
 }
 
-/// What is wrong with a text that has no section of the right kind, and none that is broken.
+/// What is wrong with a text that has no section of the kind that is needed, and none that is
+/// broken.
 fn empty(pem: &[u8]) -> Flaw {
     const BEGIN: &[u8] = b"-----BEGIN ";
     let has_sections = pem.windows(BEGIN.len()).any(|window| window == BEGIN);

@@ -1,4 +1,4 @@
-//! [`Client`]: this program as the authorization server knows it.
+//! [`Client`]: a program as the authorization server knows it.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -20,11 +20,11 @@ use super::{
     endpoint::Endpoint,
     error::{Error, ErrorKind},
     response::TokenResponse,
-    transport::{NoResponse, Roundtrip, TowerTransport, Transport},
+    transport::{Roundtrip, TowerTransport, Transport},
 };
 use crate::error::{BoxError, ConfigError};
 
-/// The oauth2 crate's client, which makes the messages and reads the answers.
+/// The oauth2 crate's client: it makes the requests and reads the responses.
 pub(super) type Messages<Revocation> = ::oauth2::Client<
     BasicErrorResponse,
     TokenResponse,
@@ -38,10 +38,10 @@ pub(super) type Messages<Revocation> = ::oauth2::Client<
     EndpointSet,
 >;
 
-/// What the oauth2 crate says went wrong.
-pub(super) type RequestError = RequestTokenError<NoResponse, BasicErrorResponse>;
+/// Why a request failed, as the oauth2 crate has it.
+pub(super) type RequestError = RequestTokenError<Error, BasicErrorResponse>;
 
-/// The errors that are final (RFC 6749, section 5.2).
+/// The error codes that are final (RFC 6749, section 5.2).
 const REJECTED_CODES: [&str; 5] = [
     "invalid_grant",
     "invalid_client",
@@ -50,7 +50,7 @@ const REJECTED_CODES: [&str; 5] = [
     "invalid_scope",
 ];
 
-/// The parameters that this module sets itself.
+/// The parameters that this module sets, and [`ClientBuilder::param`] must not.
 const RESERVED_PARAMS: [&str; 7] = [
     "grant_type",
     "refresh_token",
@@ -61,9 +61,8 @@ const RESERVED_PARAMS: [&str; 7] = [
     "token_type_hint",
 ];
 
-/// A client of an authorization server (RFC 6749, section 1.1). Cheap to clone.
-///
-/// Made by [`Client::builder`].
+/// A client of an authorization server (RFC 6749, section 1.1). Made by [`Client::builder`].
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct Client(pub(super) Arc<Inner>);
 
@@ -93,13 +92,13 @@ pub(super) struct Settings {
 }
 
 impl Client {
-    /// Begins with the token endpoint (RFC 6749, section 3.2) and the client's id. The
-    /// client does not authenticate (a public client) unless it is told to.
+    /// Begins with the token endpoint (RFC 6749, section 3.2) and the client's id. The client
+    /// is a public one, which does not authenticate, unless a method of the builder says how.
     ///
     /// # Errors
     ///
-    /// If the endpoint is not an `https` URL (on loopback: `http` or `https`), or has a
-    /// fragment or user information.
+    /// The endpoint is not an `https` URL (on loopback: `http` or `https`), or has a fragment
+    /// or user information.
     pub fn builder(
         token_endpoint: &str,
         client_id: impl Into<String>,
@@ -125,21 +124,22 @@ impl Client {
         })
     }
 
-    /// A message to this endpoint.
+    /// One request to this endpoint and its response, not sent yet.
     pub(super) fn roundtrip<'a>(&'a self, endpoint: &'a Endpoint) -> Roundtrip<'a> {
         Roundtrip::new(&*self.0.transport, endpoint, self.0.settings.timeout)
     }
 
-    /// What came of it, for the user: without `token`, which was sent, and without the
-    /// client's own secret.
+    /// Why the request failed, for the user. Neither `token`, which was sent, nor a secret of
+    /// the client's is in it, even if the server's description quotes them.
     pub(super) fn error(
         &self,
         roundtrip: Roundtrip<'_>,
-        error: &RequestError,
+        error: RequestError,
         token: &str,
     ) -> Error {
         let status = roundtrip.status();
         match error {
+            RequestTokenError::Request(error) => roundtrip.with_head(error),
             RequestTokenError::ServerResponse(response) => {
                 let code = response.error().as_ref();
                 let kind = match status {
@@ -163,8 +163,8 @@ impl Client {
 }
 
 impl Settings {
-    /// What every request has and nobody else should know. What else the user sends may be
-    /// an assertion or a password; what is short is neither.
+    /// What is sent and must not be shown: the client's secret, and every other parameter that
+    /// may be an assertion or a password. A value under 8 bytes is taken for neither.
     fn secrets(&self) -> impl Iterator<Item = &str> {
         let may_be_secret = |(name, value): &&(String, String)| {
             name != "resource" && name != "audience" && value.len() >= 8
@@ -173,7 +173,8 @@ impl Settings {
         self.secret.iter().map(|secret| secret.expose_secret()).chain(params)
     }
 
-    /// Whether an answer is final. A server in trouble may say anything.
+    /// Whether this error code is final. With a 5xx or a 429 none is: a server in trouble may
+    /// say anything.
     fn rejects(&self, status: StatusCode, code: &str) -> bool {
         let in_trouble = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
         let is_final =
@@ -182,7 +183,8 @@ impl Settings {
     }
 }
 
-/// As it is, and as it may stand in a form: with `%2F` or `%2f`.
+/// The ways in which a server may quote a secret: as it is, and form-encoded, with `%2F` or
+/// with `%2f`.
 fn encodings(secret: &str) -> [String; 3] {
     let upper: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
     let mut lower = upper.clone();
@@ -212,19 +214,20 @@ impl ClientBuilder {
         self
     }
 
-    /// The scope to ask for, separated by spaces (RFC 6749, section 3.3). Default: none,
-    /// that is, the server's default, or for a refresh what was granted before.
+    /// The scope to ask for, separated by spaces (RFC 6749, section 3.3). Default: none is
+    /// sent. The server then grants its default scope, and for a refresh the one it granted
+    /// before.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.settings.scope = Some(scope.into());
         self
     }
 
-    /// Where the token is to be used: `resource` (RFC 8707, section 2). Called again, it
-    /// adds another.
+    /// The URI of an API that the token is for: `resource` (RFC 8707, section 2). Called
+    /// again, it adds another.
     ///
     /// # Errors
     ///
-    /// If it is not an absolute URI, or has a fragment.
+    /// The URI is not absolute, or has a fragment.
     pub fn resource(mut self, uri: impl Into<String>) -> Result<Self, ConfigError> {
         let uri = uri.into();
         let parsed = Url::parse(&uri);
@@ -236,19 +239,20 @@ impl ClientBuilder {
         Ok(self)
     }
 
-    /// Who the token is for, by the server's name: `audience` (as in RFC 8693,
-    /// section 2.1). Called again, it adds another.
+    /// The name of an API that the token is for: `audience` (as in RFC 8693, section 2.1).
+    /// Called again, it adds another.
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
         self.settings.params.push(("audience".into(), audience.into()));
         self
     }
 
-    /// Another parameter of the token request (RFC 6749, section 8.2).
+    /// Another parameter of the token request (RFC 6749, section 8.2). Called again, it adds
+    /// another.
     ///
     /// # Errors
     ///
-    /// If it is one that is set otherwise: `grant_type`, `refresh_token`, `client_id`,
-    /// `client_secret`, `scope`, `token` or `token_type_hint`.
+    /// The name is one of those that are set otherwise: `grant_type`, `refresh_token`,
+    /// `client_id`, `client_secret`, `scope`, `token`, `token_type_hint`.
     pub fn param(
         mut self,
         name: impl Into<String>,
@@ -262,23 +266,28 @@ impl ClientBuilder {
         Ok(self)
     }
 
-    /// Takes another error code for final, such as GitHub's `bad_refresh_token`.
+    /// Takes another error code for final, such as GitHub's `bad_refresh_token`: the refresh
+    /// is [rejected](crate::RefreshError::rejected). Called again, it adds another.
     pub fn also_rejected(mut self, code: impl Into<String>) -> Self {
         self.settings.also_rejected.push(code.into());
         self
     }
 
-    /// How long a request may take, from being sent to the answer's last byte.
-    /// Default: 30 s. An answer that comes later is lost, and a rotated refresh token
-    /// with it: better too long than too short.
+    /// How long a request may take, from being sent to the last byte of the response.
+    /// Default: 30 s. A response that comes later is lost, and a rotated refresh token with
+    /// it, so rather too long than too short.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.settings.timeout = limit;
         self
     }
 
-    /// Sends over this tower HTTP service, whose request body can be made of
-    /// [`Bytes`]. It should not follow redirects, and must not be the service that the
-    /// credential is for. With reqwest:
+    /// Sends over this tower HTTP service, whose request body can be made of [`Bytes`]. Each
+    /// request goes to a clone of it, which is polled ready first.
+    ///
+    /// The service should not follow redirects: secrets would go where the server says. It must
+    /// not be one that attaches this credential's token, or a refresh would wait for itself.
+    ///
+    /// With reqwest:
     ///
     /// ```
     /// # fn example() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,4 +1,4 @@
-//! What went wrong at an endpoint, without secrets.
+//! Why a request to an endpoint failed, without secrets.
 
 use std::{cmp::Reverse, error, fmt, io, iter::successors, time::Duration};
 
@@ -7,12 +7,12 @@ use http::StatusCode;
 use super::endpoint::Endpoint;
 use crate::error::{BoxError, RefreshError};
 
-/// Why a token or revocation endpoint did not do what it was asked.
+/// Why a request to a token or revocation endpoint failed.
 ///
-/// Its `Display` names the endpoint (without query), the status, and the server's error
-/// and description (RFC 6749, section 5.2); secrets that were sent are cut out of them.
-/// After a failed refresh it is the [`source`](error::Error::source) of the
-/// [`RefreshFailure`](crate::RefreshFailure).
+/// Its `Display` names the endpoint (without query), the status, and the server's error code
+/// and description (RFC 6749, section 5.2). Where these quote a secret that was sent, they have
+/// `[redacted]` instead. After a failed refresh it is the [`source`](error::Error::source) of
+/// the [`RefreshFailure`](crate::RefreshFailure).
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -29,21 +29,22 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The server refused for good: the grant, the client or what it asks for.
+    /// The server refused for good: the grant, the client, or the scope it asks for.
     Rejected,
-    /// The server said that something is wrong, now or with this request.
+    /// Any other response that is no success: something is wrong with the server now, or with
+    /// this request.
     Refused,
-    /// What came is no answer: not JSON, or not what an answer holds.
+    /// The response is a success, and its body is not JSON or has no access token.
     Malformed,
-    /// The body is longer than 64 KiB.
+    /// The response's body is longer than 64 KiB.
     TooLarge,
-    /// There was no whole answer in time.
+    /// There was no whole response in time ([`ClientBuilder::timeout`](super::ClientBuilder::timeout)).
     TimedOut,
-    /// The request could not be sent, or the answer broke off.
+    /// The request could not be sent, or the response broke off.
     Connection,
 }
 
-/// A description is shown up to here, in characters.
+/// How much of a code or a description is kept, in characters.
 const MAX_DESCRIPTION: usize = 500;
 
 impl Error {
@@ -64,7 +65,7 @@ impl Error {
         self
     }
 
-    /// The server's words, without any of these secrets.
+    /// What the server said (RFC 6749, section 5.2), without any of these secrets.
     pub(super) fn with_error_fields(
         mut self,
         code: &str,
@@ -86,8 +87,9 @@ impl Error {
         self
     }
 
-    /// The server refused, or was never reached. A 5xx may be a proxy's, which does not
-    /// know what the server has done; and so may a 408.
+    /// Whether the refresh token was certainly not spent: the server refused, or was not
+    /// reached. A 5xx or a 408 says nothing of it: it may be a proxy's, which does not know
+    /// what the server behind it has done.
     fn is_unspent(&self) -> bool {
         let source = self.0.source.as_deref().map(|source| source as &(dyn error::Error + 'static));
         self.0.status.is_some_and(is_refusal)
@@ -100,31 +102,33 @@ impl Error {
         self.0.kind
     }
 
-    /// The endpoint's URL, without its query.
+    /// The endpoint's URL without its query.
     #[must_use]
     pub fn endpoint(&self) -> &str {
         &self.0.endpoint
     }
 
-    /// The status of the answer, if there was one.
+    /// The status of the response, if there was one.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         self.0.status
     }
 
-    /// The server's `error`, such as `invalid_grant`.
+    /// The server's `error` (RFC 6749, section 5.2), such as `invalid_grant`.
     #[must_use]
     pub fn error(&self) -> Option<&str> {
         self.0.code.as_deref()
     }
 
-    /// The server's `error_description`.
+    /// The server's `error_description` (RFC 6749, section 5.2): on one line, and its first 500
+    /// characters.
     #[must_use]
     pub fn description(&self) -> Option<&str> {
         self.0.description.as_deref()
     }
 
-    /// How long the server asks to wait (`Retry-After`; RFC 9110, section 10.2.3).
+    /// How long the server asks to wait, from when the response came (`Retry-After`; RFC 9110,
+    /// section 10.2.3).
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
@@ -135,18 +139,18 @@ fn is_refusal(status: StatusCode) -> bool {
     status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT
 }
 
-/// Whether nobody was reached, so that nothing can have been done there. An unreachable
-/// host or network does not tell: a connection that is up ends so, too.
+/// Whether no connection came about, so that the server has done nothing. An unreachable host or
+/// network does not say that: a connection that is up ends in these errors too.
 fn is_unreachable(error: &(dyn error::Error + 'static)) -> bool {
     let error = error.downcast_ref::<io::Error>();
     error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// A server's text, fit to be shown: on one line, not too long, and without secrets.
+/// A server's text, fit to be shown: on one line, not too long, without these secrets.
 fn redact(text: &str, secrets: &[String]) -> String {
     let mut text = text.to_owned();
     let mut secrets: Vec<&String> = secrets.iter().filter(|secret| !secret.is_empty()).collect();
-    // One that is part of another must not leave the rest of that.
+    // The longest first: a secret that is part of another would leave the rest of that.
     secrets.sort_by_key(|secret| Reverse(secret.len()));
     for secret in secrets {
         if text.contains(&**secret) {
@@ -174,21 +178,30 @@ impl From<Error> for RefreshError {
 }
 
 impl ErrorKind {
-    fn as_str(self) -> &'static str {
+    /// A stable word for it, for metrics and logs: the variant's name in snake case.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rejected => "rejected",
             Self::Refused => "refused",
-            Self::Malformed => "the answer is not what it should be",
-            Self::TooLarge => "the answer is too long",
-            Self::TimedOut => "there was no whole answer in time",
-            Self::Connection => "the request or its answer did not get through",
+            Self::Malformed => "malformed",
+            Self::TooLarge => "too_large",
+            Self::TimedOut => "timed_out",
+            Self::Connection => "connection",
         }
     }
 }
 
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(match self {
+            Self::Rejected => "rejected",
+            Self::Refused => "refused",
+            Self::Malformed => "the response is not what it should be",
+            Self::TooLarge => "the response is too long",
+            Self::TimedOut => "there was no whole response in time",
+            Self::Connection => "the request or its response did not get through",
+        })
     }
 }
 
@@ -233,10 +246,21 @@ impl error::Error for Error {
 
 #[cfg(test)]
 mod tests {
-    use super::redact;
+    use super::{ErrorKind, redact};
 
     #[test]
-    fn words_are_shown_without_secrets() {
+    fn a_kind_has_its_name_in_snake_case() {
+        use ErrorKind::*;
+        for kind in [Rejected, Refused, Malformed, TooLarge, TimedOut, Connection] {
+            let name = format!("{kind:?}");
+            let word = kind.as_str();
+            assert!(word.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{word}");
+            assert_eq!(word.replace('_', ""), name.to_lowercase());
+        }
+    }
+
+    #[test]
+    fn a_description_is_shown_without_secrets() {
         let secrets = ["", "hush-1", "other"].map(str::to_owned);
         let shown = redact("token hush-1 was\r\nused, hush-1!", &secrets);
         assert_eq!(shown, "token [redacted] was  used, [redacted]!");

@@ -25,8 +25,8 @@ use crate::{error::ConfigError, tls};
 /// [`ClientBuilder::timeout`].
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Servers close idle connections, and a request that meets that is lost with its answer. Ours
-/// are closed before.
+/// After how long idle connections are closed: before the server does, because a request that
+/// meets the server's close is lost with its response.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The ready-made HTTP client (feature `oauth2-client`).

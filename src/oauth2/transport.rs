@@ -1,8 +1,7 @@
-//! Sending a message to an endpoint over a user's tower service, within bounds, and
-//! noting what the oauth2 crate does not tell.
+//! Sends a request to an endpoint over the user's tower service, bounded in time and in the
+//! bytes of the response, and logs what the oauth2 crate does not pass on.
 
 use std::{
-    fmt,
     future::poll_fn,
     marker::PhantomData,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -29,19 +28,19 @@ use super::{
 };
 use crate::{error::BoxError, refresher::BoxFuture};
 
-/// A longer answer is none.
+/// A longer response body is an error.
 const MAX_BODY: usize = 64 << 10;
 
-/// A tower HTTP service whose types are nobody else's business.
+/// A tower HTTP service without its types.
 pub(super) trait Transport: Send + Sync + 'static {
-    /// Sends a request and reads the answer to its end.
+    /// Sends a request and reads the response to its end.
     fn send(
         &self,
         request: Request<Bytes>,
     ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>>;
 }
 
-/// Why there is no whole answer.
+/// Why there is no whole response. What came of it is its head.
 pub(super) enum TransportError {
     Send(BoxError),
     Read(Box<Parts>, BoxError),
@@ -90,8 +89,8 @@ where
     }
 }
 
-/// One message and its answer: what the oauth2 crate sends with, and what is known of
-/// it beyond the crate's own result.
+/// One request and its response. The oauth2 crate sends with it; what that crate's result does
+/// not have is in the log.
 pub(super) struct Roundtrip<'a> {
     transport: &'a dyn Transport,
     endpoint: &'a Endpoint,
@@ -101,11 +100,10 @@ pub(super) struct Roundtrip<'a> {
 
 #[derive(Default)]
 struct RoundtripLog {
-    /// What the request had, if anything: the client's secret in another form.
+    /// The request's header, which has the client's secret in another form.
     authorization: Option<HeaderValue>,
     status: Option<StatusCode>,
     retry_after: Option<Duration>,
-    error: Option<Error>,
 }
 
 impl<'a> Roundtrip<'a> {
@@ -117,22 +115,28 @@ impl<'a> Roundtrip<'a> {
         Self { transport, endpoint, limit, log: Mutex::default() }
     }
 
-    /// Why there was no answer; or an error of this kind about the answer that came.
+    /// An error about the response that came.
     pub(super) fn error(self, kind: ErrorKind) -> Error {
+        let error = Error::new(kind, self.endpoint);
+        self.with_head(error)
+    }
+
+    /// Adds to the error what the response's head has said, if there was one.
+    pub(super) fn with_head(self, error: Error) -> Error {
         let log = self.log.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let error = log.error.unwrap_or_else(|| Error::new(kind, self.endpoint));
         match log.status {
             Some(status) => error.with_status(status).with_retry_after(log.retry_after),
             None => error,
         }
     }
 
-    /// The status of the answer, if there was one.
+    /// The status of the response, if there was one.
     pub(super) fn status(&self) -> Option<StatusCode> {
         self.log().status
     }
 
-    /// How the request authenticated by its header, without the scheme.
+    /// What the request authenticated with in its header (RFC 7617, section 2), without the
+    /// scheme.
     pub(super) fn basic_credentials(&self) -> Option<SecretString> {
         let log = self.log();
         let (_, value) = log.authorization.as_ref()?.to_str().ok()?.split_once(' ')?;
@@ -143,7 +147,7 @@ impl<'a> Roundtrip<'a> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the head says counts, whatever becomes of the body.
+    /// The head counts even if the body is too long or breaks off.
     fn log_head(&self, status: StatusCode, headers: &HeaderMap) {
         let mut log = self.log();
         log.status = Some(status);
@@ -153,13 +157,13 @@ impl<'a> Roundtrip<'a> {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Error> {
         let (mut parts, body) = request.into_parts();
         parts.uri = self.endpoint.uri.clone();
-        // Nothing here could read what is compressed, and the answer would be lost.
+        // A compressed body could not be read here, and a rotated refresh token would be lost.
         parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(value) = parts.headers.get_mut(AUTHORIZATION) {
             value.set_sensitive(true);
             self.log().authorization = Some(value.clone());
         }
-        // Wiped when the last of its holders is done with it.
+        // It has the refresh token: wiped when the service drops the last reference to it.
         let body = Bytes::from_owner(Zeroizing::new(body));
         let sending = self.transport.send(Request::from_parts(parts, body));
         let error = |kind| Error::new(kind, self.endpoint);
@@ -183,35 +187,17 @@ impl<'a> Roundtrip<'a> {
     }
 }
 
-/// The error itself is noted; the oauth2 crate has no place for it.
 impl<'c> AsyncHttpClient<'c> for Roundtrip<'_> {
-    type Error = NoResponse;
-    type Future = BoxFuture<'c, Result<HttpResponse, NoResponse>>;
+    type Error = Error;
+    type Future = BoxFuture<'c, Result<HttpResponse, Error>>;
 
     fn call(&'c self, request: HttpRequest) -> Self::Future {
-        Box::pin(async move {
-            self.send(request).await.map_err(|error| {
-                self.log().error = Some(error);
-                NoResponse
-            })
-        })
+        Box::pin(self.send(request))
     }
 }
 
-/// See [`RoundtripLog::error`].
-#[derive(Debug)]
-pub(super) struct NoResponse;
-
-impl fmt::Display for NoResponse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no answer")
-    }
-}
-
-impl std::error::Error for NoResponse {}
-
-/// `Retry-After` (RFC 9110, section 10.2.3). A date is measured by the server's own
-/// clock, if it tells it: ours may be another.
+/// `Retry-After` (RFC 9110, section 10.2.3). A date is measured from the response's own `Date`
+/// where there is one, because the server's clock may be off.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
     let value = text(RETRY_AFTER)?;
