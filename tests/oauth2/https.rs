@@ -146,7 +146,7 @@ async fn http1_and_http2() {
 }
 
 #[tokio::test]
-async fn who_is_not_trusted_gets_no_token() {
+async fn a_server_that_is_not_trusted_gets_no_token() {
     let server = Server::start(&identity(), b"h2").await;
     does_not_connect(server.client().root_certificates(identity().cert.pem())).await;
     assert_eq!(server.seen().len(), 0);
@@ -314,7 +314,7 @@ async fn nothing_meant_for_tls_is_sent_in_the_clear() {
     assert_eq!(endpoint.seen().len(), 0);
 }
 
-/// With certificates it has.
+/// A client with certificates has TLS, whatever its token endpoint.
 #[tokio::test]
 async fn a_revocation_by_tls_beside_a_plain_token_endpoint() {
     let identity = identity();
@@ -425,7 +425,7 @@ async fn root_certificates_replace_the_systems() {
     assert_eq!(server.seen().len(), 2);
 }
 
-/// The server takes whatever the client likes best.
+/// The server takes the cipher suite that the client likes best.
 #[tokio::test]
 async fn the_process_crypto_provider_comes_before_ring() {
     let identity = identity();
