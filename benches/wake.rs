@@ -1,7 +1,7 @@
 //! How long after a save the last of those who wait for the lease has the new token.
 //!
 //! ```text
-//! cargo bench --bench wake --features redis
+//! cargo bench -p benches --bench wake --features redis
 //! ```
 //!
 //! One store holds the lease and saves; 1, 16 or 128 others, each with connections of its
@@ -10,11 +10,9 @@
 //! ratio to a round trip (`PING`) in the same run. The other contestant only looks: every
 //! 50 ms it tries to set the lock, and if others have it, whether there is something newer.
 
-#[path = "support/time.rs"]
-mod time;
-
 use std::time::{Duration, Instant};
 
+use benches::time::{median, now};
 use redis::aio::ConnectionManager;
 use testing::RedisServer;
 use tokio::{task::JoinSet, time::sleep};
@@ -22,8 +20,6 @@ use tower_refresh::{
     Tokens,
     store::{Keyring, Leased, Record, RedisStore, RedisStores, TokenStore},
 };
-
-use crate::time::{median, now};
 
 const WAITING: [usize; 3] = [1, 16, 128];
 const ROUNDS: u64 = 21;
@@ -76,7 +72,7 @@ async fn ping(server: &RedisServer) -> f64 {
 
 /// When the last of them was done, counted from then.
 async fn last(waiters: JoinSet<Instant>, begun: Instant) -> f64 {
-    let done = waiters.join_all().await.into_iter().max().expect("somebody waits");
+    let done = waiters.join_all().await.into_iter().max().expect("some store waits");
     millis(done.saturating_duration_since(begun))
 }
 

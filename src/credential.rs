@@ -12,10 +12,7 @@ use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use tokio::time::Instant;
 
-use crate::{
-    error::RefreshFailure,
-    tokens::{Extra, Generation, Tokens},
-};
+use crate::tokens::{Extra, Generation, Tokens};
 
 /// One generation of a credential, as requests see it: the access token without
 /// the refresh token. Cheap to clone; `Debug` shows no secret.
@@ -122,11 +119,6 @@ impl Credential {
         let access = self.0.access.as_ref()?;
         let window = Duration::from_millis(access.early.into());
         Some(access.expires?.checked_sub(window).unwrap_or_else(Instant::now))
-    }
-
-    /// Itself, if it has a token.
-    pub(crate) fn present(self) -> Result<Self, RefreshFailure> {
-        if self.is_present() { Ok(self) } else { Err(RefreshFailure::signed_out()) }
     }
 
     pub(crate) fn is_present(&self) -> bool {

@@ -19,14 +19,14 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
-//! | `file` | `FileStore`: tokens in files, shared by processes |
+//! | `file` | `FileStore`, `FileStores`: tokens in files, shared by processes |
 //! | `oauth2` | OAuth 2.0 grants and revocation, over a tower HTTP service of yours |
 //! | `oauth2-client` | a ready-made HTTP client for them, and `oauth2` |
 //! | `reqwest-middleware` | `RefreshMiddleware`, the layer for reqwest |
 //! | `redis` | `RedisStores`: tokens in Redis, shared by replicas |
 //! | `redis-tls`, `redis-cluster` | `rediss://`; Redis clusters; and `redis` |
 //! | `ring` | ring does the cryptography of TLS unless the process has installed another provider |
-//! | `seal` | [`seal::Keyring`]: sealed text, bound to a name. `file` and `redis` bring it |
+//! | `seal` | `seal::Keyring`: sealed text, bound to a name; `file` and `redis` bring it |
 //! | `test-util` | `store::conformance`: the tests that every store has to pass |
 //! | `full` | all of them |
 //!
@@ -118,25 +118,21 @@ mod tokens;
 
 pub use crate::{
     credential::Credential,
-    error::{
-        BoxError, ConfigError, FailureKind, RefreshError, RefreshFailure, SaveError, StoreError,
-    },
+    error::{BoxError, ConfigError},
     layer::{
         Attempt, Classify, CredentialSource, FromExtensions, Refresh, RefreshLayer, ResponseFuture,
         Verdict, classify,
     },
-    refresher::{BoxFuture, FromNothing, RefreshRequest, Refresher, from_nothing},
-    state::{
-        Counts, KeepFresh, RefreshState, RefreshStateBuilder, Renewal, RenewalBuilder, Status,
-        Trigger, WhileUnsaved,
+    refresher::{
+        BoxFuture, FromNothing, RefreshError, RefreshRequest, Refresher, Trigger, from_nothing,
     },
+    state::{
+        Counts, FailureKind, KeepFresh, RefreshFailure, RefreshState, RefreshStateBuilder, Renewal,
+        RenewalBuilder, Status, WhileUnsaved,
+    },
+    store::{SaveError, StoreError},
     tokens::{Generation, Tokens},
 };
 
 #[cfg(feature = "reqwest-middleware")]
 pub use crate::reqwest::RefreshMiddleware;
-
-// Its examples use every feature.
-#[cfg(all(doctest, feature = "full"))]
-#[doc = include_str!("../README.md")]
-struct Readme;

@@ -1,8 +1,8 @@
-//! Redeeming: the [`Refresher`] trait.
+//! Redeeming: the [`Refresher`] trait, and why a redeem fails: [`RefreshError`].
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
+use std::{error::Error, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use crate::{error::RefreshError, state::Trigger, tokens::Tokens};
+use crate::{error::BoxError, tokens::Tokens};
 
 /// A boxed future, for the calls that happen once a refresh.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -16,6 +16,43 @@ pub struct RefreshRequest {
     pub tokens: Option<Tokens>,
     /// What the refresh was started for.
     pub trigger: Trigger,
+}
+
+/// What a refresh was started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Trigger {
+    /// The first use of a credential whose store was not read yet.
+    FirstUse,
+    /// A token that is about to run out; requests go on with it meanwhile.
+    Early,
+    /// A token that has run out.
+    Expired,
+    /// A server refused the token.
+    Challenge,
+    /// [`RefreshState::refresh`](crate::RefreshState::refresh).
+    Requested,
+}
+
+impl Trigger {
+    /// A stable word for it, for metrics and logs: `first_use`, `early`, `expired`,
+    /// `challenge`, `requested`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::FirstUse => "first_use",
+            Self::Early => "early",
+            Self::Expired => "expired",
+            Self::Challenge => "challenge",
+            Self::Requested => "requested",
+        }
+    }
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 impl RefreshRequest {
@@ -148,5 +185,94 @@ where
 impl<F> fmt::Debug for FromNothing<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FromNothing").finish_non_exhaustive()
+    }
+}
+
+/// Why a refresher could not redeem.
+///
+/// The difference between the two kinds matters more than anything else here: a
+/// *rejected* credential stays dead until the next sign-in, while a
+/// *transient* failure is tried again. When in doubt, say transient.
+pub struct RefreshError {
+    pub(crate) rejected: bool,
+    pub(crate) unspent: bool,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) source: BoxError,
+}
+
+impl RefreshError {
+    /// The server refused the grant for good: `invalid_grant` and the like
+    /// (RFC 6749, section 5.2).
+    pub fn rejected(source: impl Into<BoxError>) -> Self {
+        Self { rejected: true, unspent: true, retry_after: None, source: source.into() }
+    }
+
+    /// Anything that may pass: the network, a 5xx, a 429, an answer that could
+    /// not be read.
+    pub fn transient(source: impl Into<BoxError>) -> Self {
+        Self { rejected: false, unspent: false, retry_after: None, source: source.into() }
+    }
+
+    /// The server's `Retry-After` (RFC 9110, section 10.2.3): no try before that, or
+    /// for an hour if it is longer.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// The refresh token was certainly not spent: no connection could be made, or the
+    /// server itself refused (a 4xx; what a proxy says does not count). Otherwise the
+    /// next lease holder is told that it may be, and if its try is rejected, the failure says so
+    /// ([`RefreshFailure::open_redeem`]).
+    #[must_use]
+    pub fn unspent(mut self) -> Self {
+        self.unspent = true;
+        self
+    }
+
+    /// Whether the server refused the grant for good.
+    #[must_use]
+    pub fn is_rejected(&self) -> bool {
+        self.rejected
+    }
+
+    /// Whether the refresh token was certainly not spent.
+    #[must_use]
+    pub fn is_unspent(&self) -> bool {
+        self.unspent
+    }
+
+    /// The server's `Retry-After`, as it was given to
+    /// [`with_retry_after`](Self::with_retry_after).
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+}
+
+impl fmt::Debug for RefreshError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RefreshError")
+            .field("rejected", &self.rejected)
+            .field("unspent", &self.unspent)
+            .field("retry_after", &self.retry_after)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for RefreshError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.rejected {
+            "the refresh was rejected"
+        } else {
+            "the refresh failed and may be tried again"
+        })
+    }
+}
+
+impl Error for RefreshError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
     }
 }

@@ -30,20 +30,7 @@
 //! hyper-util's client is generic: the compiler makes it a `Client<_, ReplayBody<B>>`. A client that
 //! takes one type only, such as tonic's channel, gets one line between the layer and itself:
 //!
-//! ```no_run
-//! use http::Request;
-//! use tonic::{body::Body, transport::Channel};
-//! use tower::ServiceBuilder;
-//! use tower_refresh::{RefreshLayer, RefreshState, Tokens, body::ReplayBody, from_nothing};
-//!
-//! let state = RefreshState::builder(from_nothing(async || Ok(Tokens::new("minted")))).build();
-//! let channel = ServiceBuilder::new()
-//!     .layer(RefreshLayer::new(state))
-//!     .map_request(|request: Request<ReplayBody<Body>>| request.map(Body::new))
-//!     .service(Channel::from_static("http://[::1]:50051").connect_lazy());
-//! # fn is_service<S: tower::Service<Request<Body>> + Clone>(_: S) {}
-//! # is_service(channel);
-//! ```
+#![cfg_attr(not(doctest), doc = include_str!("tonic.md"))]
 //!
 //! # Example
 //!

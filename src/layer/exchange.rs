@@ -10,14 +10,14 @@ use tokio::time::Instant;
 use crate::{
     body::{NotReplayable, Replay, ReplayBody},
     credential::Credential,
-    error::{BoxError, FailureKind, RefreshFailure},
+    error::BoxError,
     grpc::timeout,
     layer::classify::{FromOtherOrigin, Verdict},
     layer::config::Own,
     layer::drain::Drain,
     layer::head::Head,
     layer::source::Source,
-    state::{Admission, RefreshState, Wait},
+    state::{Admission, FailureKind, RefreshFailure, RefreshState, Wait},
     tokens::Generation,
 };
 

@@ -17,14 +17,14 @@ use tower_service::Service;
 use crate::{
     body::{KeepBody, NotReplayable, Replay, ReplayBody, Tee},
     credential::Credential,
-    error::{BoxError, RefreshFailure},
+    error::BoxError,
     grpc::timeout,
     layer::config::{Config, Own},
     layer::exchange::Exchange,
     layer::future::ResponseFuture,
     layer::head::Head,
     layer::source::Source,
-    state::{Admission, RefreshState, Wait},
+    state::{Admission, RefreshFailure, RefreshState, Wait},
     tokens::Generation,
 };
 

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, error, fmt, io, iter::successors, time::Duration};
 use http::StatusCode;
 
 use super::endpoint::Endpoint;
-use crate::error::{BoxError, RefreshError};
+use crate::{error::BoxError, refresher::RefreshError};
 
 /// Why a request to a token or revocation endpoint failed.
 ///

@@ -11,8 +11,7 @@ use super::{
     transport::Roundtrip,
 };
 use crate::{
-    error::RefreshError,
-    refresher::{BoxFuture, RefreshRequest, Refresher},
+    refresher::{BoxFuture, RefreshError, RefreshRequest, Refresher},
     tokens::Tokens,
 };
 

@@ -55,7 +55,7 @@ use crate::{
 /// #   .with(server)
 ///     .build();
 ///
-/// let response = client.post("http://api.example.com/").json(&["hello"]).send().await?;
+/// let response = client.post("http://api.example.com/").body("hello").send().await?;
 /// assert_eq!(response.status(), 200);
 /// # Ok::<_, reqwest_middleware::Error>(()) }).unwrap();
 /// #
@@ -65,7 +65,7 @@ use crate::{
 /// #     _: &'a mut http::Extensions,
 /// #     _: reqwest_middleware::Next<'a>,
 /// # ) -> tower_refresh::BoxFuture<'a, reqwest_middleware::Result<reqwest::Response>> {
-/// #     let whole = request.body().and_then(|body| body.as_bytes()) == Some(b"[\"hello\"]");
+/// #     let whole = request.body().and_then(|body| body.as_bytes()) == Some(b"hello");
 /// #     let good = whole && request.headers()["authorization"] == "Bearer new";
 /// #     let response = http::Response::builder().status(if good { 200 } else { 401 });
 /// #     Box::pin(async move { Ok(response.body("").unwrap().into()) })

@@ -22,8 +22,9 @@ use super::{
     machine::{Departure, Outcome, Step, Ticket, after},
 };
 use crate::{
-    error::{BoxError, FailureKind, SaveError},
-    store::{Lease, Leased},
+    error::BoxError,
+    state::failure::FailureKind,
+    store::{Lease, Leased, SaveError},
 };
 
 /// Drives one flight. If it is dropped before the landing (its runtime is shut down, or

@@ -14,6 +14,7 @@
 mod auto_refresh;
 mod builder;
 mod driver;
+mod failure;
 mod machine;
 mod renewal;
 mod sign;
@@ -34,20 +35,19 @@ use tokio::{runtime::Handle, sync::watch, time::Instant};
 pub use self::{
     auto_refresh::KeepFresh,
     builder::{RefreshStateBuilder, RenewalBuilder},
-    machine::{Trigger, WhileUnsaved},
+    failure::{FailureKind, RefreshFailure},
+    machine::WhileUnsaved,
     renewal::Renewal,
     status::{Counts, Status},
 };
 use self::{
     driver::FlightDriver,
+    failure::present,
     machine::{Effects, Gate, Machine, Moment},
     waiters::Waiters,
 };
 pub(crate) use self::{machine::Admission, wait::Wait};
-use crate::{
-    credential::Credential, error::RefreshFailure, refresher::Refresher, store::TokenStore,
-    tokens::Generation,
-};
+use crate::{credential::Credential, refresher::Refresher, store::TokenStore, tokens::Generation};
 
 /// One credential: its tokens, generation, flight and failure.
 ///
@@ -261,7 +261,7 @@ impl RefreshState {
 
     async fn settle(self: &Arc<Self>, answer: Admission) -> Result<Credential, RefreshFailure> {
         match answer {
-            Admission::Proceed => self.current().present(),
+            Admission::Proceed => present(self.current()),
             Admission::Wait(ticket) => Wait::new(Arc::clone(self), ticket).await,
             Admission::Refuse(failure) => Err(failure),
         }

@@ -7,8 +7,7 @@ use super::{
     machine::{Machine, Moment, Policy},
 };
 use crate::{
-    error::RefreshError,
-    refresher::{BoxFuture, RefreshRequest, Refresher},
+    refresher::{BoxFuture, RefreshError, RefreshRequest, Refresher},
     store::{MemoryStore, Record, TokenStore},
     tokens::{Generation, Time, Tokens},
 };

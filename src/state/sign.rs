@@ -14,8 +14,7 @@ use tokio::{
 
 use super::{RefreshState, Running, driver::catch, machine::Moment};
 use crate::{
-    error::{SaveError, StoreError},
-    store::Record,
+    store::{Record, SaveError, StoreError},
     tokens::{Generation, Time, Tokens},
 };
 

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::machine::{Machine, Trigger};
+use super::machine::Machine;
 use crate::{
-    error::{FailureKind, RefreshFailure},
+    refresher::Trigger,
+    state::failure::{FailureKind, RefreshFailure},
     tokens::Generation,
 };
 

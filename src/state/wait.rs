@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     credential::Credential,
-    error::{FailureKind, RefreshFailure},
+    state::failure::{FailureKind, RefreshFailure, present},
 };
 
 /// Resolves to what a flight brought: the new credential, or why there is none.
@@ -62,7 +62,7 @@ impl Future for Wait {
         if this.state.gate_word() >> 1 > this.ticket.generation.get() {
             // The publisher has emptied the list of waiters before.
             this.slot = None;
-            return Poll::Ready(this.state.current().present());
+            return Poll::Ready(present(this.state.current()));
         }
         let mut inner = this.state.lock();
         let outcome = match inner.machine.resolve(this.ticket) {

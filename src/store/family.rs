@@ -9,8 +9,8 @@ use super::TokenStore;
 use super::{Deleted, Leased, Record};
 #[cfg(feature = "file")]
 use crate::{
-    error::{SaveError, StoreError},
     refresher::BoxFuture,
+    store::{SaveError, StoreError},
     tokens::Generation,
 };
 

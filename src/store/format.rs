@@ -20,17 +20,18 @@ use serde::{Deserialize, Serialize};
 
 use super::Record;
 use crate::{
-    error::StoreError,
     seal::{Keyring, Purpose, SealError, SealErrorKind},
+    store::StoreError,
     tokens::{Generation, Tokens},
 };
 
 const VERSION: u32 = 1;
 
-/// Generations end here: there has to be a next one for a long time.
-const LAST: u64 = i64::MAX as u64;
+/// The last generation that is written or read. Far from the end of the numbers, so that there
+/// always is a next one; no credential comes near it.
+const MAX_GENERATION: u64 = i64::MAX as u64;
 
-/// What writes and reads the records of one name.
+/// Writes and reads the records of one name.
 #[derive(Clone, Debug)]
 pub(super) struct Format {
     name: String,
@@ -82,24 +83,25 @@ impl Format {
     /// The document of a record.
     pub(super) fn write(&self, record: &Record) -> Result<Zeroizing<Vec<u8>>, StoreError> {
         let generation = record.generation.get();
-        if generation > LAST {
-            return Err(StoreError::new("there is no generation after so many"));
+        if generation > MAX_GENERATION {
+            return Err(StoreError::new("the generation is too great to be written"));
         }
         let (tokens, sealed) = match (&record.tokens, &self.keys) {
             (None, _) => (None, None),
             (Some(tokens), None) => (Some(Fields::of(tokens)), None),
             (Some(tokens), Some(keys)) => {
                 let (name, text) = (self.bound_to(generation), json(&Fields::of(tokens))?);
-                let sealed = keys.encrypt(Purpose::Record, &name, &text).map_err(not_sealed)?;
+                let sealed =
+                    keys.encrypt(Purpose::Record, &name, &text).map_err(StoreError::new)?;
                 (None, Some(BASE64_STANDARD.encode(sealed).into()))
             }
         };
         json(&Document { version: VERSION, generation, tokens, sealed })
     }
 
-    /// Reads a document as far as can be read without a key.
+    /// Reads all of a document but what is sealed.
     pub(super) fn parse<'a>(&self, text: &'a [u8]) -> Result<Written<'a>, StoreError> {
-        /// Nothing else is known of a document of another version.
+        /// Read first, because a document of another version may look quite different.
         #[derive(Deserialize)]
         struct Version {
             version: u32,
@@ -111,8 +113,8 @@ impl Format {
             return Err(StoreError::new(reason));
         }
         let document: Document<'a> = serde_json::from_slice(text).map_err(damaged)?;
-        if document.generation > LAST {
-            return Err(StoreError::new("the record is damaged: nothing was written so often"));
+        if document.generation > MAX_GENERATION {
+            return Err(StoreError::new("the record is damaged: its generation is too great"));
         }
         if document.tokens.is_some() && document.sealed.is_some() {
             return Err(StoreError::new("the record is damaged: it is both sealed and not"));
@@ -120,7 +122,7 @@ impl Format {
         Ok(Written(document))
     }
 
-    /// Opens what was read.
+    /// Opens what is sealed, if anything is.
     pub(super) fn open(&self, written: Written<'_>) -> Result<Record, StoreError> {
         let generation = written.generation();
         let Document { tokens, sealed, .. } = written.0;
@@ -137,7 +139,7 @@ impl Format {
                 return Err(StoreError::new("the record is sealed, and no key was given"));
             }
             (None, Some(sealed), Some(keys)) => {
-                let sealed = BASE64_STANDARD.decode(&*sealed).map_err(|_| not_base64())?;
+                let sealed = BASE64_STANDARD.decode(&*sealed).map_err(|_| damaged_seal())?;
                 let name = self.bound_to(generation.get());
                 let text = keys.decrypt(Purpose::Record, &name, &sealed).map_err(not_opened)?;
                 let fields: Fields<'_> = serde_json::from_slice(&text).map_err(damaged)?;
@@ -147,7 +149,7 @@ impl Format {
         Ok(Record::new(generation, tokens))
     }
 
-    /// What a sealed record cannot be taken away from: its name and its generation.
+    /// What a sealed record is bound to: its name and its generation.
     fn bound_to(&self, generation: u64) -> Vec<u8> {
         format!("{VERSION} {generation} {}", self.name).into_bytes()
     }
@@ -172,7 +174,7 @@ impl<'a> Fields<'a> {
         }
         if let Some(millis) = self.expires_at_ms {
             let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis));
-            // A moment that no clock of ours will reach is none.
+            // Later than this system's clock can say: as good as no expiry.
             if let Some(at) = at {
                 tokens = tokens.with_expires_at(at);
             }
@@ -184,7 +186,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Serializes into memory that is wiped, and never grows: what it grew out of would not be.
+/// Serializes into memory that is wiped, and allocates all of it at once: a buffer that grows
+/// gives the old one back unwiped.
 fn json(value: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     struct Length(usize);
     impl std::io::Write for Length {
@@ -203,18 +206,15 @@ fn json(value: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     Ok(text)
 }
 
-/// Where it is damaged. The parser's own words could hold a piece of a token.
+/// Says where the document is damaged, and leaves out the parser's own words: they could quote
+/// a piece of a token.
 fn damaged(error: serde_json::Error) -> StoreError {
     let (line, column) = (error.line(), error.column());
     let what = if error.is_eof() { "truncated" } else { "damaged" };
     StoreError::new(format!("the record is {what} at line {line}, column {column}"))
 }
 
-fn not_sealed(error: SealError) -> StoreError {
-    StoreError::new(error)
-}
-
-fn not_base64() -> StoreError {
+fn damaged_seal() -> StoreError {
     StoreError::new("the sealed record is damaged")
 }
 
@@ -223,7 +223,7 @@ fn not_opened(error: SealError) -> StoreError {
         SealErrorKind::NoKeyOpens => StoreError::new(
             "no key opens the record: it was sealed with another one, moved here from another name, or tampered with",
         ),
-        _ => not_base64(),
+        _ => damaged_seal(),
     }
 }
 

@@ -13,6 +13,7 @@
 
 #[cfg(feature = "test-util")]
 pub mod conformance;
+mod error;
 mod family;
 #[cfg(feature = "file")]
 mod file;
@@ -24,6 +25,7 @@ mod redis;
 
 use std::{fmt, sync::Arc};
 
+pub use self::error::{OpenCause, SaveError, StoreError};
 pub use self::family::Stores;
 #[cfg(feature = "file")]
 pub use self::file::{FileStore, FileStores};
@@ -33,9 +35,7 @@ pub use self::redis::{RedisStore, RedisStores, RedisStoresBuilder};
 #[cfg(any(feature = "file", feature = "redis"))]
 pub use crate::seal::Keyring;
 
-pub use crate::error::OpenCause;
 use crate::{
-    error::{SaveError, StoreError},
     refresher::BoxFuture,
     tokens::{Generation, Tokens},
 };

@@ -7,12 +7,26 @@
 //! | `replay` | what a response means, and which requests are sent again |
 //! | `response` | the refused response's body: read to its end, or the caller's |
 //! | `service` | the service between requests: readiness, errors, clones |
+//! | `body` | the request's body, which may be sent twice |
+//! | `grpc` | deadlines, and a status that comes late |
+//! | `tower_stack` | above and below the other layers of a tower stack |
+//! | `invariants` | those that are about one request, by number |
+//! | `secrets` | no token in what is logged or printed |
+//! | `adversary` | what a hostile peer, or a thread at the wrong moment, can do |
+//! | `autotrait` | what is `Send`, `Sync` and `Unpin` |
 
+mod adversary;
 mod attach;
+mod autotrait;
+mod body;
 mod gate;
+mod grpc;
+mod invariants;
 mod replay;
 mod response;
+mod secrets;
 mod service;
+mod tower_stack;
 
 use std::sync::Arc;
 

@@ -197,8 +197,7 @@ fn an_idle_credential_costs_at_most_500_bytes() {
     };
     let measure = |make: &dyn Fn(usize) -> Option<Arc<RefreshState>>| {
         let mut states = Vec::with_capacity(COUNT);
-        let allocated =
-            allocation_counter::measure(|| states.extend((0..COUNT).map(|number| make(number))));
+        let allocated = allocation_counter::measure(|| states.extend((0..COUNT).map(make)));
         usize::try_from(allocated.bytes_current).unwrap() / COUNT
     };
     // The runtime's own memory is there before it is measured.

@@ -1,4 +1,5 @@
-//! Sign-in and sign-out at every step of a flight (I5).
+//! Sign-in and sign-out at every step of a flight (I5; its promise is in
+//! `invariants::saving`).
 
 use std::sync::{Arc, Mutex};
 

@@ -12,11 +12,15 @@
 //! | `sign_out` | what a sign-out tells its hook |
 //! | `shared` | several states, one store |
 //! | `family` | many credentials that share how they are renewed |
+//! | `invariants` | those that are about the credential, by number |
+//! | `cancellation` | every point at which a caller, a runtime or a hook can go away |
 
 mod basics;
+mod cancellation;
 mod family;
 mod fence;
 mod intent;
+mod invariants;
 mod keep_fresh;
 mod look;
 mod shared;

@@ -1,4 +1,4 @@
-//! A store that fails, lies or is lost.
+//! A store that fails, lies or is lost (I4; its promise is in `invariants::saving`).
 
 use std::sync::Arc;
 

@@ -33,6 +33,7 @@ const CHECKS: &[Check] = &[
     ("oauth2-client-ring-build", DENY, "check --lib --locked --features oauth2-client,ring"),
     ("reqwest-build", DENY, "check --lib --locked --features reqwest-middleware"),
     ("oauth2-reqwest-build", DENY, "check --lib --locked --features oauth2,reqwest-middleware"),
+    ("seal-build", DENY, "check --lib --locked --features seal"),
     ("file-build", DENY, "check --lib --locked --features file"),
     ("redis-build", DENY, "check --lib --locked --features redis"),
     ("redis-tls-build", DENY, "check --lib --locked --features redis-tls"),

@@ -45,26 +45,7 @@ pub use self::{
 /// `Unpin`, as those of hyper and tonic are. A client with a fixed body type takes one line
 /// between:
 ///
-/// ```no_run
-/// use http::Request;
-/// use tonic::{body::Body, transport::Channel};
-/// use tower::ServiceBuilder;
-/// use tower_refresh::{
-///     RefreshLayer, RefreshState, Tokens,
-///     body::ReplayBody,
-///     from_nothing,
-///     grpc::{GrpcStatusLayer, Watched},
-/// };
-///
-/// let state = RefreshState::builder(from_nothing(async || Ok(Tokens::new("minted")))).build();
-/// let channel = ServiceBuilder::new()
-///     .layer(RefreshLayer::new(state))
-///     .layer(GrpcStatusLayer::new())
-///     .map_request(|request: Request<Watched<ReplayBody<Body>>>| request.map(Body::new))
-///     .service(Channel::from_static("http://[::1]:50051").connect_lazy());
-/// # fn is_service<S: tower::Service<Request<Body>> + Clone>(_: S) {}
-/// # is_service(channel);
-/// ```
+#[cfg_attr(not(doctest), doc = include_str!("tonic.md"))]
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct GrpcStatusLayer {

@@ -20,7 +20,7 @@ use super::{
     parts::{Flight, Moment, Outcome, Stage, Standing, Step},
 };
 use crate::{
-    error::{FailureKind, RefreshFailure},
+    state::failure::{FailureKind, RefreshFailure},
     store::Record,
     tokens::Tokens,
 };

@@ -15,9 +15,9 @@ use super::{
     parts::{Outcome, Redeem, Stage, Step},
 };
 use crate::{
-    error::{FailureKind, OpenCause, RefreshFailure},
     refresher::RefreshRequest,
-    store::{OpenRedeem, Record},
+    state::failure::{FailureKind, RefreshFailure},
+    store::{OpenCause, OpenRedeem, Record},
     tokens::{Generation, Tokens},
 };
 
@@ -90,7 +90,7 @@ impl Course<'_> {
 mod tests {
     use super::super::testing::*;
     use super::*;
-    use crate::error::RefreshError;
+    use crate::refresher::RefreshError;
 
     fn answer_lost() -> Option<OpenRedeem> {
         Some(OpenRedeem::new(stored().generation, OpenCause::AnswerLost))

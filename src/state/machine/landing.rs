@@ -6,11 +6,12 @@ use std::time::Duration;
 use super::{
     Machine,
     flight::Course,
-    parts::{Flight, Stage, Standing, Step, Trigger},
+    parts::{Flight, Stage, Standing, Step},
     policy::{MAX_RETRY_AFTER, after},
 };
 use crate::{
-    error::{FailureKind, RefreshFailure},
+    refresher::Trigger,
+    state::failure::{FailureKind, RefreshFailure},
     store::Record,
     tokens::Generation,
 };
@@ -92,7 +93,7 @@ impl Course<'_> {
 mod tests {
     use super::super::{Admission, parts::Outcome, testing::*};
     use super::*;
-    use crate::error::RefreshError;
+    use crate::refresher::RefreshError;
 
     #[test]
     fn a_transient_failure_is_tried_again_after_the_servers_own_pause() {

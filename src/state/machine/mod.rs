@@ -42,14 +42,15 @@ mod testing;
 mod upkeep;
 
 use self::parts::{Flight, Minted, Standing, Troubles};
-pub use self::{parts::Trigger, policy::WhileUnsaved};
+pub use self::policy::WhileUnsaved;
 pub(crate) use self::{
     parts::{Admission, Departure, Effects, Gate, Moment, Outcome, Step, Ticket, Upkeep},
     policy::{Policy, after},
 };
 use crate::{
     credential::Credential,
-    error::{FailureKind, RefreshFailure},
+    refresher::Trigger,
+    state::failure::{FailureKind, RefreshFailure},
     store::Record,
     tokens::{Generation, Tokens},
 };

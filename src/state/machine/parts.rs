@@ -1,54 +1,18 @@
 //! The machine's words: plain data that its verbs pass to each other and to the shell.
 
-use std::{collections::VecDeque, fmt, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
 use super::policy::Policy;
 use crate::{
     credential::Credential,
-    error::{BoxError, FailureKind, RefreshError, RefreshFailure},
-    refresher::RefreshRequest,
+    error::BoxError,
+    refresher::{RefreshError, RefreshRequest, Trigger},
+    state::failure::{FailureKind, RefreshFailure},
     store::{OpenRedeem, Record},
     tokens::{Generation, Time, Tokens},
 };
-
-/// What a refresh was started for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Trigger {
-    /// The first use of a credential whose store was not read yet.
-    FirstUse,
-    /// A token that is about to run out; requests go on with it meanwhile.
-    Early,
-    /// A token that has run out.
-    Expired,
-    /// A server refused the token.
-    Challenge,
-    /// [`RefreshState::refresh`](crate::RefreshState::refresh).
-    Requested,
-}
-
-impl Trigger {
-    /// A stable word for it, for metrics and logs: `first_use`, `early`, `expired`,
-    /// `challenge`, `requested`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::FirstUse => "first_use",
-            Self::Early => "early",
-            Self::Expired => "expired",
-            Self::Challenge => "challenge",
-            Self::Requested => "requested",
-        }
-    }
-}
-
-impl fmt::Display for Trigger {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// What every verb is given: the rules, the time by both clocks, and a random number from 0
 /// to 1. The machine has neither a clock nor chance of its own.

@@ -3,10 +3,11 @@
 
 use super::{
     Machine,
-    parts::{Admission, Moment, Standing, Trigger},
+    parts::{Admission, Moment, Standing},
     policy::after,
 };
-use crate::error::{FailureKind, RefreshFailure};
+use crate::refresher::Trigger;
+use crate::state::failure::{FailureKind, RefreshFailure};
 
 impl Machine {
     /// There is nothing to redeem: only the store can help.
@@ -56,7 +57,7 @@ impl Machine {
 mod tests {
     use super::super::{parts::Outcome, testing::*};
     use super::*;
-    use crate::error::RefreshError;
+    use crate::refresher::RefreshError;
 
     #[test]
     fn after_a_rejection_the_store_is_read_again_but_not_at_once() {

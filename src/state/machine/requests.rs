@@ -4,12 +4,13 @@ use tokio::time::Instant;
 
 use super::{
     Machine,
-    parts::{Admission, Gate, Moment, Standing, Ticket, Trigger},
+    parts::{Admission, Gate, Moment, Standing, Ticket},
     policy::after,
 };
 use crate::{
     credential::Credential,
-    error::{FailureKind, RefreshFailure},
+    refresher::Trigger,
+    state::failure::{FailureKind, RefreshFailure, present},
     tokens::Generation,
 };
 
@@ -75,7 +76,7 @@ impl Machine {
     /// News for a waiter, if there is any.
     pub(crate) fn resolve(&self, ticket: Ticket) -> Option<Result<Credential, RefreshFailure>> {
         if self.credential.generation() > ticket.generation {
-            return Some(self.credential.clone().present());
+            return Some(present(self.credential.clone()));
         }
         if self.failures != ticket.failures {
             return self.last_failure().cloned().map(Err);

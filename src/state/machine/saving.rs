@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     credential::Credential,
-    error::{FailureKind, RefreshFailure},
+    state::failure::{FailureKind, RefreshFailure},
     store::Record,
     tokens::{Generation, Time, Tokens},
 };

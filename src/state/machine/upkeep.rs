@@ -36,7 +36,7 @@ impl Machine {
 mod tests {
     use super::super::testing::*;
     use super::*;
-    use crate::error::{FailureKind, RefreshFailure};
+    use crate::state::failure::{FailureKind, RefreshFailure};
 
     #[test]
     fn it_looks_again_when_the_cool_down_is_over() {

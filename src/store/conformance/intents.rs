@@ -1,4 +1,4 @@
-//! Intents: what the next holder of the lease is told.
+//! Intents: the open redeem that the next holder of the lease finds.
 
 use super::{Subject, done, lease, record, signed_in, soon};
 use crate::{
@@ -13,34 +13,34 @@ async fn found<S: Subject>(subject: &S, name: &str) -> Option<OpenRedeem> {
     found
 }
 
-/// Whoever is gone after `intend` has left word.
+/// A holder that is gone after `intend` has left an open redeem.
 pub async fn an_intent_outlives_its_holder<S: Subject>(subject: &S) {
     let store = subject.open("outlived").await;
     signed_in(&store).await;
     let mut held = lease(&store).await;
     assert_eq!(held.open_redeem(), None);
     done("intend", held.intend(Generation::new(1))).await;
-    assert_eq!(held.open_redeem(), None, "its own intent is no interruption");
+    assert_eq!(held.open_redeem(), None, "its own intent is no open redeem of an earlier holder");
     drop(held);
-    let told = found(subject, "outlived").await;
-    let Some(told) = told else { panic!("the intent is forgotten") };
-    assert_eq!(told.generation, Generation::new(1));
+    let open = found(subject, "outlived").await;
+    let Some(open) = open else { panic!("the intent is forgotten") };
+    assert_eq!(open.generation, Generation::new(1));
     assert!(
-        matches!(told.cause, OpenCause::HolderEnded | OpenCause::HolderSilent),
+        matches!(open.cause, OpenCause::HolderEnded | OpenCause::HolderSilent),
         "{:?}",
-        told.cause
+        open.cause
     );
-    // It stays for whoever does not do better.
-    assert_eq!(found(subject, "outlived").await, Some(told));
+    // That holder has released it as it was, and so the next one finds the same.
+    assert_eq!(found(subject, "outlived").await, Some(open));
     let mut held = lease(&store).await;
     done("intend", held.intend(Generation::new(1))).await;
-    assert_eq!(held.open_redeem(), Some(told));
+    assert_eq!(held.open_redeem(), Some(open));
     done("save", held.save(Generation::new(1), record(2, "2"))).await;
     soon("release", held.release(None)).await;
     assert_eq!(found(subject, "outlived").await, None);
 }
 
-/// A holder that was gone before it meant to spend anything is nobody's concern.
+/// A holder that is gone without an intent has spent nothing, and leaves nothing open.
 pub async fn without_an_intent_nothing_is_left<S: Subject>(subject: &S) {
     let store = subject.open("harmless").await;
     signed_in(&store).await;
@@ -48,8 +48,7 @@ pub async fn without_an_intent_nothing_is_left<S: Subject>(subject: &S) {
     assert_eq!(found(subject, "harmless").await, None);
 }
 
-/// With the save the intent is over, even if the holder is gone before it gives the lease
-/// back.
+/// A save ends the intent, even if the holder is gone before it releases the lease.
 pub async fn a_save_ends_the_intent<S: Subject>(subject: &S) {
     let store = subject.open("ended").await;
     signed_in(&store).await;
@@ -60,16 +59,17 @@ pub async fn a_save_ends_the_intent<S: Subject>(subject: &S) {
     assert_eq!(found(subject, "ended").await, None);
 }
 
-/// What a holder leaves is what the next one finds, whether or not it had an intent.
+/// The open redeem that a holder releases the lease with is what the next one finds; `None`
+/// ends its intent.
 pub async fn what_is_left_is_found<S: Subject>(subject: &S) {
     let store = subject.open("left").await;
     signed_in(&store).await;
     for cause in [OpenCause::AnswerLost, OpenCause::HolderEnded, OpenCause::HolderSilent] {
-        let left = OpenRedeem::new(Generation::new(1), cause);
+        let open = OpenRedeem::new(Generation::new(1), cause);
         let mut held = lease(&store).await;
         done("intend", held.intend(Generation::new(1))).await;
-        soon("release", held.release(Some(left))).await;
-        assert_eq!(found(subject, "left").await, Some(left));
+        soon("release", held.release(Some(open))).await;
+        assert_eq!(found(subject, "left").await, Some(open));
     }
     let mut held = lease(&store).await;
     done("intend", held.intend(Generation::new(1))).await;

@@ -12,8 +12,7 @@ use tokio::task::{JoinSet, yield_now};
 
 use super::{MOMENT, Subject, done, lease, not_yet, record, signed_in, soon};
 use crate::{
-    error::SaveError,
-    store::{Leased, TokenStore},
+    store::{Leased, SaveError, TokenStore},
     tokens::Generation,
 };
 
@@ -45,14 +44,14 @@ pub async fn one_holder_at_a_time<S: Subject>(subject: &S) {
     soon("release", held.release(None)).await;
 }
 
-/// A record that is no newer than what was seen is no reason to go without the lease.
+/// A record that the caller knows is no reason to go without the lease.
 pub async fn a_lease_needs_no_news<S: Subject>(subject: &S) {
-    let store = subject.open("seen").await;
+    let store = subject.open("known").await;
     signed_in(&store).await;
-    for seen in [1, 2, 17] {
-        match done("lease", store.lease(Generation::new(seen))).await {
+    for known in [1, 2, 17] {
+        match done("lease", store.lease(Generation::new(known))).await {
             Leased::Lease(held) => soon("release", held.release(None)).await,
-            Leased::Newer(record) => panic!("{record:?} is not newer than {seen}"),
+            Leased::Newer(record) => panic!("{record:?} is not newer than {known}"),
         }
     }
     done("delete", store.delete()).await;
@@ -62,7 +61,8 @@ pub async fn a_lease_needs_no_news<S: Subject>(subject: &S) {
     }
 }
 
-/// Sixteen wait while one saves. Each gets what it has saved, or the lease to read it.
+/// Sixteen callers wait while the holder saves. Each gets what it has saved, or the lease, and
+/// reads it.
 pub async fn a_waiter_gets_the_lease_or_what_is_newer<S: Subject>(subject: &S) {
     let store = subject.open("waiters").await;
     signed_in(&store).await;
@@ -112,7 +112,7 @@ pub async fn a_sign_in_needs_no_lease<S: Subject>(subject: &S) {
     soon("release", held.release(None)).await;
 }
 
-/// A holder that is dropped gives the lease back, sooner or later.
+/// A lease that is dropped, and not released, is free sooner or later.
 pub async fn a_dropped_lease_is_free<S: Subject>(subject: &S) {
     let store = subject.open("dropped").await;
     signed_in(&store).await;
@@ -124,7 +124,7 @@ pub async fn a_dropped_lease_is_free<S: Subject>(subject: &S) {
     soon("release", held.release(None)).await;
 }
 
-/// Whoever gives up waiting has taken nothing.
+/// A caller that gives up waiting has taken nothing.
 pub async fn a_dropped_waiter_takes_nothing<S: Subject>(subject: &S) {
     let held = lease(&subject.open("impatient").await).await;
     for moment in [Duration::ZERO, MOMENT / 10, MOMENT] {
@@ -152,8 +152,8 @@ pub async fn a_living_holder_keeps_its_lease<S: Subject>(subject: &S) {
     soon("release", held.release(None)).await;
 }
 
-/// Once another holder has the lease, the one before can neither write, nor intend to, nor
-/// give away what is not its own.
+/// Once another holder has the lease, the one before it can neither write nor note an intent,
+/// and its release does not free the other's lease.
 pub async fn a_lost_lease_cannot_write<S: Subject>(subject: &S) {
     let store = subject.open("lost").await;
     signed_in(&store).await;
@@ -178,8 +178,8 @@ pub async fn a_lost_lease_cannot_write<S: Subject>(subject: &S) {
     assert!(done("load", store.load()).await.is_same(&record(2, "2")));
 }
 
-/// What the one before still does changes nothing of what the next one has noted; nor is
-/// its own intent forgotten with its lease.
+/// A holder that has lost the lease leaves its intent to the next holder, and whatever it still
+/// does, the next holder's intent stays as it was noted.
 pub async fn a_lost_lease_leaves_intents_alone<S: Subject>(subject: &S) {
     let store = subject.open("noted").await;
     signed_in(&store).await;
@@ -189,8 +189,8 @@ pub async fn a_lost_lease_leaves_intents_alone<S: Subject>(subject: &S) {
         return;
     }
     let mut held = lease(&subject.open("noted").await).await;
-    let told = held.open_redeem().map(|told| told.generation);
-    assert_eq!(told, Some(Generation::new(1)), "the intent is forgotten with the lease");
+    let open = held.open_redeem().map(|open| open.generation);
+    assert_eq!(open, Some(Generation::new(1)), "the intent is forgotten with the lease");
     done("intend", held.intend(Generation::new(1))).await;
     let late = soon("a late save", lost.save(Generation::new(1), record(2, "late"))).await;
     assert!(matches!(late, Err(SaveError::LeaseLost)), "{late:?}");
@@ -198,8 +198,8 @@ pub async fn a_lost_lease_leaves_intents_alone<S: Subject>(subject: &S) {
     soon("release", lost.release(None)).await;
     drop(held);
     let held = lease(&store).await;
-    let told = held.open_redeem().map(|told| told.generation);
-    assert_eq!(told, Some(Generation::new(1)), "it is not the holder's intent");
+    let open = held.open_redeem().map(|open| open.generation);
+    assert_eq!(open, Some(Generation::new(1)), "it is not the holder's intent");
     soon("release", held.release(None)).await;
 }
 
@@ -214,13 +214,13 @@ pub async fn a_lease_outlasts_a_save<S: Subject>(subject: &S) {
         done("save", held.save(Generation::new(generation), next)).await;
         assert!(held.is_held(), "it ends with a save");
         let other = subject.open("several").await;
-        let seen = Generation::new(generation + 1);
-        not_yet("a lease that was used", other.lease(seen), MOMENT).await;
+        let known = Generation::new(generation + 1);
+        not_yet("a lease that was used", other.lease(known), MOMENT).await;
     }
     done("intend", held.intend(Generation::new(4))).await;
     drop(held);
     let held = lease(&store).await;
-    let told = held.open_redeem().map(|told| told.generation);
-    assert_eq!(told, Some(Generation::new(4)), "the last intent is not told");
+    let open = held.open_redeem().map(|open| open.generation);
+    assert_eq!(open, Some(Generation::new(4)), "the last intent is not told");
     soon("release", held.release(None)).await;
 }

@@ -38,7 +38,12 @@
 //! test; it may `.await`. What is not as it has to be is a panic that says so. A check
 //! that waits in vain gives up after a minute: what a store has in time limits, for a lease
 //! or an intent, should be some seconds in these tests.
+//!
+//! If yours is a family of stores, implement [`FamilySubject`] as well, and let
+//! [`stores_conformance!`](crate::stores_conformance) write the tests: those of a store, and
+//! those of [`Stores`].
 
+mod families;
 mod intents;
 mod leases;
 mod records;
@@ -47,8 +52,8 @@ use std::{future::Future, time::Duration};
 
 use tokio::time::timeout;
 
-pub use self::{intents::*, leases::*, records::*};
-use super::{Lease, Leased, Record, TokenStore};
+pub use self::{families::*, intents::*, leases::*, records::*};
+use super::{Lease, Leased, Record, Stores, TokenStore};
 use crate::{
     error::BoxError,
     refresher::BoxFuture,
@@ -69,9 +74,9 @@ pub trait Subject: Send + Sync + 'static {
         None
     }
 
-    /// Takes the lock away from whoever holds it, as if that one had stalled until its
-    /// time, and that of its intent, was over. `false`: a lock ends with its holder only,
-    /// which is what the checks then assume.
+    /// Takes the lock away from its holder, as if the holder had stalled until its time, and
+    /// that of its intent, was over. `false`: a lock ends with its holder only, which is what
+    /// the checks then assume.
     fn expire(&self, name: &str) -> BoxFuture<'_, bool> {
         let _ = name;
         Box::pin(async { false })
@@ -80,6 +85,23 @@ pub trait Subject: Send + Sync + 'static {
     /// After how long a lock that is not renewed is gone. `None`: it has no time limit.
     fn lease_time(&self) -> Option<Duration> {
         None
+    }
+}
+
+/// What is put to the test as a family of stores. What [`Subject::open`] gives has to be the
+/// store that this family has for the name.
+pub trait FamilySubject: Subject {
+    /// The family.
+    type Stores: Stores;
+
+    /// A handle on the family, which is as good as another process's: it shares nothing with
+    /// the handles before it but the place where the records are.
+    fn family(&self) -> BoxFuture<'_, Self::Stores>;
+
+    /// How many things there are at the place: files, keys, rows or entries. `None`: they
+    /// cannot be counted, and the checks do without.
+    fn count(&self) -> BoxFuture<'_, Option<usize>> {
+        Box::pin(async { None })
     }
 }
 
@@ -124,6 +146,26 @@ macro_rules! store_conformance {
     };
 }
 
+/// Writes a `#[tokio::test]` for each check of a store and of a family of stores, for the
+/// [`FamilySubject`](crate::store::conformance::FamilySubject) that the expression makes.
+#[macro_export]
+macro_rules! stores_conformance {
+    ($subject:expr) => {
+        $crate::store_conformance!($subject);
+        $crate::store_conformance! {
+            $subject;
+            handles_of_one_name_are_one_store
+            a_family_keeps_names_apart
+            a_name_may_be_any_text
+            nothing_is_created_before_a_save
+            what_is_saved_needs_no_handle
+            a_lease_outlives_its_handle
+            an_open_redeem_outlives_its_handles
+            an_ended_name_keeps_its_generation
+        }
+    };
+}
+
 /// Waits for what has to come.
 async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
     match timeout(Duration::from_secs(60), work).await {
@@ -153,10 +195,10 @@ const MOMENT: Duration = Duration::from_millis(100);
 
 /// The lease, from a store whose record is known.
 async fn lease<S: TokenStore>(store: &S) -> Box<dyn Lease> {
-    let seen = done("load", store.load()).await.generation;
-    match done("lease", store.lease(seen)).await {
+    let known = done("load", store.load()).await.generation;
+    match done("lease", store.lease(known)).await {
         Leased::Lease(lease) => lease,
-        Leased::Newer(record) => panic!("generation {} is newer than {seen}", record.generation),
+        Leased::Newer(record) => panic!("generation {} is newer than {known}", record.generation),
     }
 }
 

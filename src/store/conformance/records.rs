@@ -9,8 +9,7 @@ use tokio::task::JoinSet;
 
 use super::{Subject, done, record, signed_in, soon, tokens};
 use crate::{
-    error::SaveError,
-    store::{Record, TokenStore},
+    store::{Record, SaveError, TokenStore},
     tokens::{Generation, Tokens},
 };
 
@@ -20,7 +19,7 @@ pub async fn a_store_begins_empty<S: Subject>(subject: &S) {
     assert_eq!(done("load", store.load()).await, Record::default());
 }
 
-/// All fields come back, through another handle, whatever is in them.
+/// All fields come back, through another handle, whatever text they are.
 pub async fn what_is_saved_is_loaded<S: Subject>(subject: &S) {
     let store = subject.open("saved").await;
     let life = Duration::from_secs(3600);
@@ -49,8 +48,8 @@ pub async fn what_is_saved_is_loaded<S: Subject>(subject: &S) {
     }
 }
 
-/// Any other generation is a conflict, and nothing is written. Generations may leave
-/// some out.
+/// Any other generation is a conflict, and nothing is written. The next generation may be any
+/// later one.
 pub async fn a_save_takes_the_expected_generation_only<S: Subject>(subject: &S) {
     let store = subject.open("versions").await;
     signed_in(&store).await;
@@ -70,7 +69,8 @@ pub async fn a_save_takes_the_expected_generation_only<S: Subject>(subject: &S) 
     assert!(done("load", store.load()).await.is_same(&record(18, "18")));
 }
 
-/// Sixteen handles, again and again: one writes, the others meet a conflict.
+/// Of sixteen handles that write at once, again and again, one writes, and the others meet a
+/// conflict.
 pub async fn of_racing_saves_one_wins<S: Subject>(subject: &S) {
     for round in 0..8 {
         let mut racers = JoinSet::new();
@@ -149,7 +149,7 @@ pub async fn names_are_apart<S: Subject>(subject: &S) {
     }
 }
 
-/// What the store's own error was is told.
+/// The store's own error is the source of ours.
 pub async fn errors_keep_their_source<S: Subject>(subject: &S) {
     let Some(store) = subject.broken() else {
         return;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{runtime::Handle, task::yield_now, time::sleep};
 
 use super::record::RecordFile;
-use crate::error::StoreError;
+use crate::store::StoreError;
 
 /// How often the lock for writing is tried before that is an error: for about ten seconds. A
 /// process keeps it for longer only if it is stopped.

@@ -11,7 +11,7 @@ use std::{
 
 use secrecy::zeroize::Zeroizing;
 
-use crate::error::{BoxError, StoreError};
+use crate::{error::BoxError, store::StoreError};
 
 /// Reads a file. `None`: there is none in a folder that is there.
 ///

@@ -16,9 +16,8 @@ use super::{
     record::RecordFile,
 };
 use crate::{
-    error::{SaveError, StoreError},
     refresher::BoxFuture,
-    store::{Lease, Leased, OpenCause, OpenRedeem, Record},
+    store::{Lease, Leased, OpenCause, OpenRedeem, Record, SaveError, StoreError},
     tokens::Generation,
 };
 

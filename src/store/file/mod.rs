@@ -29,8 +29,8 @@ use self::{
 };
 use super::{Deleted, Keyring, Leased, Record, Stores, TokenStore, family::Refused};
 use crate::{
-    error::{SaveError, StoreError},
     refresher::BoxFuture,
+    store::{SaveError, StoreError},
     tokens::Generation,
 };
 

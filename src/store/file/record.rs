@@ -8,11 +8,11 @@ use super::{
     lock::Lock,
 };
 use crate::{
-    error::{SaveError, StoreError},
     store::{
         Deleted, Keyring, Record,
         format::{Format, Written},
     },
+    store::{SaveError, StoreError},
     tokens::Generation,
 };
 

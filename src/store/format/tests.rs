@@ -1,4 +1,4 @@
-//! Documents: round trips, what others may have written, and no secret in an error.
+//! Documents: round trips, what other programs may have written, and no secret in an error.
 
 use std::{
     error::Error,

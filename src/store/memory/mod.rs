@@ -10,8 +10,8 @@ use tokio::sync::OwnedMutexGuard;
 use self::slots::{Family, LockShare, Slot};
 use super::{Deleted, Lease, Leased, OpenCause, OpenRedeem, Record, Stores, TokenStore};
 use crate::{
-    error::{SaveError, StoreError},
     refresher::BoxFuture,
+    store::{SaveError, StoreError},
     tokens::{Generation, Tokens},
 };
 

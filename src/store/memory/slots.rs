@@ -22,8 +22,7 @@ use std::{
 };
 
 use crate::{
-    error::SaveError,
-    store::{Deleted, OpenRedeem, Record},
+    store::{Deleted, OpenRedeem, Record, SaveError},
     tokens::Generation,
 };
 
@@ -50,7 +49,7 @@ struct State {
 /// A share in a slot's lease lock. The last one takes the lock away, unless a redeem is open.
 pub(super) struct LockShare {
     slot: Arc<Slot>,
-    /// `None` while it is dropped only.
+    /// `None` only while it is being dropped.
     lock: Option<Arc<LeaseLock>>,
 }
 
@@ -146,8 +145,8 @@ impl LockShare {
 impl Drop for LockShare {
     fn drop(&mut self) {
         let mut state = self.slot.state();
-        // Before it is asked who else has a share, so that one of two that are dropped at
-        // once finds that it is the last.
+        // Gives up this share before it counts the others, so that of two that are dropped at
+        // the same time one finds that it is the last.
         self.lock = None;
         let lock = state.lock.as_mut().and_then(Arc::get_mut);
         if lock.is_some_and(|lock| lock.get_mut().is_none()) {
@@ -171,8 +170,8 @@ const SHARDS: usize = 64;
 struct Names {
     /// Those that hold tokens.
     kept: HashSet<Kept>,
-    /// The others, of which a handle is left. (The slot's own name cannot be borrowed from a
-    /// weak reference.)
+    /// Those without tokens, of which a handle is left. With a copy of the name, since the
+    /// slot's own cannot be borrowed through a weak reference.
     known: HashMap<Box<str>, Weak<Slot>>,
 }
 
@@ -187,8 +186,8 @@ impl Default for Family {
 
 impl Family {
     fn names(&self, name: &str) -> MutexGuard<'_, Names> {
-        // Another hash than those of the tables: what shares a shard must not share their
-        // buckets, too.
+        // Hashed with another key than in the tables. With the same one, the names of one shard
+        // would crowd into a 64th of its buckets.
         let shard = self.hasher.hash_one(name) as usize % SHARDS;
         // Nothing panics while it is held.
         self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
@@ -218,12 +217,12 @@ impl Family {
         // The record is read under the lock of the names: of several writers, the last one to
         // come here sees what is there in the end.
         let (_, holds_tokens) = slot.summary();
-        let forgotten = match slot.this.upgrade() {
-            Some(slot) if holds_tokens => {
+        let forgotten = match slot.this.upgrade().filter(|_| holds_tokens) {
+            Some(slot) => {
                 names.known.remove(&*slot.name);
                 names.kept.replace(Kept(slot))
             }
-            _ => {
+            None => {
                 names.know(slot);
                 names.kept.take(&*slot.name)
             }
@@ -246,7 +245,7 @@ impl Family {
 }
 
 impl Names {
-    /// `None`: there is none, or it is being dropped, which nobody can undo.
+    /// `None`: there is none, or its last handle is gone and it is being dropped.
     fn slot(&self, name: &str) -> Option<Arc<Slot>> {
         match self.kept.get(name) {
             Some(Kept(slot)) => Some(Arc::clone(slot)),

@@ -9,7 +9,7 @@ end
 local open = redeem and string.match(redeem, '^%d+ open$')
 if open and redis.call('EXISTS', KEYS[2]) == 0 then
   -- The lease ran out while its holder was redeeming: the holder has stalled, or Redis was
-  -- away and could not be told. A lease without an owner keeps others waiting for one lease
+  -- away and could not be told. A lease without an owner keeps waiters waiting for one lease
   -- time, in which the holder may renew its own.
   redis.call('HSET', KEYS[1], 'i', open .. ' silent')
   redis.call('SET', KEYS[2], '', 'PX', ARGV[3])

@@ -58,7 +58,7 @@ impl RedisStoresBuilder {
     }
 
     /// After how long another holder may take a lease that its holder does not renew: how
-    /// long a crash before the redeem keeps the others waiting. Default: 5 s; at least 100 ms.
+    /// long a crash before the redeem keeps waiters waiting. Default: 5 s; at least 100 ms.
     /// A holder renews it every third of that time.
     pub fn lease(mut self, time: Duration) -> Self {
         self.lease = time;
@@ -226,5 +226,17 @@ impl fmt::Debug for RedisStoresBuilder {
             .field("poll", &self.poll)
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(feature = "redis-tls")))]
+mod tests {
+    use crate::store::{Keyring, RedisStores};
+
+    #[test]
+    fn tls_asks_for_its_feature() {
+        let error = RedisStores::builder("rediss://localhost/", Keyring::new([1; 32])).build();
+        let said = error.unwrap_err().to_string();
+        assert!(said.contains("TLS") && said.contains("`redis-tls`"), "{said}");
     }
 }

@@ -13,7 +13,7 @@ use redis::{
 };
 use tokio::time::timeout;
 
-use crate::error::StoreError;
+use crate::store::StoreError;
 
 /// Where Redis is.
 pub(super) enum Server {

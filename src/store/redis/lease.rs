@@ -17,9 +17,8 @@ use super::{
     shared::{Shared, millis},
 };
 use crate::{
-    error::{SaveError, StoreError},
     refresher::BoxFuture,
-    store::{Lease, Leased, OpenCause, OpenRedeem, Record},
+    store::{Lease, Leased, OpenCause, OpenRedeem, Record, SaveError, StoreError},
     tokens::Generation,
 };
 

@@ -38,8 +38,9 @@ pub use self::builder::RedisStoresBuilder;
 use self::{record::RedisRecord, shared::Shared};
 use super::{Deleted, Keyring, Leased, Record, Stores, TokenStore};
 use crate::{
-    error::{ConfigError, SaveError, StoreError},
+    error::ConfigError,
     refresher::BoxFuture,
+    store::{SaveError, StoreError},
     tokens::Generation,
 };
 

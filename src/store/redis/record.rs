@@ -9,8 +9,7 @@ use super::{
     shared::{Shared, millis},
 };
 use crate::{
-    error::{SaveError, StoreError},
-    store::{Deleted, Record, format::Format},
+    store::{Deleted, Record, SaveError, StoreError, format::Format},
     tokens::Generation,
 };
 

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use redis::{Script, Value};
 
-use crate::error::StoreError;
+use crate::store::StoreError;
 
 /// Takes the lease, or gives a later record, or says for how long another holder has it.
 pub(super) static ACQUIRE: LazyLock<Script> =

@@ -2,7 +2,7 @@
 
 use super::world::{Fate, Node, World, number, tokens_of};
 use crate::{
-    error::RefreshError,
+    refresher::RefreshError,
     state::machine::{Outcome, Step, parts::Stage},
     store::{OpenCause, OpenRedeem},
     tokens::{Generation, Tokens},

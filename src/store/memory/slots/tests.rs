@@ -212,7 +212,7 @@ fn threads_do_not_lose_a_write_or_leave_a_name() {
 }
 
 impl Slot {
-    /// Saves under the lease, if nobody has it.
+    /// Saves under the lease, if it is free.
     fn lease_now(&self, known: Generation) -> bool {
         match task::spawn(self.lease(known)).poll() {
             Poll::Ready(Ok(Leased::Lease(mut held))) => {

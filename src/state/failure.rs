@@ -1,0 +1,157 @@
+//! [`RefreshFailure`]: why there is no fresh token.
+
+use std::{error::Error, fmt, sync::Arc};
+
+use tokio::time::Instant;
+
+use crate::{credential::Credential, error::BoxError, store::OpenCause};
+
+/// Why there is no fresh token. Cheap to clone, and put into the extensions of a
+/// response that could not be helped.
+#[derive(Clone)]
+pub struct RefreshFailure {
+    kind: FailureKind,
+    open_redeem: Option<OpenCause>,
+    retry_at: Option<Instant>,
+    source: Option<Arc<BoxError>>,
+}
+
+/// The kinds of [`RefreshFailure`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// The server refused the refresh token. Stays so until a sign-in, here or, where
+    /// the store is shared, by another process: challenges read the store now and then.
+    Rejected,
+    /// The refresh failed and is tried again after the cool-down.
+    Transient,
+    /// The refresher panicked. Treated like [`Transient`](Self::Transient).
+    Panicked,
+    /// The store could not be locked or read; nothing was redeemed.
+    Store,
+    /// New tokens were minted, could not be saved yet, and are not served until
+    /// they are. Saving goes on in the background.
+    Unsaved,
+    /// Brand-new tokens were refused again and again: refreshing pauses.
+    Braked,
+    /// There is no token, and none can be had without signing in.
+    SignedOut,
+    /// The refresh took longer than this request may wait. It goes on.
+    Deadline,
+    /// The credential is being drained, or its runtime was shut down.
+    Shutdown,
+}
+
+impl RefreshFailure {
+    pub(crate) fn new(kind: FailureKind) -> Self {
+        Self { kind, open_redeem: None, retry_at: None, source: None }
+    }
+
+    pub(crate) fn signed_out() -> Self {
+        Self::new(FailureKind::SignedOut)
+    }
+
+    pub(crate) fn with_retry_at(mut self, at: Instant) -> Self {
+        self.retry_at = Some(at);
+        self
+    }
+
+    pub(crate) fn with_open_redeem(mut self, cause: Option<OpenCause>) -> Self {
+        self.open_redeem = cause;
+        self
+    }
+
+    pub(crate) fn with_source(mut self, source: BoxError) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// What kind of failure this is.
+    #[must_use]
+    pub fn kind(&self) -> FailureKind {
+        self.kind
+    }
+
+    /// An earlier redeem was left open, and may have spent the refresh token before this
+    /// try; and how that came about. Where the server has no grace period for a spent token
+    /// the session is lost then. `None`: no such redeem is known.
+    #[must_use]
+    pub fn open_redeem(&self) -> Option<OpenCause> {
+        self.open_redeem
+    }
+
+    /// Before this moment no refresh is tried again. `None` where time alone
+    /// does not help, or nothing has to be waited for.
+    #[must_use]
+    pub fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+}
+
+/// This credential, if it has a token.
+pub(super) fn present(credential: Credential) -> Result<Credential, RefreshFailure> {
+    if credential.is_present() { Ok(credential) } else { Err(RefreshFailure::signed_out()) }
+}
+
+impl FailureKind {
+    /// A stable word for it, for metrics and logs: the variant's name in snake case.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::Transient => "transient",
+            Self::Panicked => "panicked",
+            Self::Store => "store",
+            Self::Unsaved => "unsaved",
+            Self::Braked => "braked",
+            Self::SignedOut => "signed_out",
+            Self::Deadline => "deadline",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rejected => "the refresh token was rejected",
+            Self::Transient => "the refresh failed and will be tried again",
+            Self::Panicked => "the refresher panicked",
+            Self::Store => "the token store failed",
+            Self::Unsaved => "the new tokens could not be saved yet",
+            Self::Braked => "new tokens are refused again and again; refreshing pauses",
+            Self::SignedOut => "signed out",
+            Self::Deadline => "the refresh took too long to wait for",
+            Self::Shutdown => "shutting down",
+        })
+    }
+}
+
+impl fmt::Display for RefreshFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.fmt(f)?;
+        match self.open_redeem {
+            Some(cause) => write!(f, "; an earlier refresh may have spent it: {cause}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for RefreshFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RefreshFailure")
+            .field("kind", &self.kind)
+            .field("open_redeem", &self.open_redeem)
+            .field("retry_at", &self.retry_at)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Error for RefreshFailure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.source {
+            Some(source) => Some(&***source),
+            None => None,
+        }
+    }
+}

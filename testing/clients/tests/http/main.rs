@@ -1,0 +1,15 @@
+//! The layer in HTTP stacks, over real sockets.
+//!
+//! | module | what |
+//! |---|---|
+//! | `sockets` | hyper-util's client, HTTP/1 and HTTP/2 |
+//! | `reqwest` | [`RefreshMiddleware`](tower_refresh::RefreshMiddleware) |
+//! | `axum` | on a router that forwards |
+//! | `redirects` | around tower-http's layer that follows redirects |
+//! | `stacks` | a thousand requests at once through each of them, and through tonic |
+
+mod axum;
+mod redirects;
+mod reqwest;
+mod sockets;
+mod stacks;

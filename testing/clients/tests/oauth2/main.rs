@@ -1,0 +1,9 @@
+//! The OAuth 2.0 grants and revocation against token endpoints on real sockets.
+
+mod clocks;
+mod endpoint;
+mod errors;
+mod grants;
+mod hostile;
+mod https;
+mod revocation;

@@ -1,0 +1,64 @@
+//! What every store has to pass.
+
+use std::time::Duration;
+
+use tower_refresh::{
+    BoxFuture,
+    store::{
+        Keyring, RedisStore, RedisStores,
+        conformance::{FamilySubject, Subject},
+    },
+};
+
+use super::{KEY, RedisServer, brief, millis};
+
+/// Connections of their own, as another process has.
+fn stores(server: &RedisServer) -> RedisStores {
+    brief(server).intent(millis(1000)).build().unwrap()
+}
+
+/// A server of its own.
+struct Server(RedisServer);
+
+impl Subject for Server {
+    type Store = RedisStore;
+
+    fn open(&self, name: &str) -> BoxFuture<'_, RedisStore> {
+        let store = stores(&self.0).store(name);
+        Box::pin(async { store })
+    }
+
+    fn broken(&self) -> Option<RedisStore> {
+        // Nobody is there.
+        let stores = RedisStores::builder("redis://127.0.0.1:1/", Keyring::new(KEY));
+        Some(stores.build().unwrap().store("broken"))
+    }
+
+    fn expire(&self, name: &str) -> BoxFuture<'_, bool> {
+        let record = format!("tower-refresh:{{{name}}}");
+        let mut pipeline = redis::pipe();
+        // As if another one had had it, and had died: it is not just set again.
+        pipeline.atomic().hincr(&record, "f", 1).ignore().del(format!("{record}:lease")).ignore();
+        pipeline.exec(&mut self.0.connection()).unwrap();
+        Box::pin(async { true })
+    }
+
+    fn lease_time(&self) -> Option<Duration> {
+        Some(millis(1000))
+    }
+}
+
+impl FamilySubject for Server {
+    type Stores = RedisStores;
+
+    fn family(&self) -> BoxFuture<'_, RedisStores> {
+        Box::pin(async { stores(&self.0) })
+    }
+
+    fn count(&self) -> BoxFuture<'_, Option<usize>> {
+        let keys: usize = redis::cmd("DBSIZE").query(&mut self.0.connection()).unwrap();
+        Box::pin(async move { Some(keys) })
+    }
+}
+
+tower_refresh::stores_conformance!(Server(RedisServer::start()));

@@ -1,0 +1,290 @@
+//! The suite for stores, run against [`MemoryStore`], and against stores that it must not let
+//! pass.
+
+mod families;
+mod fenced;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use tower_refresh::{
+    BoxFuture,
+    store::{MemoryStore, conformance::Subject},
+};
+
+#[derive(Default)]
+struct Memory(Mutex<HashMap<String, Arc<MemoryStore>>>);
+
+impl Subject for Memory {
+    type Store = Arc<MemoryStore>;
+
+    fn open(&self, name: &str) -> BoxFuture<'_, Self::Store> {
+        let store = self.0.lock().unwrap().entry(name.to_owned()).or_default().clone();
+        Box::pin(async { store })
+    }
+}
+
+tower_refresh::store_conformance!(Memory::default());
+
+/// Stores with one flaw each, and the check that has to notice it.
+mod flawed {
+    use std::sync::{Arc, Mutex};
+
+    use tower_refresh::{
+        BoxFuture, Generation, SaveError, StoreError, Tokens,
+        store::{
+            Deleted, Lease, Leased, MemoryStore, OpenRedeem, Record, TokenStore,
+            conformance::{self, Subject},
+        },
+    };
+
+    use super::Memory;
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Flaw {
+        /// It is not empty to begin with.
+        Full,
+        /// It loses what the server sent besides.
+        LosesExtras,
+        /// A save looks, and then writes: two steps.
+        Overwrites,
+        /// Only a holder's save does not look.
+        HolderOverwrites,
+        /// A sign-out begins anew.
+        ForgetsGeneration,
+        /// Names are compared without regard to case.
+        OneName,
+        /// Its errors are nobody's fault.
+        NoSource,
+        /// The lease is no lock.
+        NoLock,
+        /// Whoever waits is given what it knows already.
+        OldNews,
+        /// Whoever waits is given what was there when it began to wait.
+        Stale,
+        /// A sign-in waits for the lease.
+        SlowSignIn,
+        /// The lease is not freed when it is dropped.
+        Leaks,
+        /// Nothing is told.
+        Forgets,
+        /// A lease without an intent counts as one.
+        Imagines,
+        /// A save leaves the intent.
+        KeepsIntent,
+        /// What is left is not kept.
+        DropsWord,
+    }
+    use Flaw::*;
+
+    struct Flawed(Flaw, Memory);
+
+    impl Subject for Flawed {
+        type Store = FlawedStore;
+
+        fn open(&self, name: &str) -> BoxFuture<'_, Self::Store> {
+            let name = if self.0 == OneName { name.to_lowercase() } else { name.to_owned() };
+            Box::pin(async move {
+                let memory = self.1.open(&name).await;
+                FlawedStore { flaw: self.0, memory }
+            })
+        }
+
+        fn broken(&self) -> Option<Self::Store> {
+            Some(FlawedStore { flaw: NoSource, memory: Arc::default() })
+        }
+    }
+
+    #[derive(Clone)]
+    struct FlawedStore {
+        flaw: Flaw,
+        memory: Arc<MemoryStore>,
+    }
+
+    impl FlawedStore {
+        async fn swap(&self, expected: Generation, record: Record) -> Result<(), SaveError> {
+            let held = self.memory.load().await?.generation;
+            if held != expected {
+                return Err(SaveError::Conflict);
+            }
+            tokio::task::yield_now().await;
+            self.overwrite(record).await
+        }
+
+        async fn overwrite(&self, record: Record) -> Result<(), SaveError> {
+            let held = self.memory.load().await?.generation;
+            self.memory.save(held, record).await
+        }
+    }
+
+    impl TokenStore for FlawedStore {
+        fn load(&self) -> BoxFuture<'_, Result<Record, StoreError>> {
+            Box::pin(async {
+                let record = self.memory.load().await?;
+                Ok(match (self.flaw, &record.tokens) {
+                    (Full, None) => Record::new(record.generation, Tokens::new("full")),
+                    (LosesExtras, Some(tokens)) => {
+                        let bare = Tokens::new(tokens.access_token());
+                        let bare = tokens
+                            .refresh_token()
+                            .map_or(bare.clone(), |token| bare.with_refresh_token(token));
+                        let bare = match tokens.expires_at() {
+                            Some(at) => bare.with_expires_at(at),
+                            None => bare,
+                        };
+                        Record::new(record.generation, bare)
+                    }
+                    _ => record,
+                })
+            })
+        }
+
+        fn save(
+            &self,
+            expected: Generation,
+            record: Record,
+        ) -> BoxFuture<'_, Result<(), SaveError>> {
+            Box::pin(async move {
+                match self.flaw {
+                    Overwrites => self.swap(expected, record).await,
+                    SlowSignIn => {
+                        let _held = self.memory.lease(expected).await?;
+                        self.memory.save(expected, record).await
+                    }
+                    _ => self.memory.save(expected, record).await,
+                }
+            })
+        }
+
+        fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {
+            Box::pin(async {
+                let deleted = self.memory.delete().await?;
+                if self.flaw == ForgetsGeneration {
+                    let _ = self.overwrite(Record::default()).await;
+                }
+                Ok(deleted)
+            })
+        }
+
+        fn lease(&self, seen: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
+            Box::pin(async move {
+                let before = self.memory.load().await?;
+                if self.flaw == OldNews && before.generation > Generation::ZERO {
+                    return Ok(Leased::Newer(before));
+                }
+                let lease = match self.flaw {
+                    NoLock => MemoryStore::new().lease(seen).await?,
+                    _ => self.memory.lease(seen).await?,
+                };
+                if self.flaw == Stale && self.memory.load().await? != before {
+                    return Ok(Leased::Newer(before));
+                }
+                let Leased::Lease(mut lease) = lease else { panic!("a lease of memory") };
+                if self.flaw == Imagines {
+                    lease.intend(seen).await?;
+                }
+                let lease = FlawedLease { store: self.clone(), lease: Some(lease) };
+                Ok(Leased::Lease(Box::new(lease)))
+            })
+        }
+    }
+
+    struct FlawedLease {
+        store: FlawedStore,
+        lease: Option<Box<dyn Lease>>,
+    }
+
+    impl FlawedLease {
+        fn lease(&mut self) -> &mut dyn Lease {
+            &mut **self.lease.as_mut().unwrap()
+        }
+    }
+
+    impl Drop for FlawedLease {
+        fn drop(&mut self) {
+            static LEAKED: Mutex<Vec<Box<dyn Lease>>> = Mutex::new(Vec::new());
+            if self.store.flaw == Leaks {
+                LEAKED.lock().unwrap().extend(self.lease.take());
+            }
+        }
+    }
+
+    impl Lease for FlawedLease {
+        fn open_redeem(&self) -> Option<OpenRedeem> {
+            match self.store.flaw {
+                Forgets => None,
+                _ => self.lease.as_ref().unwrap().open_redeem(),
+            }
+        }
+
+        fn intend(&mut self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>> {
+            self.lease().intend(generation)
+        }
+
+        fn save(
+            &mut self,
+            expected: Generation,
+            record: Record,
+        ) -> BoxFuture<'_, Result<(), SaveError>> {
+            Box::pin(async move {
+                match self.store.flaw {
+                    HolderOverwrites => self.store.overwrite(record).await,
+                    KeepsIntent => self.store.memory.save(expected, record).await,
+                    _ => self.lease().save(expected, record).await,
+                }
+            })
+        }
+
+        fn release(mut self: Box<Self>, left: Option<OpenRedeem>) -> BoxFuture<'static, ()> {
+            let left = left.filter(|_| self.store.flaw != DropsWord);
+            self.lease.take().unwrap().release(left)
+        }
+    }
+
+    /// Whether the check is content with the store.
+    macro_rules! passes {
+        ($flaw:expr, $check:ident) => {
+            tokio::spawn(async {
+                conformance::$check(&Flawed($flaw, Memory::default())).await;
+            })
+            .await
+            .is_ok()
+        };
+    }
+
+    macro_rules! noticed {
+        ($($flaw:ident by $check:ident)*) => {
+            $(assert!(!passes!($flaw, $check), "{:?} is not noticed", $flaw);)*
+        };
+    }
+
+    /// What is never given back is waited for in vain: not for a real minute.
+    #[tokio::test(start_paused = true)]
+    async fn every_flaw_is_noticed() {
+        noticed! {
+            Full by a_store_begins_empty
+            LosesExtras by what_is_saved_is_loaded
+            Overwrites by of_racing_saves_one_wins
+            HolderOverwrites by a_save_takes_the_expected_generation_only
+            HolderOverwrites by a_sign_in_needs_no_lease
+            ForgetsGeneration by a_sign_out_leaves_its_generation
+            OneName by names_are_apart
+            NoSource by errors_keep_their_source
+            NoLock by one_holder_at_a_time
+            NoLock by a_waiter_gets_the_lease_or_what_is_newer
+            NoLock by a_dropped_waiter_takes_nothing
+            NoLock by a_living_holder_keeps_its_lease
+            NoLock by a_lost_lease_cannot_write
+            OldNews by a_lease_needs_no_news
+            Stale by a_waiter_gets_the_lease_or_what_is_newer
+            SlowSignIn by a_sign_in_needs_no_lease
+            Leaks by a_dropped_lease_is_free
+            Forgets by an_intent_outlives_its_holder
+            Imagines by without_an_intent_nothing_is_left
+            KeepsIntent by a_save_ends_the_intent
+            DropsWord by what_is_left_is_found
+        }
+    }
+}

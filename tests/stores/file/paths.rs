@@ -1,0 +1,252 @@
+//! Which file is meant: names, links, folders, modes.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::Path,
+    task::Poll,
+};
+
+use testing::{Auth, tokens};
+use tokio_test::task;
+use tower_refresh::{
+    RefreshState,
+    store::{FileStore, FileStores, Leased, Record, Stores, TokenStore},
+};
+
+use super::{Dir, assert_says, generation, has_io_error, lease, record, soon};
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn chmod(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[tokio::test]
+async fn all_files_are_their_owners_only() {
+    let dir = Dir::signed_in().await;
+    drop(lease(&dir.store()).await);
+    assert_eq!(dir.names(), ["tokens.json", "tokens.json.lease", "tokens.json.lock"]);
+    for name in dir.names() {
+        assert_eq!(mode(&dir.folder().join(&name)), 0o600, "{name}");
+    }
+}
+
+#[test]
+fn the_folder_is_made_and_its_parents_are_not() {
+    let dir = Dir::new();
+    let (folder, deep) = (dir.temp.path().join("new"), dir.temp.path().join("no/new"));
+    FileStores::open(&folder).unwrap();
+    assert_eq!(mode(&folder), 0o700);
+    FileStores::open(&folder).unwrap();
+    let error = FileStores::open(&deep).unwrap_err();
+    assert_says(&error, &["could not create the folder", deep.to_str().unwrap()]);
+    assert!(has_io_error(&error));
+    std::fs::write(dir.temp.path().join("file"), "").unwrap();
+    let error = FileStores::open(dir.temp.path().join("file")).unwrap_err();
+    assert_says(&error, &["could not keep files in", "it is not a folder"]);
+    assert!(!deep.parent().unwrap().exists());
+}
+
+#[tokio::test]
+async fn names_are_encoded() {
+    let dir = Dir::new();
+    let long = "x".repeat(240);
+    for name in ["bob", "Bob", "a_b-0", "../b", "\u{e4}", "a.lease", &long] {
+        let store = FileStores::open(dir.folder()).unwrap().try_store(name).unwrap();
+        store.save(generation(0), record(1)).await.unwrap();
+        drop(lease(&store).await);
+    }
+    let mut names = dir.names();
+    names.retain(|name| !name.ends_with(".lock") && !name.ends_with(".lease"));
+    let long = format!("{long}.json");
+    let expected = [
+        "%2e%2e%2fb.json",
+        "%42ob.json",
+        "%c3%a4.json",
+        "a%2elease.json",
+        "a_b-0.json",
+        "bob.json",
+        &long,
+    ];
+    assert_eq!(names, expected);
+    let refused = |name: &str| FileStores::open(dir.folder()).unwrap().try_store(name).unwrap_err();
+    assert_says(&refused(""), &["must not be empty"]);
+    assert_says(&refused(&"x".repeat(241)), &["too long", "241"]);
+    assert_says(&refused(&"X".repeat(81)), &["too long", "243"]);
+    // As one of a family it is refused, too, when it is used.
+    let stores = FileStores::open(dir.folder()).unwrap();
+    let before = dir.names();
+    for (name, word) in [(String::new(), "must not be empty"), ("X".repeat(81), "too long")] {
+        let store = stores.store(&name);
+        assert_says(&store.load().await.unwrap_err(), &[word]);
+        assert_says(&store.save(generation(0), record(1)).await.unwrap_err(), &[word]);
+        assert_says(&store.delete().await.unwrap_err(), &[word]);
+        assert_says(&store.lease(generation(0)).await.unwrap_err(), &[word]);
+    }
+    assert_eq!(dir.names(), before);
+}
+
+#[tokio::test]
+async fn a_wider_mode_is_an_error_that_tells_how_to_mend_it() {
+    let dir = Dir::signed_in().await;
+    let (store, path) = (dir.store(), dir.file.to_str().unwrap());
+    for wide in [0o644, 0o640, 0o602, 0o601] {
+        chmod(&dir.file, wide);
+        let words = [&*format!("mode {wide:04o}"), &*format!("chmod 600 {path}")];
+        assert_says(&FileStore::open(&dir.file).unwrap_err(), &words);
+        assert_says(&store.load().await.unwrap_err(), &words);
+        assert_says(&store.save(generation(1), record(2)).await.unwrap_err(), &words);
+        assert_says(&store.delete().await.unwrap_err(), &words);
+        assert_eq!(mode(&dir.file), wide, "it was not replaced");
+    }
+    for good in [0o600, 0o700, 0o400] {
+        chmod(&dir.file, good);
+        assert_eq!(store.load().await.unwrap(), record(1));
+        dir.store();
+    }
+}
+
+#[tokio::test]
+async fn what_a_link_points_to_is_written() {
+    let dir = Dir::signed_in().await;
+    let link = dir.temp.path().join("link.json");
+    symlink(&dir.file, &link).unwrap();
+    let linked = FileStore::open(&link).unwrap();
+    linked.save(generation(1), record(2)).await.unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(dir.store().load().await.unwrap(), record(2));
+    // It is one lease, too.
+    let held = lease(&linked).await;
+    let mut other = task::spawn(async { dir.store().lease(generation(1)).await });
+    // Whoever finds it taken looks for what is newer.
+    dir.store().save(generation(2), record(3)).await.unwrap();
+    let Leased::Newer(newer) = soon(&mut other).await.unwrap() else {
+        panic!("two have the lease");
+    };
+    assert_eq!(newer, record(3));
+    drop(held);
+
+    // A link that leads elsewhere by now leads to another lease.
+    let other = dir.folder().join("other.json");
+    FileStore::open(&other).unwrap().save(generation(0), record(1)).await.unwrap();
+    let mut held = lease(&linked).await;
+    fs::remove_file(&link).unwrap();
+    symlink(&other, &link).unwrap();
+    assert!(held.intend(generation(1)).await.is_err());
+    assert_eq!(linked.load().await.unwrap(), record(1));
+}
+
+#[tokio::test]
+async fn a_link_to_nothing_is_an_error() {
+    let dir = Dir::signed_in().await;
+    let link = dir.temp.path().join("link.json");
+    symlink(&dir.file, &link).unwrap();
+    let store = FileStore::open(&link).unwrap();
+    fs::remove_file(&dir.file).unwrap();
+    let words = ["could not follow the symbolic link", link.to_str().unwrap()];
+    assert_says(&FileStore::open(&link).unwrap_err(), &words);
+    assert_says(&store.load().await.unwrap_err(), &words);
+    assert_says(&store.save(generation(0), record(1)).await.unwrap_err(), &words);
+    assert_says(&store.delete().await.unwrap_err(), &words);
+    assert_says(&soon(store.lease(generation(0))).await.unwrap_err(), &words);
+    assert!(!dir.file.exists());
+}
+
+/// Somebody else's file would be written to.
+#[tokio::test]
+async fn a_lock_that_is_a_link_is_an_error() {
+    let dir = Dir::signed_in().await;
+    let victim = dir.temp.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    symlink(&victim, dir.beside(".lease")).unwrap();
+    let error = soon(dir.store().lease(generation(1))).await.unwrap_err();
+    assert_says(&error, &["must not be a symbolic link", "tokens.json.lease"]);
+    assert_eq!(fs::read_to_string(victim).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn what_is_no_file_is_an_error() {
+    let dir = Dir::new();
+    for path in [Path::new("/"), dir.folder(), Path::new("/dev/null")] {
+        let error = FileStore::open(path).unwrap_err();
+        assert_says(&error, &["could not keep tokens in", path.to_str().unwrap()]);
+    }
+    assert!(FileStore::open("").is_err());
+    let store = dir.store();
+    fs::create_dir(&dir.file).unwrap();
+    assert_says(&store.load().await.unwrap_err(), &["it is not a file"]);
+    assert!(store.save(generation(0), record(1)).await.is_err());
+    assert!(dir.file.is_dir());
+}
+
+#[test]
+fn a_missing_folder_is_an_error_and_a_missing_file_is_not() {
+    let dir = Dir::new();
+    dir.store();
+    let missing = dir.temp.path().join("no/tokens.json");
+    let error = FileStore::open(&missing).unwrap_err();
+    assert_says(
+        &error,
+        &["could not find the folder", missing.parent().unwrap().to_str().unwrap()],
+    );
+    assert!(has_io_error(&error));
+    assert!(!missing.parent().unwrap().exists());
+}
+
+/// A relative path is that of the moment, wherever the program goes later.
+#[test]
+fn a_relative_path_is_made_absolute() {
+    let store = FileStore::open("Cargo.toml-of-nobody").unwrap();
+    let path = std::env::current_dir().unwrap().join("Cargo.toml-of-nobody");
+    assert_eq!(format!("{store:?}"), format!("FileStore({path:?})"));
+}
+
+/// Each future is ready at once where there is no runtime.
+#[test]
+fn it_works_without_a_runtime() {
+    fn now<T>(future: impl Future<Output = T>) -> T {
+        match task::spawn(future).poll() {
+            Poll::Ready(done) => done,
+            Poll::Pending => panic!("it waits"),
+        }
+    }
+    let dir = Dir::new();
+    let store = dir.store();
+    assert_eq!(now(store.load()).unwrap(), Record::default());
+    now(store.save(generation(0), record(1))).unwrap();
+    let Leased::Lease(mut held) = now(store.lease(generation(0))).unwrap() else {
+        panic!("nobody has the lease");
+    };
+    now(held.intend(generation(1))).unwrap();
+
+    // Whoever waits lets others go on.
+    let mut waiting = task::spawn(store.lease(generation(1)));
+    assert!(waiting.poll().is_pending());
+    assert!(waiting.is_woken());
+    now(held.save(generation(1), record(2))).unwrap();
+    assert!(matches!(waiting.poll(), Poll::Ready(Ok(Leased::Newer(_)))));
+    now(held.release(None));
+
+    assert_eq!(now(store.delete()).unwrap().tokens, Some(tokens(2)));
+    let state = RefreshState::builder(Auth::new().refresher()).store(dir.store()).build();
+    now(state.set(tokens(9))).unwrap();
+    assert_eq!(now(dir.store().load()).unwrap().tokens, Some(tokens(9)));
+    now(state.clear()).unwrap();
+    assert_eq!(now(dir.store().load()).unwrap().tokens, None);
+}
+
+/// The file is replaced, the locks are not.
+#[tokio::test]
+async fn locks_stay() {
+    let dir = Dir::signed_in().await;
+    let inode = |ending| fs::metadata(dir.beside(ending)).unwrap().ino();
+    lease(&dir.store()).await.release(None).await;
+    let before = (inode(".lease"), inode(".lock"));
+    dir.store().save(generation(1), record(2)).await.unwrap();
+    dir.store().delete().await.unwrap();
+    lease(&dir.store()).await.release(None).await;
+    assert_eq!((inode(".lease"), inode(".lock")), before);
+}
