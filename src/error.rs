@@ -21,7 +21,7 @@ impl ConfigError {
     }
 
     /// The caller sees to it that no secret is in the source, nor in its own sources.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "oauth2-client", feature = "redis"))]
     pub(crate) fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(source.into());
         self

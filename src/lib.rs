@@ -25,6 +25,7 @@
 //! | `reqwest-middleware` | `RefreshMiddleware`, the layer for reqwest |
 //! | `redis` | `RedisStores`: tokens in Redis, shared by replicas |
 //! | `redis-tls`, `redis-cluster` | `rediss://`; Redis clusters; and `redis` |
+//! | `ring` | ring does the cryptography of TLS unless the process has installed another provider |
 //! | `seal` | `seal::Keyring`: sealed text, bound to a name; `file` and `redis` bring it |
 //! | `test-util` | `store::conformance`: the tests that every store has to pass |
 //! | `full` | all of them |
@@ -111,6 +112,8 @@ mod reqwest;
 pub mod seal;
 pub mod state;
 pub mod store;
+#[cfg(any(feature = "oauth2-client", feature = "redis-tls"))]
+mod tls;
 mod tokens;
 
 pub use crate::{

@@ -86,6 +86,9 @@ impl From<Tokens> for RefreshRequest {
 /// with the same tokens again: an answer that had come, but could not be read, is
 /// lost with the token it was given for.
 ///
+/// A refresher may pass its request on to another one, to count or to log: it returns the
+/// other's error as it came. `oauth2::RefreshTokenGrant` has an example.
+///
 /// ```
 /// use tower_refresh::{RefreshError, RefreshState, Tokens};
 ///

@@ -1,4 +1,4 @@
-//! [`Client`]: this program as the authorization server knows it.
+//! [`Client`]: a program as the authorization server knows it.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -14,18 +14,20 @@ use http_body::Body;
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use tower_service::Service;
 
+#[cfg(feature = "oauth2-client")]
+use super::certificates::Certificates;
 use super::{
-    answer::Answer,
     endpoint::Endpoint,
     error::{Error, ErrorKind},
-    transport::{Exchange, Over, Transport, Unanswered},
+    response::TokenResponse,
+    transport::{Roundtrip, TowerTransport, Transport},
 };
 use crate::error::{BoxError, ConfigError};
 
-/// The oauth2 crate's client, which makes the messages and reads the answers.
+/// The oauth2 crate's client: it makes the requests and reads the responses.
 pub(super) type Messages<Revocation> = ::oauth2::Client<
     BasicErrorResponse,
-    Answer,
+    TokenResponse,
     StandardTokenIntrospectionResponse<EmptyExtraTokenFields, BasicTokenType>,
     StandardRevocableToken,
     BasicErrorResponse,
@@ -36,11 +38,11 @@ pub(super) type Messages<Revocation> = ::oauth2::Client<
     EndpointSet,
 >;
 
-/// What the oauth2 crate says went wrong.
-pub(super) type Trouble = RequestTokenError<Unanswered, BasicErrorResponse>;
+/// Why a request failed, as the oauth2 crate has it.
+pub(super) type RequestError = RequestTokenError<Error, BasicErrorResponse>;
 
-/// The errors that are final (RFC 6749, section 5.2).
-const REJECTED: [&str; 5] = [
+/// The error codes that are final (RFC 6749, section 5.2).
+const REJECTED_CODES: [&str; 5] = [
     "invalid_grant",
     "invalid_client",
     "unauthorized_client",
@@ -48,8 +50,8 @@ const REJECTED: [&str; 5] = [
     "invalid_scope",
 ];
 
-/// The parameters that this module sets itself.
-const RESERVED: [&str; 7] = [
+/// The parameters that this module sets, and [`ClientBuilder::param`] must not.
+const RESERVED_PARAMS: [&str; 7] = [
     "grant_type",
     "refresh_token",
     "client_id",
@@ -59,9 +61,8 @@ const RESERVED: [&str; 7] = [
     "token_type_hint",
 ];
 
-/// A client of an authorization server (RFC 6749, section 1.1). Cheap to clone.
-///
-/// Made by [`Client::builder`].
+/// A client of an authorization server (RFC 6749, section 1.1). Made by [`Client::builder`].
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct Client(pub(super) Arc<Inner>);
 
@@ -73,7 +74,11 @@ pub(super) struct Inner {
 /// Configures a [`Client`]; begins at [`Client::builder`] and ends with
 /// [`over`](Self::over), or with `build` where the feature `oauth2-client` is on.
 #[must_use]
-pub struct ClientBuilder(Settings);
+pub struct ClientBuilder {
+    settings: Settings,
+    #[cfg(feature = "oauth2-client")]
+    pub(super) certificates: Certificates,
+}
 
 pub(super) struct Settings {
     pub(super) endpoint: Endpoint,
@@ -87,13 +92,13 @@ pub(super) struct Settings {
 }
 
 impl Client {
-    /// Begins with the token endpoint (RFC 6749, section 3.2) and the client's id. The
-    /// client does not authenticate (a public client) unless it is told to.
+    /// Begins with the token endpoint (RFC 6749, section 3.2) and the client's id. The client
+    /// is a public one, which does not authenticate, unless a method of the builder says how.
     ///
     /// # Errors
     ///
-    /// If the endpoint is not an `https` URL (on loopback: `http` or `https`), or has a
-    /// fragment or user information.
+    /// The endpoint is not an `https` URL (on loopback: `http` or `https`), or has a fragment
+    /// or user information.
     pub fn builder(
         token_endpoint: &str,
         client_id: impl Into<String>,
@@ -104,51 +109,62 @@ impl Client {
         let messages = ::oauth2::Client::new(ClientId::new(client_id.into()))
             .set_token_uri(url)
             .set_auth_type(AuthType::RequestBody);
-        Ok(ClientBuilder(Settings {
-            endpoint,
-            messages,
-            secret: None,
-            scope: None,
-            params: Vec::new(),
-            also_rejected: Vec::new(),
-            timeout: Duration::from_secs(30),
-        }))
+        Ok(ClientBuilder {
+            settings: Settings {
+                endpoint,
+                messages,
+                secret: None,
+                scope: None,
+                params: Vec::new(),
+                also_rejected: Vec::new(),
+                timeout: Duration::from_secs(30),
+            },
+            #[cfg(feature = "oauth2-client")]
+            certificates: Certificates::default(),
+        })
     }
 
-    /// A message to this endpoint.
-    pub(super) fn exchange<'a>(&'a self, endpoint: &'a Endpoint) -> Exchange<'a> {
-        Exchange::new(&*self.0.transport, endpoint, self.0.settings.timeout)
+    /// One request to this endpoint and its response, not sent yet.
+    pub(super) fn roundtrip<'a>(&'a self, endpoint: &'a Endpoint) -> Roundtrip<'a> {
+        Roundtrip::new(&*self.0.transport, endpoint, self.0.settings.timeout)
     }
 
-    /// What came of it, for the user: without `token`, which was sent, and without the
-    /// client's own secret.
-    pub(super) fn error(&self, exchange: Exchange<'_>, trouble: &Trouble, token: &str) -> Error {
-        let status = exchange.status();
-        match trouble {
-            RequestTokenError::ServerResponse(words) => {
-                let code = words.error().as_ref();
+    /// Why the request failed, for the user. Neither `token`, which was sent, nor a secret of
+    /// the client's is in it, even if the server's description quotes them.
+    pub(super) fn error(
+        &self,
+        roundtrip: Roundtrip<'_>,
+        error: RequestError,
+        token: &str,
+    ) -> Error {
+        let status = roundtrip.status();
+        match error {
+            RequestTokenError::Request(error) => roundtrip.with_head(error),
+            RequestTokenError::ServerResponse(response) => {
+                let code = response.error().as_ref();
                 let kind = match status {
                     Some(status) if self.0.settings.rejects(status, code) => ErrorKind::Rejected,
                     _ => ErrorKind::Refused,
                 };
-                let description = words.error_description().map(String::as_str);
-                let basic = exchange.basic();
+                let description = response.error_description().map(String::as_str);
+                let basic = roundtrip.basic_credentials();
                 let basic = basic.as_ref().map(|basic| basic.expose_secret());
                 let secrets = self.0.settings.secrets().chain([token]).chain(basic);
-                let secrets: Zeroizing<Vec<_>> = secrets.flat_map(forms).collect::<Vec<_>>().into();
-                exchange.error(kind).with_words(code, description, &secrets)
+                let secrets: Zeroizing<Vec<_>> =
+                    secrets.flat_map(encodings).collect::<Vec<_>>().into();
+                roundtrip.error(kind).with_error_fields(code, description, &secrets)
             }
             _ if status.is_some_and(|status| !status.is_success()) => {
-                exchange.error(ErrorKind::Refused)
+                roundtrip.error(ErrorKind::Refused)
             }
-            _ => exchange.error(ErrorKind::Malformed),
+            _ => roundtrip.error(ErrorKind::Malformed),
         }
     }
 }
 
 impl Settings {
-    /// What every request has and nobody else should know. What else the user sends may be
-    /// an assertion or a password; what is short is neither.
+    /// What is sent and must not be shown: the client's secret, and every other parameter that
+    /// may be an assertion or a password. A value under 8 bytes is taken for neither.
     fn secrets(&self) -> impl Iterator<Item = &str> {
         let may_be_secret = |(name, value): &&(String, String)| {
             name != "resource" && name != "audience" && value.len() >= 8
@@ -157,16 +173,19 @@ impl Settings {
         self.secret.iter().map(|secret| secret.expose_secret()).chain(params)
     }
 
-    /// Whether an answer is final. A server in trouble may say anything.
+    /// Whether this error code is final. With a 5xx or a 429 none is: a server in trouble may
+    /// say anything.
     fn rejects(&self, status: StatusCode, code: &str) -> bool {
         let in_trouble = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
-        let is_final = REJECTED.contains(&code) || self.also_rejected.iter().any(|it| it == code);
+        let is_final =
+            REJECTED_CODES.contains(&code) || self.also_rejected.iter().any(|it| it == code);
         is_final && !in_trouble
     }
 }
 
-/// As it is, and as it may stand in a form: with `%2F` or `%2f`.
-fn forms(secret: &str) -> [String; 3] {
+/// The ways in which a server may quote a secret: as it is, and form-encoded, with `%2F` or
+/// with `%2f`.
+fn encodings(secret: &str) -> [String; 3] {
     let upper: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
     let mut lower = upper.clone();
     for (at, _) in upper.match_indices('%') {
@@ -188,25 +207,27 @@ impl ClientBuilder {
     }
 
     fn authenticate(mut self, how: AuthType, secret: String) -> Self {
-        self.0.secret = Some(secret.as_str().into());
-        let messages = self.0.messages;
-        self.0.messages = messages.set_auth_type(how).set_client_secret(ClientSecret::new(secret));
+        self.settings.secret = Some(secret.as_str().into());
+        let messages = self.settings.messages;
+        self.settings.messages =
+            messages.set_auth_type(how).set_client_secret(ClientSecret::new(secret));
         self
     }
 
-    /// The scope to ask for, separated by spaces (RFC 6749, section 3.3). Default: none,
-    /// that is, the server's default, or for a refresh what was granted before.
+    /// The scope to ask for, separated by spaces (RFC 6749, section 3.3). Default: none is
+    /// sent. The server then grants its default scope, and for a refresh the one it granted
+    /// before.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
-        self.0.scope = Some(scope.into());
+        self.settings.scope = Some(scope.into());
         self
     }
 
-    /// Where the token is to be used: `resource` (RFC 8707, section 2). Called again, it
-    /// adds another.
+    /// The URI of an API that the token is for: `resource` (RFC 8707, section 2). Called
+    /// again, it adds another.
     ///
     /// # Errors
     ///
-    /// If it is not an absolute URI, or has a fragment.
+    /// The URI is not absolute, or has a fragment.
     pub fn resource(mut self, uri: impl Into<String>) -> Result<Self, ConfigError> {
         let uri = uri.into();
         let parsed = Url::parse(&uri);
@@ -214,53 +235,59 @@ impl ClientBuilder {
         if parsed.fragment().is_some() {
             return Err(ConfigError::new("a resource has a fragment"));
         }
-        self.0.params.push(("resource".into(), uri));
+        self.settings.params.push(("resource".into(), uri));
         Ok(self)
     }
 
-    /// Who the token is for, by the server's name: `audience` (as in RFC 8693,
-    /// section 2.1). Called again, it adds another.
+    /// The name of an API that the token is for: `audience` (as in RFC 8693, section 2.1).
+    /// Called again, it adds another.
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
-        self.0.params.push(("audience".into(), audience.into()));
+        self.settings.params.push(("audience".into(), audience.into()));
         self
     }
 
-    /// Another parameter of the token request (RFC 6749, section 8.2).
+    /// Another parameter of the token request (RFC 6749, section 8.2). Called again, it adds
+    /// another.
     ///
     /// # Errors
     ///
-    /// If it is one that is set otherwise: `grant_type`, `refresh_token`, `client_id`,
-    /// `client_secret`, `scope`, `token` or `token_type_hint`.
+    /// The name is one of those that are set otherwise: `grant_type`, `refresh_token`,
+    /// `client_id`, `client_secret`, `scope`, `token`, `token_type_hint`.
     pub fn param(
         mut self,
         name: impl Into<String>,
         value: impl Into<String>,
     ) -> Result<Self, ConfigError> {
         let name = name.into();
-        if RESERVED.contains(&&*name) {
+        if RESERVED_PARAMS.contains(&&*name) {
             return Err(ConfigError::new("a parameter is one that is set otherwise"));
         }
-        self.0.params.push((name, value.into()));
+        self.settings.params.push((name, value.into()));
         Ok(self)
     }
 
-    /// Takes another error code for final, such as GitHub's `bad_refresh_token`.
+    /// Takes another error code for final, such as GitHub's `bad_refresh_token`: the refresh
+    /// is [rejected](crate::RefreshError::rejected). Called again, it adds another.
     pub fn also_rejected(mut self, code: impl Into<String>) -> Self {
-        self.0.also_rejected.push(code.into());
+        self.settings.also_rejected.push(code.into());
         self
     }
 
-    /// How long an exchange may take, from being sent to the answer's last byte.
-    /// Default: 30 s. An answer that comes later is lost, and a rotated refresh token
-    /// with it: better too long than too short.
+    /// How long a request may take, from being sent to the last byte of the response.
+    /// Default: 30 s. A response that comes later is lost, and a rotated refresh token with
+    /// it, so rather too long than too short.
     pub fn timeout(mut self, limit: Duration) -> Self {
-        self.0.timeout = limit;
+        self.settings.timeout = limit;
         self
     }
 
-    /// Sends over this tower HTTP service, whose request body can be made of
-    /// [`Bytes`]. It should not follow redirects, and must not be the service that the
-    /// credential is for. With reqwest:
+    /// Sends over this tower HTTP service, whose request body can be made of [`Bytes`]. Each
+    /// request goes to a clone of it, which is polled ready first.
+    ///
+    /// The service should not follow redirects: secrets would go where the server says. It must
+    /// not be one that attaches this credential's token, or a refresh would wait for itself.
+    ///
+    /// With reqwest:
     ///
     /// ```
     /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -284,12 +311,15 @@ impl ClientBuilder {
         ResBody::Data: Buf + Send,
         ResBody::Error: Into<BoxError>,
     {
-        Client(Arc::new(Inner { settings: self.0, transport: Box::new(Over::new(service)) }))
+        Client(Arc::new(Inner {
+            settings: self.settings,
+            transport: Box::new(TowerTransport::new(service)),
+        }))
     }
 
     #[cfg(feature = "oauth2-client")]
     pub(super) fn endpoint(&self) -> &Endpoint {
-        &self.0.endpoint
+        &self.settings.endpoint
     }
 }
 
@@ -312,6 +342,6 @@ impl fmt::Debug for Client {
 
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.describe(f, "ClientBuilder")
+        self.settings.describe(f, "ClientBuilder")
     }
 }

@@ -1,4 +1,4 @@
-//! Where messages go: a URL that may carry secrets, and a name for it that has none.
+//! Where requests go: a URL whose query may have a secret, and a name for it without the query.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Only `https`, loopback excepted (RFC 6749, sections 3.1 and 3.2).
+    /// Takes `https` only, and on loopback `http` too (RFC 6749, section 3.2).
     pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
         let url = Url::parse(text).map_err(|_| ConfigError::new("an endpoint is not a URL"))?;
         if url.fragment().is_some() {
@@ -35,11 +35,16 @@ impl Endpoint {
         Ok(Self { uri, url })
     }
 
-    /// The same with the scheme `https`. The oauth2 crate takes nothing else for some
-    /// messages; they are sent to [`uri`](Self::uri), loopback or not.
+    #[cfg(feature = "oauth2-client")]
+    pub(super) fn is_https(&self) -> bool {
+        self.url.scheme() == "https"
+    }
+
+    /// The same with the scheme `https`, because the oauth2 crate takes no other for a
+    /// revocation. Requests go to [`uri`](Self::uri) all the same.
     pub(super) fn as_https(&self) -> String {
         let mut url = self.url.clone();
-        // Between http and https it always works.
+        // It fails only between schemes that are special (http, https) and those that are not.
         let _ = url.set_scheme("https");
         url.into()
     }

@@ -1,4 +1,4 @@
-//! What went wrong at an endpoint, without secrets.
+//! Why a request to an endpoint failed, without secrets.
 
 use std::{cmp::Reverse, error, fmt, io, iter::successors, time::Duration};
 
@@ -7,12 +7,12 @@ use http::StatusCode;
 use super::endpoint::Endpoint;
 use crate::{error::BoxError, refresher::RefreshError};
 
-/// Why a token or revocation endpoint did not do what it was asked.
+/// Why a request to a token or revocation endpoint failed.
 ///
-/// Its `Display` names the endpoint (without query), the status, and the server's error
-/// and description (RFC 6749, section 5.2); secrets that were sent are cut out of them.
-/// After a failed refresh it is the [`source`](error::Error::source) of the
-/// [`RefreshFailure`](crate::RefreshFailure).
+/// Its `Display` names the endpoint (without query), the status, and the server's error code
+/// and description (RFC 6749, section 5.2). Where these quote a secret that was sent, they have
+/// `[redacted]` instead. After a failed refresh it is the [`source`](error::Error::source) of
+/// the [`RefreshFailure`](crate::RefreshFailure).
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -29,22 +29,23 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The server refused for good: the grant, the client or what it asks for.
+    /// The server refused for good: the grant, the client, or the scope it asks for.
     Rejected,
-    /// The server said that something is wrong, now or with this request.
+    /// Any other response that is no success: something is wrong with the server now, or with
+    /// this request.
     Refused,
-    /// What came is no answer: not JSON, or not what an answer holds.
+    /// The response is a success, and its body is not JSON or has no access token.
     Malformed,
-    /// The body is longer than 64 KiB.
+    /// The response's body is longer than 64 KiB.
     TooLarge,
-    /// There was no whole answer in time.
+    /// There was no whole response in time ([`ClientBuilder::timeout`](super::ClientBuilder::timeout)).
     TimedOut,
-    /// The request could not be sent, or the answer broke off.
+    /// The request could not be sent, or the response broke off.
     Connection,
 }
 
-/// A description is shown up to here, in characters.
-const LONGEST: usize = 500;
+/// How much of a code or a description is kept, in characters.
+const MAX_DESCRIPTION: usize = 500;
 
 impl Error {
     pub(super) fn new(kind: ErrorKind, endpoint: &Endpoint) -> Self {
@@ -64,15 +65,15 @@ impl Error {
         self
     }
 
-    /// The server's words, without any of these secrets.
-    pub(super) fn with_words(
+    /// What the server said (RFC 6749, section 5.2), without any of these secrets.
+    pub(super) fn with_error_fields(
         mut self,
         code: &str,
         description: Option<&str>,
         secrets: &[String],
     ) -> Self {
-        self.0.code = Some(clean(code, secrets));
-        self.0.description = description.map(|text| clean(text, secrets));
+        self.0.code = Some(redact(code, secrets));
+        self.0.description = description.map(|text| redact(text, secrets));
         self
     }
 
@@ -86,11 +87,12 @@ impl Error {
         self
     }
 
-    /// The server refused, or was never reached. A 5xx may be a proxy's, which does not
-    /// know what the server has done; and so may a 408.
-    fn nothing_was_done(&self) -> bool {
+    /// Whether the refresh token was certainly not spent: the server refused, or was not
+    /// reached. A 5xx or a 408 says nothing of it: it may be a proxy's, which does not know
+    /// what the server behind it has done.
+    fn is_unspent(&self) -> bool {
         let source = self.0.source.as_deref().map(|source| source as &(dyn error::Error + 'static));
-        self.0.status.is_some_and(refuses)
+        self.0.status.is_some_and(is_refusal)
             || successors(source, |error| error.source()).any(is_unreachable)
     }
 
@@ -100,53 +102,55 @@ impl Error {
         self.0.kind
     }
 
-    /// The endpoint's URL, without its query.
+    /// The endpoint's URL without its query.
     #[must_use]
     pub fn endpoint(&self) -> &str {
         &self.0.endpoint
     }
 
-    /// The status of the answer, if there was one.
+    /// The status of the response, if there was one.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         self.0.status
     }
 
-    /// The server's `error`, such as `invalid_grant`.
+    /// The server's `error` (RFC 6749, section 5.2), such as `invalid_grant`.
     #[must_use]
     pub fn error(&self) -> Option<&str> {
         self.0.code.as_deref()
     }
 
-    /// The server's `error_description`.
+    /// The server's `error_description` (RFC 6749, section 5.2): on one line, and its first 500
+    /// characters.
     #[must_use]
     pub fn description(&self) -> Option<&str> {
         self.0.description.as_deref()
     }
 
-    /// How long the server asks to wait (`Retry-After`; RFC 9110, section 10.2.3).
+    /// How long the server asks to wait, from when the response came (`Retry-After`; RFC 9110,
+    /// section 10.2.3).
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
 }
 
-fn refuses(status: StatusCode) -> bool {
+fn is_refusal(status: StatusCode) -> bool {
     status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT
 }
 
-/// Whether nobody was reached, so that nothing can have been done there. An unreachable
-/// host or network does not tell: a connection that is up ends so, too.
+/// Whether no connection came about, so that the server has done nothing. An unreachable host or
+/// network does not say that: a connection that is up ends in these errors too.
 fn is_unreachable(error: &(dyn error::Error + 'static)) -> bool {
     let error = error.downcast_ref::<io::Error>();
     error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// A server's text, fit to be shown: on one line, not too long, and without secrets.
-fn clean(text: &str, secrets: &[String]) -> String {
+/// A server's text, fit to be shown: on one line, not too long, without these secrets.
+fn redact(text: &str, secrets: &[String]) -> String {
     let mut text = text.to_owned();
     let mut secrets: Vec<&String> = secrets.iter().filter(|secret| !secret.is_empty()).collect();
-    // One that is part of another must not leave the rest of that.
+    // The longest first: a secret that is part of another would leave the rest of that.
     secrets.sort_by_key(|secret| Reverse(secret.len()));
     for secret in secrets {
         if text.contains(&**secret) {
@@ -154,13 +158,13 @@ fn clean(text: &str, secrets: &[String]) -> String {
         }
     }
     let cleaned = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    cleaned.take(LONGEST).collect()
+    cleaned.take(MAX_DESCRIPTION).collect()
 }
 
 impl From<Error> for RefreshError {
     fn from(error: Error) -> Self {
         let wait = error.retry_after();
-        let unspent = error.nothing_was_done();
+        let unspent = error.is_unspent();
         let failure = match error.kind() {
             ErrorKind::Rejected => Self::rejected(error),
             _ if unspent => Self::transient(error).unspent(),
@@ -174,21 +178,30 @@ impl From<Error> for RefreshError {
 }
 
 impl ErrorKind {
-    fn as_str(self) -> &'static str {
+    /// A stable word for it, for metrics and logs: the variant's name in snake case.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rejected => "rejected",
             Self::Refused => "refused",
-            Self::Malformed => "the answer is not what it should be",
-            Self::TooLarge => "the answer is too long",
-            Self::TimedOut => "there was no whole answer in time",
-            Self::Connection => "the request or its answer did not get through",
+            Self::Malformed => "malformed",
+            Self::TooLarge => "too_large",
+            Self::TimedOut => "timed_out",
+            Self::Connection => "connection",
         }
     }
 }
 
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(match self {
+            Self::Rejected => "rejected",
+            Self::Refused => "refused",
+            Self::Malformed => "the response is not what it should be",
+            Self::TooLarge => "the response is too long",
+            Self::TimedOut => "there was no whole response in time",
+            Self::Connection => "the request or its response did not get through",
+        })
     }
 }
 
@@ -233,15 +246,26 @@ impl error::Error for Error {
 
 #[cfg(test)]
 mod tests {
-    use super::clean;
+    use super::{ErrorKind, redact};
 
     #[test]
-    fn words_are_shown_without_secrets() {
+    fn a_kind_has_its_name_in_snake_case() {
+        use ErrorKind::*;
+        for kind in [Rejected, Refused, Malformed, TooLarge, TimedOut, Connection] {
+            let name = format!("{kind:?}");
+            let word = kind.as_str();
+            assert!(word.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{word}");
+            assert_eq!(word.replace('_', ""), name.to_lowercase());
+        }
+    }
+
+    #[test]
+    fn a_description_is_shown_without_secrets() {
         let secrets = ["", "hush-1", "other"].map(str::to_owned);
-        let shown = clean("token hush-1 was\r\nused, hush-1!", &secrets);
+        let shown = redact("token hush-1 was\r\nused, hush-1!", &secrets);
         assert_eq!(shown, "token [redacted] was  used, [redacted]!");
         let secrets = ["hush", "hush-hush"].map(str::to_owned);
-        assert_eq!(clean("hush-hush, hush", &secrets), "[redacted], [redacted]");
-        assert_eq!(clean(&"é".repeat(1000), &[]).chars().count(), super::LONGEST);
+        assert_eq!(redact("hush-hush, hush", &secrets), "[redacted], [redacted]");
+        assert_eq!(redact(&"é".repeat(1000), &[]).chars().count(), super::MAX_DESCRIPTION);
     }
 }

@@ -1,75 +1,146 @@
 //! The ready-made HTTP client: hyper-util's over rustls, HTTP/1 and HTTP/2. It follows no
 //! redirects.
 
-use std::time::Duration;
+use std::{mem, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{
-    client::legacy::{Client as HyperClient, connect::HttpConnector},
+    client::legacy::{
+        Client as HyperClient,
+        connect::{Connect, HttpConnector},
+    },
     rt::{TokioExecutor, TokioTimer},
 };
-use rustls::{ClientConfig, RootCertStore, crypto::ring::default_provider};
+use rustls::crypto::CryptoProvider;
 
-use super::client::{Client, ClientBuilder};
-use crate::error::ConfigError;
+use super::{
+    certificates::ClientCertificate,
+    client::{Client, ClientBuilder},
+};
+use crate::{error::ConfigError, tls};
 
-/// How long a connection may take to come about; the exchange has its own limit.
-const CONNECT: Duration = Duration::from_secs(10);
+/// How long connecting may take. The whole message has its own limit,
+/// [`ClientBuilder::timeout`].
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Servers close idle connections, and a request that meets that is lost with its
-/// answer: ours are closed before.
-const IDLE: Duration = Duration::from_secs(10);
+/// After how long idle connections are closed: before the server does, because a request that
+/// meets the server's close is lost with its response.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The ready-made HTTP client (feature `oauth2-client`).
 impl ClientBuilder {
+    /// Trusts these certificates, PEM, rather than those of the system. Called again, they
+    /// replace the ones before.
+    ///
+    /// For [`build`](Self::build): [`over`](Self::over) ignores them, because its service
+    /// brings its own TLS.
+    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.certificates.roots = Some(pem.into());
+        self
+    }
+
+    /// Authenticates by mutual TLS (RFC 8705, section 2), with the client's certificate and
+    /// its private key. Called again, they replace the ones before.
+    ///
+    /// The chain is PEM: the client's own certificate, then each that has signed the one before
+    /// it, up to the root, which may be left out. The key is PEM and not encrypted: PKCS #8,
+    /// PKCS #1 or SEC 1. Both texts are wiped from memory when [`build`](Self::build) has
+    /// read them; rustls' own copies of the key are not.
+    ///
+    /// For [`build`](Self::build): [`over`](Self::over) ignores them, because its service
+    /// brings its own TLS.
+    pub fn client_certificate(
+        mut self,
+        chain_pem: impl Into<Vec<u8>>,
+        key_pem: impl Into<Vec<u8>>,
+    ) -> Self {
+        let (chain, key) = (chain_pem.into().into(), key_pem.into().into());
+        self.certificates.client = Some(ClientCertificate { chain, key });
+        self
+    }
+
     /// Sends over a client of its own: HTTP/1 and HTTP/2, by rustls with the system's
-    /// root certificates. It follows no redirects, gives up connecting after 10 s, and
-    /// keeps idle connections for 10 s.
+    /// root certificates, or those that [`root_certificates`](Self::root_certificates) has
+    /// set. It follows no redirects, gives up connecting after 10 s, and keeps idle
+    /// connections for 10 s.
+    ///
+    /// The cryptography is that of the process's default provider
+    /// (`rustls::crypto::CryptoProvider::install_default`); if there is none and the feature
+    /// `ring` is on, it is ring's. An `http` endpoint, on loopback, needs neither that nor
+    /// roots, unless certificates are set here. If the token endpoint is `http` and none are
+    /// set, [`Client::revoker`] cannot reach an `https` endpoint.
     ///
     /// # Errors
     ///
-    /// If the endpoint is `https` and the system has no root certificates.
+    /// There is no crypto provider; the system has no root certificates, and none are set;
+    /// those that are set have no certificate in them, or are not PEM, or not X.509; likewise
+    /// the client certificate's chain and key; the key does not fit the chain. No key is in
+    /// the error.
     pub fn build(self) -> Result<Client, ConfigError> {
-        let is_https = self.endpoint().uri.scheme_str() == Some("https");
-        let mut roots = RootCertStore::empty();
-        if is_https {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if roots.is_empty() {
-                return Err(ConfigError::new("the system has no root certificates"));
-            }
-        }
-        let config = ClientConfig::builder_with_provider(default_provider().into())
-            .with_safe_default_protocol_versions()
-            .map_err(|_| ConfigError::new("the TLS provider has no usable version"))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(self.build_with_tls(config))
+        self.build_with_provider(tls::provider)
     }
 
-    /// As [`build`](Self::build), with a TLS configuration of the user's: other root
-    /// certificates, or a client certificate (RFC 8705).
-    ///
-    /// # Panics
-    ///
-    /// If its ALPN protocols are set: they are set here.
-    #[must_use]
-    pub fn build_with_tls(self, config: ClientConfig) -> Client {
-        let mut tcp = HttpConnector::new();
+    fn build_with_provider(
+        mut self,
+        provider: impl FnOnce() -> Result<Arc<CryptoProvider>, ConfigError>,
+    ) -> Result<Client, ConfigError> {
+        let certificates = mem::take(&mut self.certificates);
+        if certificates.is_empty() && !self.endpoint().is_https() {
+            return Ok(self.over(http_client(tcp())));
+        }
+        let config = certificates.tls_config(provider()?)?;
+        let mut tcp = tcp();
         tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT));
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(config)
-            // Which of them, the endpoint's check has decided.
+            // Each endpoint was checked when it was parsed: `http` is loopback.
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(tcp);
-        let client = HyperClient::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .build::<_, Full<Bytes>>(connector);
-        self.over(client)
+        Ok(self.over(http_client(connector)))
+    }
+}
+
+/// Refuses every URI but `http`, so that nothing meant for TLS can go out in the clear.
+fn tcp() -> HttpConnector {
+    let mut tcp = HttpConnector::new();
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    tcp
+}
+
+fn http_client<C: Connect + Clone>(connector: C) -> HyperClient<C, Full<Bytes>> {
+    HyperClient::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .build(connector)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NO_PROVIDER: ConfigError = ConfigError::new("no provider");
+
+    #[test]
+    fn only_tls_needs_a_crypto_provider() {
+        let builder = |endpoint| Client::builder(endpoint, "id").unwrap();
+        for endpoint in ["http://127.0.0.1:1/token", "http://localhost/token"] {
+            let client =
+                builder(endpoint).build_with_provider(|| panic!("a provider is asked for"));
+            assert!(client.is_ok(), "{endpoint}");
+        }
+        for builder in [
+            builder("https://auth.example.com/token"),
+            builder("https://localhost/token"),
+            builder("http://localhost/token").root_certificates(""),
+            builder("http://localhost/token").client_certificate("", ""),
+        ] {
+            let error = builder.build_with_provider(|| Err(NO_PROVIDER)).unwrap_err();
+            assert_eq!(error.to_string(), NO_PROVIDER.to_string());
+        }
     }
 }

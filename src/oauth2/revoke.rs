@@ -1,4 +1,4 @@
-//! Revocation (RFC 7009), for tokens that nobody will use.
+//! Revocation (RFC 7009), for tokens that no request will use.
 
 use std::fmt;
 
@@ -23,7 +23,8 @@ pub struct Revoker {
 }
 
 impl Client {
-    /// Revokes tokens at this endpoint (RFC 7009).
+    /// Revokes tokens at this endpoint (RFC 7009). Its requests are authenticated and sent like
+    /// this client's others.
     ///
     /// # Errors
     ///
@@ -42,15 +43,15 @@ impl Revoker {
         Ok(Self { client, endpoint, messages })
     }
 
-    /// Revokes the refresh token, and with it, as servers should have it, the access
-    /// token (RFC 7009, section 2.1); without a refresh token, the access token. A
-    /// token that the server does not know counts as revoked (section 2.2).
+    /// Revokes the refresh token, and with it, where the server does so (RFC 7009,
+    /// section 2.1), the access token; without a refresh token, the access token. A token that
+    /// the server does not know counts as revoked (section 2.2).
     ///
-    /// If it is cancelled, nobody knows whether the token was revoked.
+    /// Cancelled, it may or may not have revoked the token. It is safe to call again.
     ///
     /// # Errors
     ///
-    /// If the server did not say that it is done.
+    /// The server refused, or its response was lost: then the token may be revoked.
     pub async fn revoke(&self, tokens: &Tokens) -> Result<(), Error> {
         let (token, revocable): (_, StandardRevocableToken) = match tokens.refresh_token() {
             Some(token) => (token, RefreshToken::new(token.to_owned()).into()),
@@ -59,18 +60,18 @@ impl Revoker {
                 (token, AccessToken::new(token.to_owned()).into())
             }
         };
-        let exchange = self.client.exchange(&self.endpoint);
+        let roundtrip = self.client.roundtrip(&self.endpoint);
         let result = match self.messages.revoke_token(revocable) {
-            Ok(request) => request.request_async(&exchange).await,
-            // Only of an URL that is not https, which ours always is.
+            Ok(request) => request.request_async(&roundtrip).await,
+            // It refuses a URL that is not https. Ours always is: `Endpoint::as_https`.
             Err(error) => Err(RequestTokenError::Other(error.to_string())),
         };
-        result.map_err(|trouble| self.client.error(exchange, &trouble, token))
+        result.map_err(|error| self.client.error(roundtrip, error, token))
     }
 
-    /// For [`on_discard`](crate::state::RefreshStateBuilder::on_discard) and
-    /// [`on_sign_out`](crate::state::RefreshStateBuilder::on_sign_out): revokes once, and logs a
-    /// warning if that fails.
+    /// A hook for [`on_discard`](crate::state::RefreshStateBuilder::on_discard) and
+    /// [`on_sign_out`](crate::state::RefreshStateBuilder::on_sign_out). It revokes the tokens it is
+    /// given, in one try, and logs a warning if that fails.
     pub fn hook(
         &self,
     ) -> impl Fn(Tokens) -> BoxFuture<'static, ()> + Clone + Send + Sync + 'static + use<> {

@@ -1,8 +1,7 @@
-//! Sending a message to an endpoint over a user's tower service, within bounds, and
-//! noting what the oauth2 crate does not tell.
+//! Sends a request to an endpoint over the user's tower service, bounded in time and in the
+//! bytes of the response, and logs what the oauth2 crate does not pass on.
 
 use std::{
-    fmt,
     future::poll_fn,
     marker::PhantomData,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -23,40 +22,43 @@ use tokio::time::timeout;
 use tower_service::Service;
 
 use super::{
-    answer::tidy,
     endpoint::Endpoint,
     error::{Error, ErrorKind},
+    response::normalize,
 };
 use crate::{error::BoxError, refresher::BoxFuture};
 
-/// A longer answer is none.
-const LARGEST_ANSWER: usize = 64 << 10;
+/// A longer response body is an error.
+const MAX_BODY: usize = 64 << 10;
 
-/// A tower HTTP service whose types are nobody else's business.
+/// A tower HTTP service without its types.
 pub(super) trait Transport: Send + Sync + 'static {
-    /// Sends a request and reads the answer to its end.
-    fn send(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Bytes>, Failure>>;
+    /// Sends a request and reads the response to its end.
+    fn send(
+        &self,
+        request: Request<Bytes>,
+    ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>>;
 }
 
-/// Why there is no whole answer.
-pub(super) enum Failure {
+/// Why there is no whole response. What came of it is its head.
+pub(super) enum TransportError {
     Send(BoxError),
     Read(Box<Parts>, BoxError),
     TooLarge(Box<Parts>),
 }
 
-pub(super) struct Over<S, B> {
+pub(super) struct TowerTransport<S, B> {
     service: Mutex<S>,
     body: PhantomData<fn() -> B>,
 }
 
-impl<S, B> Over<S, B> {
+impl<S, B> TowerTransport<S, B> {
     pub(super) fn new(service: S) -> Self {
         Self { service: Mutex::new(service), body: PhantomData }
     }
 }
 
-impl<S, B, ResBody> Transport for Over<S, B>
+impl<S, B, ResBody> Transport for TowerTransport<S, B>
 where
     S: Service<Request<B>, Response = Response<ResBody>> + Clone + Send + 'static,
     S::Future: Send,
@@ -66,146 +68,136 @@ where
     ResBody::Data: Buf + Send,
     ResBody::Error: Into<BoxError>,
 {
-    fn send(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Bytes>, Failure>> {
+    fn send(
+        &self,
+        request: Request<Bytes>,
+    ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>> {
         let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Box::pin(async move {
-            let failed = |error: S::Error| Failure::Send(error.into());
+            let failed = |error: S::Error| TransportError::Send(error.into());
             poll_fn(|cx| service.poll_ready(cx)).await.map_err(failed)?;
             let response = service.call(request.map(B::from)).await.map_err(failed)?;
             let (parts, body) = response.into_parts();
-            match Limited::new(body, LARGEST_ANSWER).collect().await {
+            match Limited::new(body, MAX_BODY).collect().await {
                 Ok(body) => Ok(Response::from_parts(parts, body.to_bytes())),
                 Err(error) if error.is::<LengthLimitError>() => {
-                    Err(Failure::TooLarge(parts.into()))
+                    Err(TransportError::TooLarge(parts.into()))
                 }
-                Err(error) => Err(Failure::Read(parts.into(), error)),
+                Err(error) => Err(TransportError::Read(parts.into(), error)),
             }
         })
     }
 }
 
-/// One message and its answer: what the oauth2 crate sends with, and what is known of
-/// it beyond the crate's own result.
-pub(super) struct Exchange<'a> {
+/// One request and its response. The oauth2 crate sends with it; what that crate's result does
+/// not have is in the log.
+pub(super) struct Roundtrip<'a> {
     transport: &'a dyn Transport,
     endpoint: &'a Endpoint,
     limit: Duration,
-    noted: Mutex<Noted>,
+    log: Mutex<RoundtripLog>,
 }
 
 #[derive(Default)]
-struct Noted {
-    /// What the request had, if anything: the client's secret in another form.
+struct RoundtripLog {
+    /// The request's header, which has the client's secret in another form.
     authorization: Option<HeaderValue>,
     status: Option<StatusCode>,
     retry_after: Option<Duration>,
-    failure: Option<Error>,
 }
 
-impl<'a> Exchange<'a> {
+impl<'a> Roundtrip<'a> {
     pub(super) fn new(
         transport: &'a dyn Transport,
         endpoint: &'a Endpoint,
         limit: Duration,
     ) -> Self {
-        Self { transport, endpoint, limit, noted: Mutex::default() }
+        Self { transport, endpoint, limit, log: Mutex::default() }
     }
 
-    /// Why there was no answer; or an error of this kind about the answer that came.
+    /// An error about the response that came.
     pub(super) fn error(self, kind: ErrorKind) -> Error {
-        let noted = self.noted.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let error = noted.failure.unwrap_or_else(|| Error::new(kind, self.endpoint));
-        match noted.status {
-            Some(status) => error.with_status(status).with_retry_after(noted.retry_after),
+        let error = Error::new(kind, self.endpoint);
+        self.with_head(error)
+    }
+
+    /// Adds to the error what the response's head has said, if there was one.
+    pub(super) fn with_head(self, error: Error) -> Error {
+        let log = self.log.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match log.status {
+            Some(status) => error.with_status(status).with_retry_after(log.retry_after),
             None => error,
         }
     }
 
-    /// The status of the answer, if there was one.
+    /// The status of the response, if there was one.
     pub(super) fn status(&self) -> Option<StatusCode> {
-        self.noted().status
+        self.log().status
     }
 
-    /// How the request authenticated by its header, without the scheme.
-    pub(super) fn basic(&self) -> Option<SecretString> {
-        let noted = self.noted();
-        let (_, value) = noted.authorization.as_ref()?.to_str().ok()?.split_once(' ')?;
+    /// What the request authenticated with in its header (RFC 7617, section 2), without the
+    /// scheme.
+    pub(super) fn basic_credentials(&self) -> Option<SecretString> {
+        let log = self.log();
+        let (_, value) = log.authorization.as_ref()?.to_str().ok()?.split_once(' ')?;
         Some(value.into())
     }
 
-    fn noted(&self) -> MutexGuard<'_, Noted> {
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn log(&self) -> MutexGuard<'_, RoundtripLog> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the head says counts, whatever becomes of the body.
-    fn note(&self, status: StatusCode, headers: &HeaderMap) {
-        let mut noted = self.noted();
-        noted.status = Some(status);
-        noted.retry_after = retry_after(headers, SystemTime::now());
+    /// The head counts even if the body is too long or breaks off.
+    fn log_head(&self, status: StatusCode, headers: &HeaderMap) {
+        let mut log = self.log();
+        log.status = Some(status);
+        log.retry_after = retry_after(headers, SystemTime::now());
     }
 
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Error> {
         let (mut parts, body) = request.into_parts();
         parts.uri = self.endpoint.uri.clone();
-        // Nothing here could read what is compressed, and the answer would be lost.
+        // A compressed body could not be read here, and a rotated refresh token would be lost.
         parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(value) = parts.headers.get_mut(AUTHORIZATION) {
             value.set_sensitive(true);
-            self.noted().authorization = Some(value.clone());
+            self.log().authorization = Some(value.clone());
         }
-        // Wiped when the last of its holders is done with it.
+        // It has the refresh token: wiped when the service drops the last reference to it.
         let body = Bytes::from_owner(Zeroizing::new(body));
         let sending = self.transport.send(Request::from_parts(parts, body));
         let error = |kind| Error::new(kind, self.endpoint);
         let response = match timeout(self.limit, sending).await {
             Ok(Ok(response)) => response,
-            Ok(Err(Failure::Send(source))) => {
+            Ok(Err(TransportError::Send(source))) => {
                 return Err(error(ErrorKind::Connection).with_source(source));
             }
-            Ok(Err(Failure::Read(head, source))) => {
-                self.note(head.status, &head.headers);
+            Ok(Err(TransportError::Read(head, source))) => {
+                self.log_head(head.status, &head.headers);
                 return Err(error(ErrorKind::Connection).with_source(source));
             }
-            Ok(Err(Failure::TooLarge(head))) => {
-                self.note(head.status, &head.headers);
+            Ok(Err(TransportError::TooLarge(head))) => {
+                self.log_head(head.status, &head.headers);
                 return Err(error(ErrorKind::TooLarge));
             }
             Err(_) => return Err(error(ErrorKind::TimedOut)),
         };
-        self.note(response.status(), response.headers());
-        Ok(tidy(response))
+        self.log_head(response.status(), response.headers());
+        Ok(normalize(response))
     }
 }
 
-/// The error itself is noted; the oauth2 crate has no place for it.
-impl<'c> AsyncHttpClient<'c> for Exchange<'_> {
-    type Error = Unanswered;
-    type Future = BoxFuture<'c, Result<HttpResponse, Unanswered>>;
+impl<'c> AsyncHttpClient<'c> for Roundtrip<'_> {
+    type Error = Error;
+    type Future = BoxFuture<'c, Result<HttpResponse, Error>>;
 
     fn call(&'c self, request: HttpRequest) -> Self::Future {
-        Box::pin(async move {
-            self.send(request).await.map_err(|failure| {
-                self.noted().failure = Some(failure);
-                Unanswered
-            })
-        })
+        Box::pin(self.send(request))
     }
 }
 
-/// See [`Noted::failure`].
-#[derive(Debug)]
-pub(super) struct Unanswered;
-
-impl fmt::Display for Unanswered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no answer")
-    }
-}
-
-impl std::error::Error for Unanswered {}
-
-/// `Retry-After` (RFC 9110, section 10.2.3). A date is measured by the server's own
-/// clock, if it tells it: ours may be another.
+/// `Retry-After` (RFC 9110, section 10.2.3). A date is measured from the response's own `Date`
+/// where there is one, because the server's clock may be off.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
     let value = text(RETRY_AFTER)?;

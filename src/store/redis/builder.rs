@@ -159,12 +159,9 @@ impl RedisStoresBuilder {
         let info = url.into_connection_info().map_err(|e| UNREADABLE.with_source(redacted(&e)))?;
         #[cfg(feature = "redis-tls")]
         if let redis::ConnectionAddr::TcpTls { .. } = info.addr() {
-            // rustls panics at the first connection if the process has no default provider
-            // and several are compiled in.
-            if rustls::crypto::CryptoProvider::get_default().is_none() {
-                // It fails only if another thread has just set one, which is as good.
-                let _ = rustls::crypto::ring::default_provider().install_default();
-            }
+            // redis asks rustls for the process's default at the first connection, and that
+            // panics where there is none.
+            crate::tls::ensure_default_provider()?;
             if let Some(certificates) = self.certificates() {
                 return Client::build_with_tls(info, certificates).map_err(|error| {
                     ConfigError::new(

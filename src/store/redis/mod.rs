@@ -106,14 +106,14 @@ impl RedisStores {
 impl RedisStoresBuilder {
     /// The stores. Connects to nothing: the server need not be up yet.
     ///
-    /// With `rediss://` this sets ring as the process's default provider of cryptography
-    /// for rustls if there is none yet.
+    /// With `rediss://` rustls works with the process's default crypto provider. If there is
+    /// none and the feature `ring` is on, this installs ring as that.
     ///
     /// # Errors
     ///
     /// A URL cannot be read, asks for a feature that is off, or is at odds with another; a
     /// time is zero or the lease too short; the prefix has braces; the certificates are no
-    /// PEM. No URL is in the error.
+    /// PEM; `rediss://` has no crypto provider. No URL is in the error.
     pub fn build(self) -> Result<RedisStores, ConfigError> {
         Ok(RedisStores(Arc::new(self.shared()?)))
     }

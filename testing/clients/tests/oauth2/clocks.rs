@@ -1,5 +1,5 @@
-//! The server's clock is five minutes off, either way: no storm of refreshes. Time is
-//! paused, so the servers are services in memory.
+//! The server's clock is five minutes off, either way, and no storm of refreshes follows. Time
+//! is paused, so the servers are services in memory.
 
 use std::{
     sync::{
@@ -28,8 +28,8 @@ use super::endpoint::tokens;
 const LIFE: i64 = 300;
 const OFF: i64 = 300;
 
-/// An authorization server and an API with a clock of their own. An access token is its
-/// end by that clock.
+/// An authorization server and an API with a clock of their own. The text of an access token is
+/// when it runs out by that clock.
 #[derive(Clone)]
 struct World {
     shared: Arc<Shared>,
@@ -79,8 +79,8 @@ impl World {
         client.over(token_endpoint).refresh_token_grant()
     }
 
-    /// As [`grant`](Self::grant), for clients that read the end out of the token, as one
-    /// does with a JWT's `exp`.
+    /// As [`grant`](Self::grant), for a client that reads the expiry out of the token, as of a
+    /// JWT's `exp`.
     fn absolute(&self) -> impl Refresher + use<> {
         let grant = self.grant();
         move |current: Tokens| {
@@ -120,8 +120,8 @@ fn signed_in(builder: RefreshStateBuilder) -> Arc<RefreshState> {
     builder.tokens(tokens(1)).build()
 }
 
-/// `expires_in` counts from the answer, whatever the clocks say: an hour of requests
-/// takes a refresh for each life, and after the first token none is refused.
+/// `expires_in` counts from the response, so the server's clock does not matter: an hour of
+/// requests takes one refresh for each life, and after the first token none is refused.
 #[tokio::test(start_paused = true)]
 async fn a_relative_end_knows_no_clock() {
     for off in [-OFF, 0, OFF] {
@@ -137,8 +137,8 @@ async fn a_relative_end_knows_no_clock() {
     }
 }
 
-/// Its clock is behind: by ours, a new token has run out when it comes. It is used all
-/// the same, until it is refused.
+/// The server's clock is behind: by ours, a new token has run out when it comes. It is used all
+/// the same, until the API refuses it.
 #[tokio::test(start_paused = true)]
 async fn an_absolute_end_in_the_past_starts_no_storm() {
     let world = World::new(-OFF);
@@ -154,7 +154,7 @@ async fn an_absolute_end_in_the_past_starts_no_storm() {
     assert_eq!(world.refreshes(), 2);
 }
 
-/// Its clock is ahead: by ours, the token lives on when the server refuses it.
+/// The server's clock is ahead: by ours, the token lives on when the API refuses it.
 #[tokio::test(start_paused = true)]
 async fn an_absolute_end_too_late_costs_one_refusal() {
     let world = World::new(OFF);
@@ -169,7 +169,7 @@ async fn an_absolute_end_too_late_costs_one_refusal() {
     }
 }
 
-/// What a store gives back has an absolute end, written by whoever's clock.
+/// A stored token has an absolute expiry, by the clock of the process that wrote it.
 #[tokio::test(start_paused = true)]
 async fn a_stored_end_that_is_off_costs_one_refresh_at_most() {
     for (off, refreshes) in [(-OFF, 1), (OFF, 0)] {

@@ -21,7 +21,7 @@ use tower_refresh::{
 pub(crate) enum Reply {
     /// A status, further header lines, and a body.
     Answer(u16, &'static str, String),
-    /// These bytes, whatever they are.
+    /// These bytes, which need not be HTTP.
     Raw(&'static str),
     /// The connection is reset before anything is read.
     ResetBefore,
@@ -128,7 +128,7 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
         };
         let length = body.len();
         let head = format!("HTTP/1.1 {status} Said\r\ncontent-length: {length}\r\n{headers}\r\n");
-        // Who has heard enough hangs up.
+        // A client hangs up on a response that is too long.
         if stream.write_all((head + &body).as_bytes()).await.is_err() {
             return;
         }
@@ -168,7 +168,7 @@ pub(crate) fn json(status: u16, body: &str) -> Reply {
     Reply::Answer(status, "content-type: application/json\r\n", body.to_owned())
 }
 
-/// A good answer that rotates.
+/// A successful response that rotates the refresh token.
 pub(crate) fn rotated(number: u64) -> Reply {
     json(
         200,

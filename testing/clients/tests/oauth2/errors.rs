@@ -99,7 +99,7 @@ async fn what_is_transient() {
 }
 
 #[tokio::test]
-async fn nobody_there() {
+async fn a_server_that_is_not_there() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}/token", listener.local_addr().unwrap());
     drop(listener);
@@ -111,9 +111,9 @@ async fn nobody_there() {
     assert!(cause(&failure).source().is_some());
 }
 
-/// 30 s if nothing else is said, whatever the answer is waiting for.
+/// 30 s by default.
 #[tokio::test(start_paused = true)]
-async fn an_exchange_takes_no_longer_than_its_limit() {
+async fn a_request_takes_no_longer_than_its_timeout() {
     let never =
         service_fn(|_: Request<Full<Bytes>>| pending::<Result<Response<String>, BoxError>>());
     for (limit, seconds) in [(None, 30), (Some(7), 7)] {
@@ -133,14 +133,14 @@ async fn an_exchange_takes_no_longer_than_its_limit() {
     }
 }
 
-/// A good answer of exactly this many bytes.
+/// A successful response of exactly this many bytes.
 fn padded(bytes: usize) -> Reply {
     let body = r#"{"access_token":"access-2","token_type":"Bearer"}"#;
     json(200, &format!("{body}{}", " ".repeat(bytes - body.len())))
 }
 
 #[tokio::test]
-async fn an_answer_has_64_kib_at_most() {
+async fn a_response_has_64_kib_at_most() {
     let failure = failure(padded((64 << 10) + 1)).await;
     assert_eq!(failure.kind(), FailureKind::Transient);
     assert_eq!(cause(&failure).kind(), ErrorKind::TooLarge);
@@ -173,8 +173,8 @@ async fn a_reset_before_the_server_knew_is_made_good_by_the_next_try() {
     assert_eq!(endpoint.seen().len(), 1);
 }
 
-/// The server has rotated, and nobody here can know. The same token is brought again:
-/// a server with a grace period gives the same pair, a strict one refuses.
+/// The server has rotated, and the client cannot know. It sends the same token again: a server
+/// with a grace period gives the same pair, a strict one refuses.
 #[tokio::test]
 async fn a_reset_after_the_server_committed() {
     let (endpoint, state) = impatient([Reply::ResetAfter, rotated(2)]).await;
@@ -192,9 +192,9 @@ async fn a_reset_after_the_server_committed() {
     assert_eq!(cause(&failure).description(), Some("used before"));
 }
 
-/// Whether the token may be spent decides what the rejection of the next try says.
+/// If the first try may have spent the token, the rejection of the second one says so.
 #[tokio::test]
-async fn who_may_have_spent_the_token_is_told() {
+async fn a_rejection_says_whether_an_earlier_try_may_have_spent_the_token() {
     let lost = Some(OpenCause::AnswerLost);
     let rejection = || json(400, r#"{"error":"invalid_grant"}"#);
     for (reply, expected) in [
@@ -202,9 +202,9 @@ async fn who_may_have_spent_the_token_is_told() {
         (Reply::ResetAfter, lost),
         (json(200, "{"), lost),
         (json(500, r#"{"error":"server_error"}"#), lost),
-        // Perhaps a proxy's, which has lost the server's answer.
+        // It may be a proxy's, which has lost the server's response.
         (json(503, HTML), lost),
-        // Some proxies say so when the server took too long.
+        // Some proxies send it when the server took too long.
         (json(408, HTML), lost),
         (json(429, HTML), None),
         (json(400, r#"{"error":"temporarily_unavailable"}"#), None),
@@ -216,7 +216,7 @@ async fn who_may_have_spent_the_token_is_told() {
     }
 }
 
-/// What whoever comes next is told, whose refresh token the server rejects.
+/// What the next lease holder's failure is, whose refresh token the server rejects.
 async fn next_is_rejected(store: Arc<MemoryStore>) -> RefreshFailure {
     let endpoint = Endpoint::start([json(400, r#"{"error":"invalid_grant"}"#)]).await;
     let client = endpoint.client().build().unwrap();
@@ -225,7 +225,7 @@ async fn next_is_rejected(store: Arc<MemoryStore>) -> RefreshFailure {
     state.refresh().await.unwrap_err()
 }
 
-/// A connection that is up can end in these, too, when the network goes away under it.
+/// A connection that is up ends in these errors too, when the network goes away under it.
 #[tokio::test]
 async fn a_network_that_is_gone_may_have_lost_the_answer() {
     for kind in [io::ErrorKind::HostUnreachable, io::ErrorKind::NetworkUnreachable] {
@@ -244,7 +244,7 @@ async fn a_network_that_is_gone_may_have_lost_the_answer() {
     }
 }
 
-/// Where nobody was reached, nothing was spent.
+/// Where no connection came about, the refresh token was not spent.
 #[tokio::test]
 async fn a_refused_connection_spends_nothing() {
     let store = Arc::new(MemoryStore::with_tokens(tokens(1)));
@@ -265,7 +265,7 @@ async fn retry_after_in_seconds_and_as_a_date() {
     let now = SystemTime::now();
     let date = |offset: u64| httpdate::fmt_http_date(now + Duration::from_secs(offset));
     let far = httpdate::fmt_http_date(now - Duration::from_secs(100_000));
-    // The server's own clock counts, if it tells it.
+    // A date counts by the server's own clock, if the response has a `Date`.
     let by_its_clock = format!(
         "date: {far}\r\nretry-after: {}\r\n",
         httpdate::fmt_http_date(now - Duration::from_secs(100_000 - 90))
@@ -355,9 +355,9 @@ async fn the_user_is_told_all_but_secrets() {
     }
 }
 
-/// An answer that is no answer may hold new tokens: it is not shown.
+/// A response that is no token response may have new tokens in it.
 #[tokio::test]
-async fn an_answer_that_cannot_be_read_is_not_shown() {
+async fn a_response_that_cannot_be_read_is_not_shown() {
     for body in [
         r#"{"access_token":"SECRET","refresh_token":"SECRET""#,
         r#"{"access_token":{"SECRET":1},"refresh_token":"SECRET"}"#,

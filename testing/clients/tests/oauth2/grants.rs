@@ -1,4 +1,4 @@
-//! What is sent, and what becomes of the answer.
+//! What is sent, and what becomes of the response.
 
 use std::{
     sync::{Arc, Mutex},
@@ -61,7 +61,7 @@ async fn client_secret_basic_is_in_the_header_and_encoded() {
 }
 
 #[tokio::test]
-async fn scope_resource_audience_and_others() {
+async fn scope_resource_audience_and_other_parameters() {
     let seen = sent(|client| {
         client
             .scope("read write")
@@ -87,7 +87,15 @@ fn what_cannot_be_used_is_refused() {
     for resource in ["", "/relative", "https://one.example.com/#part"] {
         assert!(client().resource(resource).is_err(), "{resource}");
     }
-    for name in ["grant_type", "refresh_token", "client_id", "client_secret", "scope"] {
+    for name in [
+        "grant_type",
+        "refresh_token",
+        "client_id",
+        "client_secret",
+        "scope",
+        "token",
+        "token_type_hint",
+    ] {
         assert!(client().param(name, "x").is_err(), "{name}");
     }
     let over = client().over(service_fn(answer_nothing));
@@ -99,7 +107,7 @@ async fn answer_nothing(_: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>
 }
 
 #[tokio::test]
-async fn an_answer_without_a_refresh_token_keeps_the_old_one() {
+async fn a_response_without_a_refresh_token_keeps_the_old_one() {
     let endpoint = Endpoint::start([json(200, BARE), rotated(3), rotated(4)]).await;
     let client = endpoint.client().build().unwrap();
     let store = Arc::new(MemoryStore::with_tokens(tokens(1)));
@@ -111,7 +119,7 @@ async fn an_answer_without_a_refresh_token_keeps_the_old_one() {
         let record = store.load().await.unwrap();
         assert_eq!(record.tokens.unwrap().refresh_token(), Some(stored));
     }
-    // What was rotated away is not brought again.
+    // A refresh token that was rotated away is not sent again.
     let brought: Vec<_> = endpoint
         .seen()
         .iter()
@@ -155,7 +163,7 @@ async fn other_fields_and_a_narrower_scope_are_readable() {
     assert_eq!(credential.extra("id_token"), Some("id"));
     assert_eq!(credential.extra("n"), Some("7"));
     assert_eq!(credential.extra("token_type"), Some("bearer"));
-    // Left out, it is what was asked for; and what is not said again is kept.
+    // Without `scope`, it is what was asked for; other fields that do not come again are kept.
     let credential = state.refresh().await.unwrap();
     assert_eq!(credential.extra("scope"), Some("read write"));
     assert_eq!(credential.extra("id_token"), Some("id"));

@@ -23,10 +23,10 @@ fn said(status: u16, body: impl Into<Bytes>) -> Client {
     }))
 }
 
-/// What is odd about an answer is not what matters in it, and without the answer the
-/// rotated refresh token is lost.
+/// A response is read in spite of what is odd about it: thrown away, it would take the rotated
+/// refresh token with it.
 #[tokio::test]
-async fn odd_answers_are_not_lost() {
+async fn odd_responses_are_not_lost() {
     let with = |more: &[u8]| {
         let start = br#"{"access_token":"access-2","refresh_token":"refresh-2","expires_in":3600"#;
         [start, more].concat()
@@ -64,7 +64,7 @@ async fn odd_answers_are_not_lost() {
     }
 }
 
-/// A number is a token too, if it stands where the refresh token does: the old one is dead.
+/// A number where the refresh token stands is the new refresh token: the old one is dead.
 #[tokio::test]
 async fn a_number_is_a_refresh_token() {
     let body = r#"{"access_token":"access-2","refresh_token":12345678901234567890123}"#;
@@ -73,7 +73,7 @@ async fn a_number_is_a_refresh_token() {
     assert_eq!(minted.refresh_token(), Some("12345678901234567890123"));
 }
 
-/// As the server wrote it: an account's number is no measurement.
+/// As the server wrote it: an account number must not be rounded.
 #[tokio::test]
 async fn a_long_number_keeps_its_digits() {
     let client = said(
@@ -85,7 +85,7 @@ async fn a_long_number_keeps_its_digits() {
     assert_eq!(renewed.extra("o"), Some(r#"{"b":1,"a":2}"#));
 }
 
-/// A dead refresh token is dead however clumsily it is said.
+/// A rejection counts however clumsily the server puts it.
 #[tokio::test]
 async fn odd_rejections_are_rejections() {
     for body in [
@@ -107,7 +107,7 @@ async fn odd_rejections_are_rejections() {
 const BROKEN: &str =
     "HTTP/1.1 503 Said\r\nretry-after: 120\r\ntransfer-encoding: chunked\r\n\r\nno length\r\n";
 
-/// The head has said what there is to know, whatever becomes of the body.
+/// The head counts although the body does not come.
 #[tokio::test]
 async fn a_retry_after_counts_although_the_body_is_too_long_or_breaks_off() {
     let long = "x".repeat((64 << 10) + 1);
@@ -126,7 +126,7 @@ async fn a_retry_after_counts_although_the_body_is_too_long_or_breaks_off() {
     }
 }
 
-/// Servers echo what they were sent: also the header, which is the secret in another form.
+/// Some servers quote what they were sent, and the header is the secret in another form.
 #[tokio::test]
 async fn no_form_of_a_secret_is_echoed() {
     let authenticated: [fn(ClientBuilder) -> ClientBuilder; 2] = [
@@ -158,7 +158,7 @@ async fn no_form_of_a_secret_is_echoed() {
     }
 }
 
-/// Cut out in another order, the shorter would leave the rest of the longer.
+/// Replaced first, the shorter one would leave the rest of the longer one.
 #[tokio::test]
 async fn a_secret_that_begins_with_another_is_not_echoed() {
     let words = r#"{"error":"invalid_grant","error_description":"no family-SECRET, no family"}"#;
@@ -171,9 +171,9 @@ async fn a_secret_that_begins_with_another_is_not_echoed() {
     assert_eq!(cause(&failure).description(), Some("no [redacted], no [redacted]"));
 }
 
-/// Without a word about it any coding is acceptable (RFC 9110, section 12.5.3).
+/// Without the header any coding would be acceptable (RFC 9110, section 12.5.3).
 #[tokio::test]
-async fn no_answer_is_to_be_compressed() {
+async fn no_response_is_to_be_compressed() {
     let endpoint = Endpoint::start([rotated(2)]).await;
     let client = endpoint.client().build().unwrap();
     state_of(&client).refresh().await.unwrap();

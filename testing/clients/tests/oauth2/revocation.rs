@@ -1,4 +1,4 @@
-//! Tokens that nobody will use are revoked (RFC 7009).
+//! Tokens that no request will use are revoked (RFC 7009).
 
 use std::sync::Arc;
 
@@ -60,7 +60,7 @@ async fn what_the_server_says_is_told() {
     assert_eq!(error.retry_after().unwrap().as_secs(), 5);
 }
 
-/// The fence: a sign-in during the refresh makes its result one that nobody will use.
+/// The fence: a sign-in during the refresh wins, and what was minted is discarded.
 #[tokio::test]
 async fn a_discarded_result_is_revoked() {
     let (revocations, revoker) = revoker(done()).await;

@@ -1,10 +1,11 @@
-//! Reading an answer (RFC 6749, section 5) as leniently as can be: a rotated refresh
-//! token in an answer that is thrown away is lost.
+//! Reading a response (RFC 6749, section 5) as leniently as can be, because a rotated refresh
+//! token in a response that is thrown away is lost.
 
 use std::{collections::BTreeMap, fmt};
 
 use ::oauth2::{
-    ExtraTokenFields, HttpResponse, StandardTokenResponse, TokenResponse, basic::BasicTokenType,
+    ExtraTokenFields, HttpResponse, StandardTokenResponse, TokenResponse as _,
+    basic::BasicTokenType,
 };
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -13,80 +14,84 @@ use serde_json::{Map, Value, value::RawValue};
 
 use crate::tokens::Tokens;
 
-/// A token endpoint's good answer.
-pub(super) type Answer = StandardTokenResponse<Extra, BasicTokenType>;
+/// A token endpoint's successful response (RFC 6749, section 5.1).
+pub(super) type TokenResponse = StandardTokenResponse<ExtraFields, BasicTokenType>;
 
-/// What else an answer holds.
+/// The fields that RFC 6749 does not know.
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(transparent)]
-pub(super) struct Extra(BTreeMap<String, String>);
+pub(super) struct ExtraFields(BTreeMap<String, String>);
 
-impl ExtraTokenFields for Extra {}
+impl ExtraTokenFields for ExtraFields {}
 
-// The oauth2 crate wants it; nobody prints it.
-impl fmt::Debug for Extra {
+// The oauth2 crate asks for it. The values may be secrets.
+impl fmt::Debug for ExtraFields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
     }
 }
 
-/// An answer's fields as the server wrote them. One that cannot be read harms no other.
-type Fields = BTreeMap<String, Box<RawValue>>;
+/// A response's fields as the server wrote them, so that one that cannot be read does not keep
+/// the others from being read.
+type RawFields = BTreeMap<String, Box<RawValue>>;
 
-/// The answer as the oauth2 crate takes it: with status 200 if it is a good one, and
-/// without the slips that servers are known for.
-pub(super) fn tidy(response: Response<Bytes>) -> HttpResponse {
-    let mut good = response.status().is_success();
+/// The response as the oauth2 crate takes it: 200 with the fields of section 5.1, or 400 with
+/// those of section 5.2, and without the slips that servers are known for. A body that is not
+/// JSON stays as it is.
+pub(super) fn normalize(response: Response<Bytes>) -> HttpResponse {
+    let mut is_success = response.status().is_success();
     let body = response.into_body();
-    let body = match read(&body) {
-        Some(fields) => {
-            let answer = correct(&fields);
-            // Some say what is wrong with a 200.
-            good &= !fields.contains_key("error") || answer.contains_key("access_token");
-            let answer = if good { answer } else { words(&fields) };
-            Value::Object(answer).to_string().into_bytes()
+    let body = match parse(&body) {
+        Some(raw) => {
+            let fields = lenient_fields(&raw);
+            // Some servers send an error with a 200.
+            is_success &= !raw.contains_key("error") || fields.contains_key("access_token");
+            let fields = if is_success { fields } else { error_fields(&raw) };
+            Value::Object(fields).to_string().into_bytes()
         }
         None => body.into(),
     };
     let mut response = Response::new(body);
-    if !good {
+    if !is_success {
         *response.status_mut() = StatusCode::BAD_REQUEST;
     }
     response
 }
 
-/// In spite of a byte order mark, bytes that are not UTF-8, and what follows the end.
-fn read(body: &[u8]) -> Option<Fields> {
+/// Reads a JSON object in spite of a byte order mark, bytes that are not UTF-8, and anything
+/// after its end.
+fn parse(body: &[u8]) -> Option<RawFields> {
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}');
-    Fields::deserialize(&mut serde_json::Deserializer::from_str(text)).ok()
+    RawFields::deserialize(&mut serde_json::Deserializer::from_str(text)).ok()
 }
 
-/// `expires_in` in quotes or with a fraction, `scope` as a list, a token that is a number,
-/// an empty `refresh_token`, no `token_type`.
-fn correct(fields: &Fields) -> Map<String, Value> {
-    let mut answer = Map::new();
-    for (name, raw) in fields {
+/// The fields of a successful response (RFC 6749, section 5.1), for servers that send
+/// `expires_in` in quotes or with a fraction, `scope` as a list, a number as a token, an empty
+/// `refresh_token`, or no `token_type`.
+fn lenient_fields(raw_fields: &RawFields) -> Map<String, Value> {
+    let mut lenient = Map::new();
+    for (name, raw) in raw_fields {
         let value = serde_json::from_str(raw.get()).ok();
         let value = match (name.as_str(), value) {
             (_, Some(Value::Null)) => None,
             ("expires_in", value) => value.and_then(seconds).map(Value::from),
             ("scope", value) => value.and_then(scope).map(Value::from),
-            // To keep the old one instead would be to spend it twice.
+            // A refresh token that is not taken over leaves the old one, which is spent.
             ("access_token" | "refresh_token", Some(Value::Number(_))) => Some(raw.get().into()),
             ("access_token" | "refresh_token" | "token_type", value) => {
                 value.filter(|value| value.as_str().is_some_and(|text| !text.is_empty()))
             }
             (_, Some(text @ Value::String(_))) => Some(text),
-            // To the last digit.
+            // As the server wrote it: parsed, a long number would lose digits.
             _ => Some(raw.get().into()),
         };
         if let Some(value) = value {
-            answer.insert(name.clone(), value);
+            lenient.insert(name.clone(), value);
         }
     }
-    answer.entry("token_type").or_insert_with(|| "bearer".into());
-    answer
+    lenient.entry("token_type").or_insert_with(|| "bearer".into());
+    lenient
 }
 
 fn seconds(value: Value) -> Option<u64> {
@@ -108,32 +113,32 @@ fn scope(value: Value) -> Option<String> {
     }
 }
 
-/// What an error says (RFC 6749, section 5.2). A description that is no text must not
-/// hide that the refresh token is dead.
-fn words(fields: &Fields) -> Map<String, Value> {
-    let text = |name: &str| serde_json::from_str(fields.get(name)?.get()).ok();
+/// The fields of an error response (RFC 6749, section 5.2). One that is not a text is left out,
+/// so that it does not hide that the refresh token is dead.
+fn error_fields(raw_fields: &RawFields) -> Map<String, Value> {
+    let text = |name: &str| serde_json::from_str(raw_fields.get(name)?.get()).ok();
     let names = ["error", "error_description", "error_uri"].into_iter();
     names.filter_map(|name| Some((name.to_owned(), Value::String(text(name)?)))).collect()
 }
 
-/// The tokens in an answer to a request for the scope `asked`.
-pub(super) fn tokens(answer: &Answer, asked: Option<&str>) -> Tokens {
-    let mut tokens = Tokens::new(answer.access_token().secret());
-    if let Some(refresh_token) = answer.refresh_token() {
+/// The tokens in the response to a request for the scope `asked`.
+pub(super) fn tokens(response: &TokenResponse, asked: Option<&str>) -> Tokens {
+    let mut tokens = Tokens::new(response.access_token().secret());
+    if let Some(refresh_token) = response.refresh_token() {
         tokens = tokens.with_refresh_token(refresh_token.secret());
     }
-    if let Some(life) = answer.expires_in() {
+    if let Some(life) = response.expires_in() {
         tokens = tokens.with_expires_in(life);
     }
-    let granted = answer
+    let granted = response
         .scopes()
         .map(|scopes| scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" "));
-    // Left out if it is what was asked for (section 5.1).
+    // A server may leave it out if it is what was asked for (section 5.1).
     if let Some(scope) = granted.or_else(|| asked.map(str::to_owned)) {
         tokens = tokens.with_extra("scope", scope);
     }
-    tokens = tokens.with_extra("token_type", answer.token_type().as_ref());
-    for (name, value) in &answer.extra_fields().0 {
+    tokens = tokens.with_extra("token_type", response.token_type().as_ref());
+    for (name, value) in &response.extra_fields().0 {
         tokens = tokens.with_extra(name, value);
     }
     tokens
@@ -145,17 +150,17 @@ mod tests {
 
     use super::*;
 
-    fn read(body: &str) -> Option<Tokens> {
-        let response = tidy(Response::new(Bytes::copy_from_slice(body.as_bytes())));
+    fn tokens_in(body: &str) -> Option<Tokens> {
+        let response = normalize(Response::new(Bytes::copy_from_slice(body.as_bytes())));
         let good = response.status() == StatusCode::OK;
-        let answer = serde_json::from_slice(response.body()).ok().filter(|_| good)?;
-        Some(tokens(&answer, None))
+        let response = serde_json::from_slice(response.body()).ok().filter(|_| good)?;
+        Some(tokens(&response, None))
     }
 
     fn life(expires_in: &str) -> Option<Duration> {
         let now = SystemTime::now();
         let body = format!(r#"{{"access_token":"a","expires_in":{expires_in}}}"#);
-        let left = read(&body).unwrap().expires_at()?.duration_since(now).unwrap();
+        let left = tokens_in(&body).unwrap().expires_at()?.duration_since(now).unwrap();
         Some(Duration::from_secs(left.as_secs()))
     }
 
@@ -167,7 +172,7 @@ mod tests {
         for odd in ["null", "-1", "\"soon\"", "[]", "1e300", "\"NaN\""] {
             assert_eq!(life(odd), None, "{odd}");
         }
-        let tokens = read(
+        let tokens = tokens_in(
             r#"{"access_token":"a","refresh_token":"","token_type":"BEARER","scope":["x","y"]}"#,
         );
         let tokens = tokens.unwrap();
@@ -178,7 +183,7 @@ mod tests {
 
     #[test]
     fn other_fields_are_kept() {
-        let tokens = read(
+        let tokens = tokens_in(
             r#"{"access_token":"a","token_type":"DPoP","id_token":"i","n":1,"o":{"p":[true]},"z":null,"b":12345678901234567890123}"#,
         );
         let tokens = tokens.unwrap();
@@ -196,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_none() {
+    fn what_is_no_token_response_is_none() {
         for body in [
             "",
             "<html>",
@@ -208,7 +213,7 @@ mod tests {
             r#"{"error":"bad_refresh_token","access_token":null}"#,
             r#"{"access_token":"a""#,
         ] {
-            assert!(read(body).is_none(), "{body}");
+            assert!(tokens_in(body).is_none(), "{body}");
         }
     }
 }
