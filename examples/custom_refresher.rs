@@ -28,8 +28,8 @@ use hyper_util::{
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_refresh::{
-    BoxError, BoxFuture, RefreshError, RefreshLayer, RefreshRequest, RefreshState, Refresher,
-    Tokens,
+    BoxError, BoxFuture, RefreshError, RefreshLayer, RefreshState, Refresher, Tokens,
+    refresher::RefreshRequest,
 };
 
 const REQUESTS: usize = 100;

@@ -33,8 +33,9 @@ use testing::{
 use tokio::{net::TcpListener, task::JoinSet};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_refresh::{
-    Refresh, RefreshLayer, RefreshState,
+    RefreshLayer, RefreshState,
     body::ReplayBody,
+    layer::Refresh,
     oauth2,
     store::{Keyring, RedisStores},
 };

@@ -85,7 +85,7 @@
 //! | type | made by | read by |
 //! |---|---|---|
 //! | [`RefreshError`] | a [`Refresher`] | this crate: is it final, or worth another try? |
-//! | [`StoreError`], [`SaveError`] | a [`TokenStore`](store::TokenStore) | this crate |
+//! | [`StoreError`](store::StoreError), [`SaveError`](store::SaveError) | a [`TokenStore`](store::TokenStore) | this crate |
 //! | [`RefreshFailure`] | this crate | you: from [`RefreshState`], or in a response's extensions |
 //! | [`ConfigError`] | this crate's builders | you |
 //!
@@ -102,15 +102,15 @@ pub mod body;
 mod credential;
 mod error;
 pub mod grpc;
-mod layer;
+pub mod layer;
 #[cfg(feature = "oauth2")]
 pub mod oauth2;
-mod refresher;
+pub mod refresher;
 #[cfg(feature = "reqwest-middleware")]
 mod reqwest;
 #[cfg(feature = "seal")]
 pub mod seal;
-mod state;
+pub mod state;
 pub mod store;
 #[cfg(any(feature = "oauth2-client", feature = "redis-tls"))]
 mod tls;
@@ -119,18 +119,9 @@ mod tokens;
 pub use crate::{
     credential::Credential,
     error::{BoxError, ConfigError},
-    layer::{
-        Attempt, Classify, CredentialSource, FromExtensions, Refresh, RefreshLayer, ResponseFuture,
-        Verdict, classify,
-    },
-    refresher::{
-        BoxFuture, FromNothing, RefreshError, RefreshRequest, Refresher, Trigger, from_nothing,
-    },
-    state::{
-        Counts, FailureKind, KeepFresh, RefreshFailure, RefreshState, RefreshStateBuilder, Renewal,
-        RenewalBuilder, Status, WhileUnsaved,
-    },
-    store::{SaveError, StoreError},
+    layer::{FromExtensions, RefreshLayer},
+    refresher::{BoxFuture, RefreshError, Refresher, refresher_fn},
+    state::{FailureKind, RefreshFailure, RefreshState, Renewal},
     tokens::{Generation, Tokens},
 };
 

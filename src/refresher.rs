@@ -151,24 +151,24 @@ impl<R: Refresher + ?Sized> Refresher for Arc<R> {
 /// arguments: the client-credentials grant, a metadata server, a signed JWT.
 ///
 /// ```
-/// use tower_refresh::{RefreshState, Tokens, from_nothing};
+/// use tower_refresh::{RefreshState, Tokens, refresher_fn};
 ///
-/// let state = RefreshState::builder(from_nothing(async || Ok(Tokens::new("minted")))).build();
+/// let state = RefreshState::builder(refresher_fn(async || Ok(Tokens::new("minted")))).build();
 /// # let _ = state;
 /// ```
-pub fn from_nothing<F, Fut>(mint: F) -> FromNothing<F>
+pub fn refresher_fn<F, Fut>(mint: F) -> RefresherFn<F>
 where
     F: Fn() -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Tokens, RefreshError>> + Send + 'static,
 {
-    FromNothing(mint)
+    RefresherFn(mint)
 }
 
-/// See [`from_nothing`].
+/// See [`refresher_fn`].
 #[derive(Clone)]
-pub struct FromNothing<F>(F);
+pub struct RefresherFn<F>(F);
 
-impl<F, Fut> Refresher for FromNothing<F>
+impl<F, Fut> Refresher for RefresherFn<F>
 where
     F: Fn() -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Tokens, RefreshError>> + Send + 'static,
@@ -182,9 +182,9 @@ where
     }
 }
 
-impl<F> fmt::Debug for FromNothing<F> {
+impl<F> fmt::Debug for RefresherFn<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FromNothing").finish_non_exhaustive()
+        f.debug_struct("RefresherFn").finish_non_exhaustive()
     }
 }
 
@@ -224,7 +224,7 @@ impl RefreshError {
     /// The refresh token was certainly not spent: no connection could be made, or the
     /// server itself refused (a 4xx; what a proxy says does not count). Otherwise the
     /// next lease holder is told that it may be, and if its try is rejected, the failure says so
-    /// ([`RefreshFailure::open_redeem`]).
+    /// ([`RefreshFailure::open_redeem`](crate::RefreshFailure::open_redeem)).
     #[must_use]
     pub fn unspent(mut self) -> Self {
         self.unspent = true;

@@ -41,6 +41,13 @@ impl Budget {
     }
 }
 
+/// A budget of so many bytes, as by [`Budget::new`].
+impl From<usize> for Budget {
+    fn from(bytes: usize) -> Self {
+        Self::new(bytes)
+    }
+}
+
 impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Budget").field("used", &self.used()).field("limit", &self.limit()).finish()

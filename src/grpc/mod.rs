@@ -3,7 +3,7 @@
 //! [`RefreshLayer`](crate::RefreshLayer) needs no configuration for gRPC:
 //!
 //! - `UNAUTHENTICATED` in the head of a response is a challenge, as
-//!   [`classify`](crate::classify()) has it.
+//!   [`classify`](crate::layer::classify()) has it.
 //! - A request that is sent later than its caller thinks, the replay or one that had to
 //!   wait for a token, carries what is left of its `grpc-timeout` and not a fresh one. It
 //!   waits for a refresh no longer than that. When nothing is left there is no replay: the

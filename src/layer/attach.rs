@@ -17,7 +17,7 @@ use crate::{
 /// extensions.
 ///
 /// ```
-/// use tower_refresh::Attempt;
+/// use tower_refresh::layer::Attempt;
 ///
 /// fn log<B>(request: &http::Request<B>) {
 ///     if let Some(attempt) = request.extensions().get::<Attempt>() {
@@ -64,53 +64,62 @@ pub(crate) enum Attach {
 pub(crate) type AttachFn = Arc<dyn Fn(&mut Parts, &Credential) + Send + Sync>;
 
 impl Attach {
-    pub(crate) const BEARER: Self = Self::Header { name: AUTHORIZATION, prefix: "Bearer " };
+    pub(super) const BEARER: Self = Self::Header { name: AUTHORIZATION, prefix: "Bearer " };
 
-    /// The header's value for this credential. What is `kept` for many requests is
-    /// in memory of its own, so that no reference count is shared between threads.
-    /// `None` where there is no token, none that can stand in a header, or no fixed
-    /// header.
-    pub(crate) fn value(&self, credential: &Credential, kept: bool) -> Option<HeaderValue> {
+    /// The header's value for this credential. With `own_memory` it is a copy, so that
+    /// services on several threads share no reference count. `None` without a token, with
+    /// one that cannot stand in a header, and where a closure attaches it.
+    pub(super) fn value(&self, credential: &Credential, own_memory: bool) -> Option<HeaderValue> {
         match self {
-            Self::Header { name, .. } if *name == AUTHORIZATION && !kept => credential.bearer(),
+            Self::Header { name, .. } if *name == AUTHORIZATION && !own_memory => {
+                credential.bearer()
+            }
             Self::Header { prefix, .. } => header(prefix, credential.access_token()?),
             Self::With(_) => None,
         }
     }
 
-    /// Puts the token on a request; `value` is what [`value`](Self::value) said.
-    /// `false`, and nothing done, if the request has brought credentials of its own.
-    pub(crate) fn apply(
-        &self,
-        parts: &mut Parts,
-        credential: &Credential,
-        value: Option<&HeaderValue>,
-    ) -> bool {
-        match (self, value) {
-            // One look at the map does both.
-            (Self::Header { name, .. }, Some(value)) if *name == AUTHORIZATION => {
-                match parts.headers.entry(AUTHORIZATION) {
-                    Entry::Vacant(entry) => entry.insert(value.clone()),
-                    Entry::Occupied(_) => return false,
-                };
-            }
-            _ if self.is_taken(&parts.headers) => return false,
-            (Self::Header { name, .. }, Some(value)) => {
-                parts.headers.insert(name, value.clone());
-            }
-            (Self::Header { .. }, None) => {}
-            (Self::With(attach), _) => attach(parts, credential),
-        }
-        true
-    }
-
     /// Whether the request has brought credentials of its own.
-    pub(crate) fn is_taken(&self, headers: &HeaderMap) -> bool {
+    pub(super) fn is_taken(&self, headers: &HeaderMap) -> bool {
         match self {
             Self::Header { name, .. } if *name != AUTHORIZATION => {
                 headers.contains_key(name) || headers.contains_key(AUTHORIZATION)
             }
             _ => headers.contains_key(AUTHORIZATION),
+        }
+    }
+
+    /// The first half of attaching: `false`, and nothing done, if the request has brought
+    /// credentials of its own. A token for `Authorization` is put there at once, because one
+    /// look at the map does both. `value` is what [`value`](Self::value) said.
+    #[must_use]
+    pub(super) fn claim(&self, headers: &mut HeaderMap, value: Option<&HeaderValue>) -> bool {
+        match (self, value) {
+            (Self::Header { name, .. }, Some(value)) if *name == AUTHORIZATION => {
+                match headers.entry(AUTHORIZATION) {
+                    Entry::Vacant(entry) => entry.insert(value.clone()),
+                    Entry::Occupied(_) => return false,
+                };
+                true
+            }
+            _ => !self.is_taken(headers),
+        }
+    }
+
+    /// The second half: attaches the token, unless [`claim`](Self::claim) has.
+    #[inline]
+    pub(super) fn complete(
+        &self,
+        parts: &mut Parts,
+        credential: &Credential,
+        value: Option<&HeaderValue>,
+    ) {
+        match (self, value) {
+            (Self::Header { name, .. }, Some(value)) if *name != AUTHORIZATION => {
+                parts.headers.insert(name, value.clone());
+            }
+            (Self::Header { .. }, _) => {}
+            (Self::With(attach), _) => attach(parts, credential),
         }
     }
 }

@@ -1,10 +1,15 @@
 //! What a response means for the token it was sent with.
 
-use http::{HeaderMap, HeaderValue, StatusCode, header::WWW_AUTHENTICATE};
+use std::fmt;
 
-use crate::{grpc::protocol, layer::www_authenticate::Challenges};
+use http::{
+    Extensions, HeaderMap, HeaderValue, Response, StatusCode, Version, header::WWW_AUTHENTICATE,
+};
 
-/// What a response says of the access token.
+use super::www_authenticate::Challenges;
+use crate::grpc::protocol;
+
+/// What a response says of the access token that its request carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
@@ -12,45 +17,97 @@ pub enum Verdict {
     Accept,
     /// The token is not accepted: refresh it, and send the request again.
     Challenge,
-    /// It says nothing of the token, or asks for what no refresh can give. The
-    /// response goes to the caller.
-    NotOurs,
+    /// The response says nothing of the token, or asks for what no refresh brings. It goes to
+    /// the caller, and nothing is concluded from it.
+    Ignore,
 }
 
-/// In a response's extensions: it is not from where the token was sent, so that its
-/// refusal is not the token's.
-#[cfg_attr(not(feature = "reqwest-middleware"), allow(dead_code, reason = "who else redirects?"))]
+/// The head of a response: what a [`Classify`] judges by.
 #[derive(Clone, Copy)]
-pub(crate) struct FromOtherOrigin;
+pub struct ResponseHead<'a> {
+    status: StatusCode,
+    version: Version,
+    headers: &'a HeaderMap,
+    extensions: &'a Extensions,
+}
 
-/// Judges responses by status and headers. A closure is one.
+impl<'a> ResponseHead<'a> {
+    /// The head of this response, such as one that is made to test a classifier with.
+    pub fn of<B>(response: &'a Response<B>) -> Self {
+        Self {
+            status: response.status(),
+            version: response.version(),
+            headers: response.headers(),
+            extensions: response.extensions(),
+        }
+    }
+
+    /// The status code (RFC 9110, section 15).
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The version of HTTP that the response came in.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The header fields.
+    #[must_use]
+    pub fn headers(&self) -> &'a HeaderMap {
+        self.headers
+    }
+
+    /// What the inner service has put beside the response.
+    #[must_use]
+    pub fn extensions(&self) -> &'a Extensions {
+        self.extensions
+    }
+}
+
+// By hand, because headers may hold secrets (`Set-Cookie`) that are not marked as such.
+impl fmt::Debug for ResponseHead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseHead")
+            .field("status", &self.status)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Judges responses by their heads. A closure is one; its argument's type has to be written
+/// out.
 ///
 /// ```
-/// use http::{HeaderMap, StatusCode};
-/// use tower_refresh::{RefreshLayer, Verdict};
-/// # let layer = |_: fn(StatusCode, &HeaderMap) -> Verdict| ();
+/// use http::{Response, StatusCode};
+/// use tower_refresh::{layer::{Classify, ResponseHead, Verdict}};
 ///
 /// // An API that says 419 for an expired token.
-/// fn classify(status: StatusCode, _headers: &HeaderMap) -> Verdict {
-///     match status.as_u16() {
-///         419 => Verdict::Challenge,
-///         500.. => Verdict::NotOurs,
-///         _ => Verdict::Accept,
-///     }
-/// }
-/// # layer(classify);
+/// let classify = |head: &ResponseHead<'_>| match head.status().as_u16() {
+///     419 => Verdict::Challenge,
+///     500.. => Verdict::Ignore,
+///     _ => Verdict::Accept,
+/// };
+///
+/// let expired = Response::builder().status(419).body(())?;
+/// assert_eq!(classify.classify(&ResponseHead::of(&expired)), Verdict::Challenge);
+/// # Ok::<_, http::Error>(())
 /// ```
 pub trait Classify: Send + Sync + 'static {
-    /// Judges a response by its head. Called once a response; must not block.
-    fn classify(&self, status: StatusCode, headers: &HeaderMap) -> Verdict;
+    /// Judges a response by its head. Called once for each response to a request that was
+    /// sent with a token, on the task that polls the request: must not block. If it panics,
+    /// the panic goes to the request's caller and harms no other.
+    fn classify(&self, head: &ResponseHead<'_>) -> Verdict;
 }
 
 impl<F> Classify for F
 where
-    F: Fn(StatusCode, &HeaderMap) -> Verdict + Send + Sync + 'static,
+    F: Fn(&ResponseHead<'_>) -> Verdict + Send + Sync + 'static,
 {
-    fn classify(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
-        self(status, headers)
+    fn classify(&self, head: &ResponseHead<'_>) -> Verdict {
+        self(head)
     }
 }
 
@@ -67,14 +124,15 @@ where
 /// `UNAVAILABLE` and `DATA_LOSS` say as little as a 5xx; any other accepts the token. For
 /// servers that send the status after the head there is
 /// [`GrpcStatusLayer`](crate::grpc::GrpcStatusLayer).
-pub fn classify(status: StatusCode, headers: &HeaderMap) -> Verdict {
-    match status.as_u16() {
+pub fn classify(head: &ResponseHead<'_>) -> Verdict {
+    let headers = head.headers();
+    match head.status().as_u16() {
         200 => match headers.get(&protocol::STATUS) {
             Some(status) if protocol::is_grpc(headers) => judge_rpc(status, headers),
             _ => Verdict::Accept,
         },
         401 => refused(headers),
-        500.. => Verdict::NotOurs,
+        500.. => Verdict::Ignore,
         _ => Verdict::Accept,
     }
 }
@@ -85,14 +143,14 @@ fn judge_rpc(status: &HeaderValue, headers: &HeaderMap) -> Verdict {
     match code {
         Some(16) => refused(headers),
         // What is no number counts as unknown.
-        None | Some(2 | 4 | 13 | 14 | 15) => Verdict::NotOurs,
+        None | Some(2 | 4 | 13 | 14 | 15) => Verdict::Ignore,
         Some(_) => Verdict::Accept,
     }
 }
 
 /// The token is not accepted; whether a refresh would help.
 fn refused(headers: &HeaderMap) -> Verdict {
-    if asks_for_more(headers) { Verdict::NotOurs } else { Verdict::Challenge }
+    if asks_for_more(headers) { Verdict::Ignore } else { Verdict::Challenge }
 }
 
 /// Whether every error that is named is one that no refresh helps. What a Bearer
@@ -116,16 +174,14 @@ const BEYOND_A_REFRESH: [&str; 3] =
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn judge(status: u16, authenticate: &[&str]) -> Verdict {
-        let mut headers = HeaderMap::new();
+        let mut response = Response::builder().status(status);
         for value in authenticate {
-            headers.append(WWW_AUTHENTICATE, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            response = response.header(WWW_AUTHENTICATE, value.as_bytes());
         }
-        classify(StatusCode::from_u16(status).unwrap(), &headers)
+        classify(&ResponseHead::of(&response.body(()).unwrap()))
     }
 
     #[test]
@@ -152,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn step_up_and_scope_are_not_ours() {
+    fn step_up_and_scope_are_ignored() {
         for authenticate in [
             &["Bearer error=\"insufficient_scope\", scope=\"admin\""][..],
             &[
@@ -168,7 +224,7 @@ mod tests {
             &["bearer Error=insufficient_scope, DPoP error=use_dpop_nonce"],
             &["Bearer error=insufficient_scope, @", "@"],
         ] {
-            assert_eq!(judge(401, authenticate), Verdict::NotOurs, "{authenticate:?}");
+            assert_eq!(judge(401, authenticate), Verdict::Ignore, "{authenticate:?}");
         }
     }
 
@@ -178,18 +234,19 @@ mod tests {
             assert_eq!(judge(status, &[]), Verdict::Accept, "{status}");
         }
         for status in [500, 503] {
-            assert_eq!(judge(status, &[]), Verdict::NotOurs, "{status}");
+            assert_eq!(judge(status, &[]), Verdict::Ignore, "{status}");
         }
     }
 
     fn judge_rpc(status: u16, kind: &'static str, code: &'static str, more: &str) -> Verdict {
-        let mut headers = HeaderMap::new();
-        headers.insert("content-type", HeaderValue::from_static(kind));
-        headers.insert("grpc-status", HeaderValue::from_static(code));
+        let mut response = Response::builder()
+            .status(status)
+            .header("content-type", kind)
+            .header("grpc-status", code);
         if !more.is_empty() {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_str(more).unwrap());
+            response = response.header(WWW_AUTHENTICATE, more);
         }
-        classify(StatusCode::from_u16(status).unwrap(), &headers)
+        classify(&ResponseHead::of(&response.body(()).unwrap()))
     }
 
     #[test]
@@ -200,7 +257,7 @@ mod tests {
         ] {
             let expected = match code {
                 "16" => Verdict::Challenge,
-                "2" | "4" | "13" | "14" | "15" | "" | "x" | "-1" => Verdict::NotOurs,
+                "2" | "4" | "13" | "14" | "15" | "" | "x" | "-1" => Verdict::Ignore,
                 _ => Verdict::Accept,
             };
             for kind in ["application/grpc", "application/grpc+proto", "Application/gRPC;a=b"] {
@@ -210,10 +267,10 @@ mod tests {
     }
 
     #[test]
-    fn an_rpc_that_needs_more_than_a_refresh_is_not_ours() {
+    fn an_rpc_that_needs_more_than_a_refresh_is_ignored() {
         let judge = |more| judge_rpc(200, "application/grpc", "16", more);
-        assert_eq!(judge("Bearer error=\"insufficient_scope\""), Verdict::NotOurs);
-        assert_eq!(judge("DPoP error=\"use_dpop_nonce\""), Verdict::NotOurs);
+        assert_eq!(judge("Bearer error=\"insufficient_scope\""), Verdict::Ignore);
+        assert_eq!(judge("DPoP error=\"use_dpop_nonce\""), Verdict::Ignore);
         assert_eq!(judge("Bearer error=\"invalid_token\""), Verdict::Challenge);
         assert_eq!(judge("Bearer"), Verdict::Challenge);
     }
@@ -223,7 +280,7 @@ mod tests {
         assert_eq!(judge_rpc(200, "application/json", "16", ""), Verdict::Accept);
         assert_eq!(judge_rpc(200, "text/application/grpc", "16", ""), Verdict::Accept);
         assert_eq!(judge_rpc(404, "application/grpc", "16", ""), Verdict::Accept);
-        assert_eq!(judge_rpc(503, "application/grpc", "16", ""), Verdict::NotOurs);
+        assert_eq!(judge_rpc(503, "application/grpc", "16", ""), Verdict::Ignore);
         assert_eq!(judge_rpc(401, "application/grpc", "0", ""), Verdict::Challenge);
     }
 }

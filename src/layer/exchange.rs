@@ -1,139 +1,207 @@
-//! [`Exchange`]: what is kept of a request until its response is judged, and what follows
-//! from the response. When what happens is [`future`](super::future)'s.
+//! [`Exchange`]: what is known of a request from the moment it is this layer's until its
+//! response is the caller's, and what follows from a response. When each thing happens is
+//! [`future`](super::future)'s.
 
-use std::sync::Arc;
+use std::{
+    mem,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
 use http_body::Body;
 use tokio::time::Instant;
+use tower_service::Service;
 
+use super::{
+    classify::{ResponseHead, Verdict},
+    config::Config,
+    head::Head,
+    sharing::Shared,
+    source::Source,
+};
 use crate::{
-    body::{NotReplayable, Replay, ReplayBody},
+    body::{KeepBody, NotReplayable, Replay, ReplayBody},
     credential::Credential,
     error::BoxError,
     grpc::timeout,
-    layer::classify::{FromOtherOrigin, Verdict},
-    layer::config::Own,
-    layer::drain::Drain,
-    layer::head::Head,
-    layer::source::Source,
     state::{Admission, FailureKind, RefreshFailure, RefreshState, Wait},
     tokens::Generation,
 };
 
-/// A request that is sent later than its caller thinks.
-pub(crate) struct Later<B> {
-    pub(crate) request: Request<ReplayBody<B>>,
-    /// Until when it has time, by its `grpc-timeout`.
-    pub(crate) deadline: Option<Instant>,
+/// The number of the first attempt.
+pub(super) const FIRST: u8 = 1;
+
+/// The number of the second attempt, which is the last.
+const REPLAY: u8 = 2;
+
+/// What is known of a request that is this layer's.
+pub(super) struct Exchange<S, B> {
+    shared: Arc<Shared<S>>,
+    /// The request's own credential, where the layer has none for all.
+    own_state: Option<Arc<RefreshState>>,
+    replay: ReplayParts<B>,
+    /// The number of the attempt that is pending or under way.
+    attempt: u8,
+    /// What that attempt is sent with.
+    generation: Generation,
+    /// Why that attempt has no fresh token, if it has none.
+    refused: Option<Box<RefreshFailure>>,
+    /// Boxed because few requests have one: nearly all are sent by `call`.
+    pending: Option<Box<PendingAttempt<S, B>>>,
 }
 
-/// What is kept of a request until its response is judged.
-pub(crate) struct Exchange<S, B> {
-    own: Arc<Own<S>>,
-    /// The request's own credential, where the layer has none for all.
-    state: Option<Arc<RefreshState>>,
-    /// What the last attempt was sent with.
-    generation: Generation,
-    number: u8,
+/// What a replay is made of.
+pub(super) struct ReplayParts<B> {
+    /// `None`: the request may not be replayed, or has been.
     head: Option<Head>,
-    replay: Replay<B>,
-    /// Why the token was not fresh when the request was sent.
-    refused: Option<Box<RefreshFailure>>,
+    body: Replay<B>,
+}
+
+/// An attempt that could not be sent at once.
+struct PendingAttempt<S, B> {
+    request: Request<ReplayBody<B>>,
+    /// Until when the request has time, by its `grpc-timeout`.
+    deadline: Option<Instant>,
+    /// Made when the attempt may be sent, so that a readied service is held for no longer
+    /// than it takes to call it.
+    service: Option<S>,
 }
 
 /// What follows from a response.
-pub(crate) enum Next<B, ResBody> {
-    Return(Response<ResBody>),
-    Wait(Wait, Response<ResBody>),
-    /// Send this, when what is there to be drained is.
-    Replay(Later<B>, Option<Drain<ResBody>>),
+pub(super) enum Action {
+    /// The response is the caller's.
+    Return,
+    /// Wait for a flight, and hold the response for the case that it fails.
+    Wait(Wait),
+    /// Send the pending attempt, which is the replay. If `drain`, read the response to its
+    /// end before, so that its connection can be used again.
+    Replay { drain: bool },
+}
+
+impl<B> ReplayParts<B> {
+    /// Copies the head and keeps the body, unless the request may not be replayed. The body
+    /// that is returned is the one to send.
+    #[inline]
+    pub(super) fn keep<K: KeepBody<B>>(
+        config: &Config,
+        may_replay: bool,
+        parts: &Parts,
+        body: B,
+    ) -> (ReplayBody<B>, Self)
+    where
+        B: Body + Unpin,
+        B::Error: Into<BoxError>,
+    {
+        let head = if may_replay { Head::save(parts) } else { None };
+        let (body, replay) = match &head {
+            Some(_) => K::keep(body, config.cap, &config.budget),
+            None => (ReplayBody::plain(body), Replay::never(NotReplayable::Forbidden)),
+        };
+        (body, Self { head, body: replay })
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.head.as_ref()?.deadline()
+    }
+
+    /// Frees what was kept.
+    fn release(&mut self) {
+        self.body = Replay::never(NotReplayable::Released);
+    }
 }
 
 impl<S, B> Exchange<S, B> {
-    pub(crate) const FIRST: u8 = 1;
-    const REPLAY: u8 = 2;
-
-    /// `sent_with`: the generation, and why it was not fresh.
-    pub(crate) fn new(
-        own: Arc<Own<S>>,
-        state: Option<Arc<RefreshState>>,
-        head: Option<Head>,
-        replay: Replay<B>,
-        (generation, refused): (Generation, Option<Box<RefreshFailure>>),
+    /// Of a request whose first attempt is under way with the token of this generation, and
+    /// why that is no fresh one, if it is not.
+    pub(super) fn sent(
+        shared: Arc<Shared<S>>,
+        own_state: Option<Arc<RefreshState>>,
+        replay: ReplayParts<B>,
+        generation: Generation,
+        refused: Option<Box<RefreshFailure>>,
     ) -> Self {
-        Self { own, state, generation, number: Self::FIRST, head, replay, refused }
+        Self { shared, own_state, replay, attempt: FIRST, generation, refused, pending: None }
     }
 
-    /// A service of the request's own, not ready yet.
-    pub(crate) fn service(&self) -> S
-    where
-        S: Clone,
-    {
-        self.own.service()
-    }
-
-    /// The token was not to be had.
-    pub(crate) fn refuse(&mut self, failure: RefreshFailure) {
-        self.refused = Some(Box::new(failure));
+    /// Of a request that waits at the gate, with its first attempt pending.
+    pub(super) fn waiting(
+        shared: Arc<Shared<S>>,
+        own_state: Option<Arc<RefreshState>>,
+        replay: ReplayParts<B>,
+        request: Request<ReplayBody<B>>,
+        deadline: Option<Instant>,
+    ) -> Self {
+        let pending = PendingAttempt { request, deadline, service: None };
+        Self {
+            shared,
+            own_state,
+            replay,
+            attempt: FIRST,
+            generation: Generation::ZERO,
+            refused: None,
+            pending: Some(Box::new(pending)),
+        }
     }
 
     fn state(&self) -> &Arc<RefreshState> {
-        match (&self.state, &self.own.config.source) {
+        match (&self.own_state, &self.shared.config.source) {
             (Some(state), _) | (None, Source::One(state)) => state,
-            // The service has put the request's own state here.
-            (None, Source::PerRequest(_)) => gone(),
+            // Without a credential of its own such a request has no exchange.
+            (None, Source::PerRequest(_)) => polled_after_completion(),
+        }
+    }
+
+    /// There is no fresh token for this attempt.
+    fn refuse(&mut self, failure: RefreshFailure) {
+        self.refused = Some(Box::new(failure));
+    }
+
+    /// The flight that a request at the gate has waited for is over. Without a fresh token it
+    /// is sent with what there is.
+    pub(super) fn admitted(&mut self, outcome: Result<Credential, RefreshFailure>) {
+        if let Err(failure) = outcome {
+            self.refuse(failure);
         }
     }
 }
 
 impl<S, B> Exchange<S, B>
 where
-    S: Clone,
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
-    /// Whether this response is one to refresh and replay for.
-    pub(crate) fn is_challenge<ResBody>(&self, response: &Response<ResBody>) -> bool {
-        match self.own.config.judge(response.status(), response.headers()) {
-            Verdict::Accept => {
-                self.state().accepted(self.generation);
-                false
-            }
-            Verdict::NotOurs => false,
-            Verdict::Challenge => {
-                self.number == Self::FIRST
-                    && response.extensions().get::<FromOtherOrigin>().is_none()
-            }
+    /// What follows from the response to the attempt that was under way. The attempt itself
+    /// must have been dropped: it may hold the other end of the body.
+    pub(super) fn judge<ResBody: Body>(&mut self, response: &mut Response<ResBody>) -> Action {
+        match self.shared.config.judge(&ResponseHead::of(response)) {
+            Verdict::Challenge if self.attempt == FIRST => return self.challenged(response),
+            Verdict::Accept => self.state().accepted(self.generation),
+            // A replay that is refused, too, is the caller's.
+            Verdict::Challenge | Verdict::Ignore => {}
         }
+        self.finish(response, None)
     }
 
     /// The first attempt's token was refused.
-    pub(crate) fn challenged<ResBody: Body>(
-        &mut self,
-        response: Response<ResBody>,
-    ) -> Next<B, ResBody> {
-        let answer = self.state().challenge(self.generation);
-        if let Admission::Refuse(failure) = &answer {
+    fn challenged<ResBody: Body>(&mut self, response: &mut Response<ResBody>) -> Action {
+        let admission = self.state().challenge(self.generation);
+        if let Admission::Refuse(failure) = &admission {
             self.refuse(failure.clone());
         }
-        // The flight has begun, if there had to be one; whether this request can
-        // profit from it is another question.
-        match (answer, self.replay.replayable()) {
-            (_, Err(reason)) => self.give_up(response, Some(reason)),
-            (Admission::Refuse(_), Ok(())) => self.give_up(response, None),
-            (Admission::Proceed, Ok(())) => self.again(response),
-            // At the gate it has waited for this refresh already, as long as it may.
-            (Admission::Wait(_), Ok(())) if self.has_run_out() => self.give_up(response, None),
+        // The state knows of the challenge now, and has started a flight if one was due, even
+        // if this request cannot be replayed itself.
+        match (admission, self.replay.body.replayable()) {
+            (_, Err(reason)) => self.finish(response, Some(reason)),
+            (Admission::Refuse(_), Ok(())) => self.finish(response, None),
+            (Admission::Proceed, Ok(())) => self.replay(response),
+            // It has waited for this flight at the gate already, as long as it may.
+            (Admission::Wait(_), Ok(())) if self.has_run_out() => self.finish(response, None),
             (Admission::Wait(ticket), Ok(())) => {
                 let wait = Wait::new(Arc::clone(self.state()), ticket);
-                Next::Wait(wait.no_later_than(self.deadline()), response)
+                Action::Wait(wait.no_later_than(self.replay.deadline()))
             }
         }
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        self.head.as_ref()?.deadline()
     }
 
     fn has_run_out(&self) -> bool {
@@ -141,87 +209,110 @@ where
     }
 
     /// The flight that a refused request has waited for is over.
-    pub(crate) fn awaited<ResBody: Body>(
+    pub(super) fn awaited<ResBody: Body>(
         &mut self,
         outcome: Result<Credential, RefreshFailure>,
-        response: Response<ResBody>,
-    ) -> Next<B, ResBody> {
+        response: &mut Response<ResBody>,
+    ) -> Action {
         match outcome {
-            Ok(_) => self.again(response),
+            Ok(_) => self.replay(response),
             Err(failure) => {
                 self.refuse(failure);
-                self.give_up(response, None)
+                self.finish(response, None)
             }
         }
     }
 
-    /// Sends the request once more, unless its time is up or its body is not to be had
-    /// any more.
-    fn again<ResBody: Body>(&mut self, response: Response<ResBody>) -> Next<B, ResBody> {
-        let deadline = self.deadline();
+    /// Makes the replay the pending attempt, unless the request's time is up or its body
+    /// cannot be replayed any more.
+    fn replay<ResBody: Body>(&mut self, response: &mut Response<ResBody>) -> Action {
+        let deadline = self.replay.deadline();
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             self.refuse(RefreshFailure::new(FailureKind::Deadline));
-            return self.give_up(response, None);
+            return self.finish(response, None);
         }
-        // While the upload still runs its connection is lost anyway.
-        let reusable = self.replay.is_sent() && !response.body().is_end_stream();
-        let replay = std::mem::replace(&mut self.replay, Replay::never(NotReplayable::Released));
-        let (body, head) = match (replay.into_replay(), self.head.take()) {
+        // A replay cuts off an upload that still runs, and its connection with it: there is
+        // nothing to drain the response for.
+        let drain = self.replay.body.is_sent() && !response.body().is_end_stream();
+        let body = mem::replace(&mut self.replay.body, Replay::never(NotReplayable::Released));
+        let head = self.replay.head.take().and_then(Head::restore);
+        let (body, head) = match (body.into_replay(), head) {
             (Ok(body), Some(head)) => (body, head),
-            (Ok(_), None) => return self.give_up(response, Some(NotReplayable::Released)),
-            (Err(reason), _) => return self.give_up(response, Some(reason)),
+            (Ok(_), None) => return self.finish(response, Some(NotReplayable::Released)),
+            (Err(reason), _) => return self.finish(response, Some(reason)),
         };
-        self.number = Self::REPLAY;
+        self.attempt = REPLAY;
         self.refused = None;
-        let later = Later { request: Request::from_parts(head.restore(), body), deadline };
-        Next::Replay(later, reusable.then(|| Drain::new(response.into_body())))
+        let request = Request::from_parts(head, body);
+        self.pending = Some(Box::new(PendingAttempt { request, deadline, service: None }));
+        Action::Replay { drain }
     }
 
-    /// What an attempt carries is decided when it is sent: its service may have taken
-    /// long to be ready.
-    pub(crate) fn dress(&mut self, later: Later<B>) -> Request<ReplayBody<B>> {
-        let credential = self.state().current();
-        self.generation = credential.generation();
-        if self.number == Self::REPLAY {
-            self.state().replayed();
-            tracing::debug!(generation = self.generation.get(), "replaying");
-        }
-        let config = &self.own.config;
-        let value = config.attach.value(&credential, false);
-        let (mut parts, body) = later.request.into_parts();
-        if let Some(deadline) = later.deadline {
-            parts.headers.insert(&timeout::TIMEOUT, timeout::until(deadline));
-        }
-        config.dress(&mut parts, &credential, value.as_ref(), self.number);
-        Request::from_parts(parts, body)
-    }
-
-    /// The response is the caller's, with the reasons why nothing was done.
-    fn give_up<ResBody>(
+    /// The response is the caller's: frees what was kept, and says in the response's
+    /// extensions why the request was not helped, if it was not.
+    #[inline]
+    fn finish<ResBody>(
         &mut self,
-        mut response: Response<ResBody>,
-        reason: Option<NotReplayable>,
-    ) -> Next<B, ResBody> {
-        self.finish(&mut response);
-        if let Some(reason) = reason {
-            tracing::debug!(generation = self.generation.get(), %reason, "not replayed");
-            response.extensions_mut().insert(reason);
-        }
-        Next::Return(response)
-    }
-
-    /// Frees what was kept, and says if the token could not be refreshed.
-    pub(crate) fn finish<ResBody>(&mut self, response: &mut Response<ResBody>) {
-        self.replay = Replay::never(NotReplayable::Released);
+        response: &mut Response<ResBody>,
+        not_replayed: Option<NotReplayable>,
+    ) -> Action {
+        self.replay.release();
         if let Some(failure) = self.refused.take() {
             let (generation, reason) = (self.generation.get(), failure.kind().as_str());
             tracing::debug!(generation, reason, "not refreshed");
             response.extensions_mut().insert(*failure);
         }
+        if let Some(reason) = not_replayed {
+            tracing::debug!(generation = self.generation.get(), %reason, "not replayed");
+            response.extensions_mut().insert(reason);
+        }
+        Action::Return
+    }
+
+    /// Sends the pending attempt as soon as a service of its own is ready.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<S::Future, S::Error>>
+    where
+        S: Service<Request<ReplayBody<B>>> + Clone,
+    {
+        let Some(pending) = &mut self.pending else { polled_after_completion() };
+        let service = pending.service.get_or_insert_with(|| self.shared.service());
+        ready!(service.poll_ready(cx))?;
+        match self.pending.take().map(|pending| *pending) {
+            Some(PendingAttempt { request, deadline, service: Some(mut service) }) => {
+                Poll::Ready(Ok(service.call(self.prepare_attempt(request, deadline))))
+            }
+            _ => polled_after_completion(),
+        }
+    }
+
+    /// What an attempt carries is decided at the moment it is sent: it may have taken its
+    /// service long to become ready.
+    fn prepare_attempt(
+        &mut self,
+        request: Request<ReplayBody<B>>,
+        deadline: Option<Instant>,
+    ) -> Request<ReplayBody<B>> {
+        let credential = self.state().current();
+        self.generation = credential.generation();
+        if self.attempt == REPLAY {
+            self.state().replayed();
+            tracing::debug!(generation = self.generation.get(), "replaying");
+        }
+        let config = &self.shared.config;
+        let value = config.attach.value(&credential, false);
+        let (mut parts, body) = request.into_parts();
+        if let Some(deadline) = deadline {
+            parts.headers.insert(&timeout::TIMEOUT, timeout::until(deadline));
+        }
+        if config.attach.claim(&mut parts.headers, value.as_ref()) {
+            config.attach.complete(&mut parts, &credential, value.as_ref());
+            config.mark(&mut parts, &credential, self.attempt);
+        }
+        Request::from_parts(parts, body)
     }
 }
 
 /// Only a future that has ended, or has panicked, comes here.
-pub(crate) fn gone() -> ! {
+pub(super) fn polled_after_completion() -> ! {
     panic!("ResponseFuture polled after its end")
 }

@@ -1,111 +1,184 @@
-//! [`ResponseFuture`]: the order of things. Nothing else in this crate knows it.
+//! [`ResponseFuture`]: the way of a request, from [`Refresh`](crate::layer::Refresh)'s `call` to the
+//! response. Nothing else in this crate knows the order of things.
 //!
 //! ```text
-//!  Gate -----> Ready -----> Sent -----> Refused -----> Drain
-//!  wait for    poll the     the         wait for       read the first
-//!  a token     service      attempt     the flight     response to its end
-//!                ^                                         |
-//!                +------------- once, the replay ----------+
+//!  call
+//!   |
+//!   +-- its origin gets no token, there is no credential for it,
+//!   |   or it brings credentials of its own ----> Sent, untouched --> caller
+//!   |
+//!   +-- no token is at hand --> Gate      wait for a flight
+//!   |                             |
+//!   |                             v
+//!   |                           Ready     make a service of its own ready
+//!   |                             |   ^
+//!   |                             v   |
+//!   +-- a token is at hand ---> Sent  |   an attempt is under way
+//!                                 |   |
+//!      accepted, or nothing is    |   |
+//!      said of the token, or  <---+   |
+//!      no replay is possible:     |   |
+//!      caller             refused |   |
+//!                                 v   |
+//!      no newer token: <------- Refused   wait for a flight
+//!      caller                     |   |
+//!                                 v   |
+//!                               Drain |   read the refused response to its end
+//!                                 |   |
+//!                                 +---+   once: the replay
 //! ```
 //!
-//! A request whose token is at hand begins at `Sent`, called synchronously. `Sent`
-//! is left for good by any response but a challenge, and by a challenge that cannot
-//! be helped.
+//! `Refused` is skipped if a newer token is there already, `Drain` if nothing is gained by it.
+//!
+//! [`start`](ResponseFuture::start) is what lies in `call`; [`poll`](Future::poll) does the
+//! rest. The words of the middle column are [`State`]s. What is decided in a state is in
+//! [`exchange`](super::exchange).
 
 use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Buf;
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
 use http_body::Body;
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 use tower_service::Service;
 
+use super::{
+    cached::CachedToken,
+    drain::Drain,
+    exchange::{Action, Exchange, FIRST, ReplayParts, polled_after_completion},
+    sharing::Shared,
+    source::Source,
+};
 use crate::{
-    body::ReplayBody,
+    body::{KeepBody, ReplayBody},
     error::BoxError,
-    layer::drain::Drain,
-    layer::exchange::{Exchange, Later, Next, gone},
+    grpc::timeout,
     state::Wait,
 };
 
 pin_project! {
-    /// The response of a [`Refresh`](crate::Refresh): to the first attempt, or to the
+    /// The response of a [`Refresh`](crate::layer::Refresh): to the first attempt, or to the
     /// replay.
     ///
     /// Dropping it cancels the attempt under way; a refresh that it waits for goes on.
+    ///
+    /// # Panics
+    ///
+    /// If it is polled after its end.
     pub struct ResponseFuture<S, B, ResBody>
     where
         S: Service<Request<ReplayBody<B>>>,
     {
         #[pin]
-        state: State<S, S::Future, B, ResBody>,
-        // `None`: the request is none of ours.
+        state: State<S::Future, ResBody>,
+        // `None`: the request passes untouched.
         exchange: Option<Exchange<S, B>>,
     }
 }
 
 pin_project! {
     #[project = StateProjection]
-    enum State<S, F, B, ResBody> {
+    enum State<F, ResBody> {
+        Gate { wait: Wait },
+        Ready,
         Sent { #[pin] future: F },
         Refused { wait: Wait, response: Option<Response<ResBody>> },
-        Slow { slow: Box<Slow<S, B, ResBody>> },
+        Drain { drain: Drain<ResBody> },
         Over,
     }
 }
 
-/// The states that few requests come to.
-enum Slow<S, B, ResBody> {
-    Gate {
-        wait: Wait,
-        later: Later<B>,
-    },
-    Drain {
-        drain: Option<Drain<ResBody>>,
-        later: Later<B>,
-    },
-    Ready {
-        service: S,
-        later: Later<B>,
-    },
-    /// Between two states.
-    Left,
-}
-
 impl<S, B, ResBody> ResponseFuture<S, B, ResBody>
 where
-    S: Service<Request<ReplayBody<B>>>,
+    S: Service<Request<ReplayBody<B>>, Response = Response<ResBody>> + Clone,
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
 {
-    /// The request passes as it is.
-    pub(crate) fn untouched(future: S::Future) -> Self {
-        Self { state: State::Sent { future }, exchange: None }
-    }
+    /// The part of the way that lies in `call`. `inner` is ready to be called. `slot` holds
+    /// the token of the layer's one credential between the requests of a service, and
+    /// `long_lived` says whether the service is expected to have many.
+    pub(super) fn start<K: KeepBody<B>>(
+        inner: &mut S,
+        shared: &Arc<Shared<S>>,
+        (slot, long_lived): (&mut Option<CachedToken>, bool),
+        request: Request<B>,
+    ) -> Self {
+        let config = &shared.config;
+        let (mut parts, body) = request.into_parts();
 
-    pub(crate) fn sent(future: S::Future, exchange: Exchange<S, B>) -> Self {
+        // Which credential?
+        let mut own_state = None;
+        let state = match &config.source {
+            _ if !config.allows(&parts.uri) => None,
+            Source::One(state) => Some(state),
+            Source::PerRequest(source) => {
+                own_state = source.credential(&parts);
+                own_state.as_ref()
+            }
+        };
+        let Some(state) = state else {
+            return Self::untouched(inner, parts, body);
+        };
+
+        // Before a token is attached, which is not the predicate's business.
+        let may_replay = config.may_replay(&parts);
+
+        // A token, or a flight to wait for.
+        let mut once = None;
+        let (slot, long_lived) = match config.source {
+            Source::One(_) => (slot, long_lived),
+            Source::PerRequest(_) => (&mut once, false),
+        };
+        let attach = &config.attach;
+        let (token, refused) = match CachedToken::usable(slot, attach, state, long_lived) {
+            Some(token) => (token, None),
+            // Asking the state may start a refresh, for which a request that brings
+            // credentials of its own is no reason.
+            None if attach.is_taken(&parts.headers) => {
+                return Self::untouched(inner, parts, body);
+            }
+            None => match CachedToken::admit(slot, attach, state, long_lived) {
+                Ok(admitted) => admitted,
+                Err(wait) => {
+                    tracing::debug!("waiting for a token");
+                    // A service that is ready may hold a permit, which must not wait for a
+                    // token.
+                    *inner = shared.service();
+                    let deadline = timeout::deadline(&parts.headers);
+                    let (body, replay) = ReplayParts::keep::<K>(config, may_replay, &parts, body);
+                    let request = Request::from_parts(parts, body);
+                    let shared = Arc::clone(shared);
+                    let exchange = Exchange::waiting(shared, own_state, replay, request, deadline);
+                    let wait = wait.no_later_than(deadline);
+                    return Self { state: State::Gate { wait }, exchange: Some(exchange) };
+                }
+            },
+        };
+
+        // The first attempt.
+        let (credential, value) = (&token.credential, token.value.as_ref());
+        if !attach.claim(&mut parts.headers, value) {
+            return Self::untouched(inner, parts, body);
+        }
+        let (body, replay) = ReplayParts::keep::<K>(config, may_replay, &parts, body);
+        attach.complete(&mut parts, credential, value);
+        config.mark(&mut parts, credential, FIRST);
+        let future = inner.call(Request::from_parts(parts, body));
+        let generation = credential.generation();
+        let exchange = Exchange::sent(Arc::clone(shared), own_state, replay, generation, refused);
         Self { state: State::Sent { future }, exchange: Some(exchange) }
     }
 
-    pub(crate) fn waiting(
-        wait: Wait,
-        request: Request<ReplayBody<B>>,
-        deadline: Option<Instant>,
-        exchange: Exchange<S, B>,
-    ) -> Self {
-        tracing::debug!("waiting for a token");
-        let (wait, later) = (wait.no_later_than(deadline), Later { request, deadline });
-        Self { state: State::slow(Slow::Gate { wait, later }), exchange: Some(exchange) }
-    }
-}
-
-impl<S, F, B, ResBody> State<S, F, B, ResBody> {
-    fn slow(slow: Slow<S, B, ResBody>) -> Self {
-        Self::Slow { slow: Box::new(slow) }
+    /// The request passes as it is. Neither its head nor its body is copied.
+    fn untouched(inner: &mut S, parts: Parts, body: B) -> Self {
+        let future = inner.call(Request::from_parts(parts, ReplayBody::plain(body)));
+        Self { state: State::Sent { future }, exchange: None }
     }
 }
 
@@ -122,93 +195,51 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            let next = match (this.state.as_mut().project(), &mut *this.exchange) {
+            let (action, response) = match (this.state.as_mut().project(), &mut *this.exchange) {
+                (StateProjection::Gate { wait }, Some(exchange)) => {
+                    exchange.admitted(ready!(Pin::new(wait).poll(cx)));
+                    this.state.set(State::Ready);
+                    continue;
+                }
+                (StateProjection::Ready, Some(exchange)) => {
+                    let future = ready!(exchange.poll_send(cx))?;
+                    this.state.set(State::Sent { future });
+                    continue;
+                }
                 (StateProjection::Sent { future }, exchange) => {
                     let mut response = ready!(future.poll(cx))?;
-                    match exchange {
-                        Some(exchange) if exchange.is_challenge(&response) => {
-                            exchange.challenged(response)
-                        }
-                        Some(exchange) => {
-                            // First the attempt: it may hold the other end of the body.
-                            this.state.set(State::Over);
-                            exchange.finish(&mut response);
-                            return Poll::Ready(Ok(response));
-                        }
-                        None => return Poll::Ready(Ok(response)),
+                    // Drops the attempt before anything follows from its response. It may hold
+                    // the other end of the body, and a permit that waiting for a flight must
+                    // not keep.
+                    this.state.set(State::Over);
+                    let Some(exchange) = exchange else { return Poll::Ready(Ok(response)) };
+                    match exchange.judge(&mut response) {
+                        // As nearly all: from here, so that the response is not moved about.
+                        Action::Return => return Poll::Ready(Ok(response)),
+                        action => (action, response),
                     }
                 }
                 (StateProjection::Refused { wait, response }, Some(exchange)) => {
                     let outcome = ready!(Pin::new(wait).poll(cx));
-                    exchange.awaited(outcome, response.take().unwrap_or_else(|| gone()))
+                    let Some(mut response) = response.take() else { polled_after_completion() };
+                    this.state.set(State::Over);
+                    (exchange.awaited(outcome, &mut response), response)
                 }
-                (StateProjection::Slow { slow }, Some(exchange)) => {
-                    let future = ready!(slow.poll(cx, exchange))?;
-                    this.state.set(State::Sent { future });
+                (StateProjection::Drain { drain }, _) => {
+                    ready!(drain.poll(cx));
+                    this.state.set(State::Ready);
                     continue;
                 }
-                (StateProjection::Over, _) | (_, None) => gone(),
+                (StateProjection::Over, _) | (_, None) => polled_after_completion(),
             };
-            // Setting the state drops the first attempt's future: nothing of it is
-            // held while a flight is awaited.
-            match next {
-                Next::Return(response) => return Poll::Ready(Ok(response)),
-                Next::Wait(wait, response) => {
-                    this.state.set(State::Refused { wait, response: Some(response) });
+            this.state.set(match action {
+                Action::Return => return Poll::Ready(Ok(response)),
+                Action::Wait(wait) => State::Refused { wait, response: Some(response) },
+                Action::Replay { drain: true } => {
+                    State::Drain { drain: Drain::new(response.into_body()) }
                 }
-                Next::Replay(later, drain) => {
-                    this.state.set(State::slow(Slow::Drain { drain, later }));
-                }
-            }
-        }
-    }
-}
-
-impl<S, B, ResBody> Slow<S, B, ResBody>
-where
-    S: Service<Request<ReplayBody<B>>, Response = Response<ResBody>> + Clone,
-    B: Body + Unpin,
-    B::Error: Into<BoxError>,
-    ResBody: Body,
-{
-    /// Goes on until the attempt is under way.
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        exchange: &mut Exchange<S, B>,
-    ) -> Poll<Result<S::Future, S::Error>> {
-        loop {
-            match self {
-                Self::Gate { wait, .. } => {
-                    let outcome = ready!(Pin::new(wait).poll(cx));
-                    let Self::Gate { later, .. } = std::mem::replace(self, Self::Left) else {
-                        gone()
-                    };
-                    // If there is no fresh token, it is sent with what there is.
-                    if let Err(failure) = outcome {
-                        exchange.refuse(failure);
-                    }
-                    *self = Self::Ready { service: exchange.service(), later };
-                }
-                Self::Drain { drain, .. } => {
-                    if let Some(drain) = drain {
-                        ready!(drain.poll(cx));
-                    }
-                    let Self::Drain { later, .. } = std::mem::replace(self, Self::Left) else {
-                        gone()
-                    };
-                    *self = Self::Ready { service: exchange.service(), later };
-                }
-                Self::Ready { service, .. } => {
-                    ready!(service.poll_ready(cx))?;
-                    let Self::Ready { mut service, later } = std::mem::replace(self, Self::Left)
-                    else {
-                        gone()
-                    };
-                    return Poll::Ready(Ok(service.call(exchange.dress(later))));
-                }
-                Self::Left => gone(),
-            }
+                Action::Replay { drain: false } => State::Ready,
+            });
         }
     }
 }

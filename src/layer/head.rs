@@ -1,219 +1,225 @@
-//! A copy of a request's head, to send it again.
+//! A copy of a request's head, to send the request again.
 //!
-//! `HeaderMap::clone` costs two allocations and one more for each value that is not
-//! shared yet, on every request, for the sake of the few that are replayed. Here
-//! names and values are written one after the other into one block, and a map is
-//! built from it only when it is needed. The block of a request that is done serves
-//! the thread's next one.
+//! `HeaderMap::clone` costs two allocations, and one more for each value that is not
+//! shared yet, on every request, for the sake of the few that are replayed. [`Head`] writes
+//! names and values one after the other into one block instead, and builds a map from it
+//! only for a replay. When a request is done, its thread keeps the memory for the next one.
+//!
+//! Every block is wiped when its request is done, and also when a longer one takes its place:
+//! cookies and keys that a caller has sent do not stay behind in memory that is used again or
+//! given back.
 
 use std::{cell::Cell, mem};
 
 use http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
+    header::AUTHORIZATION,
     request::{Parts, Request},
 };
 use tokio::time::Instant;
 
 use crate::grpc::timeout;
 
-/// A request's head, without its headers' map.
-pub(crate) struct Head {
+/// A copy of a request's head. Boxed, because the future that carries it is moved more than
+/// once. `None` only while it is dropped.
+pub(super) struct Head(Option<Box<Copied>>);
+
+#[derive(Default)]
+struct Copied {
+    /// `None` in a spare.
+    rest: Option<Rest>,
+    headers: Block,
+}
+
+/// A head without its headers.
+struct Rest {
     method: Method,
     uri: Uri,
     version: Version,
     extensions: Extensions,
     /// Until when the request has time, by its `grpc-timeout`.
     deadline: Option<Instant>,
-    /// For each header: both lengths and whether it is sensitive (8 bytes), name,
-    /// value.
-    headers: Block,
 }
 
-struct Block(Vec<u8>);
+/// Headers, one after the other: both lengths and whether the value is sensitive
+/// ([`LENGTHS`] bytes), name, value. Zero from `used` on.
+#[derive(Default)]
+struct Block {
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+/// What was seen while headers were written.
+struct Written {
+    has_timeout: bool,
+}
 
 thread_local! {
-    /// What the last head that was dropped on this thread has left.
-    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    /// The memory of the last head that was dropped on this thread.
+    static SPARE: Cell<Option<Box<Copied>>> = const { Cell::new(None) };
 }
 
-/// A larger block is not kept: nobody knows how long the thread goes on.
-const LARGEST_SPARE: usize = 4 << 10;
+/// Larger blocks are freed: the thread may never need one again, and would keep it until its
+/// end.
+const MAX_SPARE: usize = 4 << 10;
+
+/// How many bytes stand before each header.
+const LENGTHS: usize = 8;
 
 /// The bit beside the lengths that marks a value sensitive.
 const SENSITIVE: u64 = 1 << 63;
 
-const LENGTHS: usize = 8;
-
-/// The longest name or value that can be noted.
-const MOST: usize = (1 << 31) - 1;
+/// The longest name or value that can be written.
+const MAX_LENGTH: usize = (1 << 31) - 1;
 
 impl Head {
-    /// `None` if a header is longer than anything that can be sent (2 GiB).
-    pub(crate) fn save(parts: &Parts) -> Option<Self> {
-        let mut block = Block::take();
-        let size = |(name, value): (&HeaderName, &HeaderValue)| {
-            LENGTHS + name.as_str().len() + value.len()
-        };
-        let Block(headers) = &mut block;
-        if headers.capacity() == 0 {
-            headers.reserve_exact(parts.headers.iter().map(size).sum());
-        }
-        let mut in_a_hurry = false;
-        for (name, value) in &parts.headers {
-            let (name, sensitive) = (name.as_str().as_bytes(), value.is_sensitive());
-            // The first letter tells nearly all of them apart.
-            if name.first() == Some(&b'g') && name == timeout::NAME.as_bytes() {
-                in_a_hurry = true;
-            }
-            let value = value.as_bytes();
-            headers.extend_from_slice(&lengths(name, value, sensitive)?.to_ne_bytes());
-            headers.extend_from_slice(name);
-            headers.extend_from_slice(value);
-        }
-        Some(Self {
+    /// Copies a head, but for its `Authorization`: a request that brings its own is left
+    /// alone and not copied, so the one that is there is this attempt's token, and the replay
+    /// carries another. `None` if a header is longer than anything that can be sent (2 GiB).
+    pub(super) fn save(parts: &Parts) -> Option<Self> {
+        // A thread that ends has no spare any more.
+        let mut copied = SPARE.try_with(Cell::take).ok().flatten().unwrap_or_default();
+        let headers = &mut copied.headers;
+        let written = headers.write(&parts.headers).or_else(|| {
+            *headers = Block::for_all(&parts.headers);
+            headers.write(&parts.headers)
+        });
+        let has_timeout = written?.has_timeout;
+        copied.rest = Some(Rest {
             method: parts.method.clone(),
             uri: parts.uri.clone(),
             version: parts.version,
             extensions: parts.extensions.clone(),
-            deadline: if in_a_hurry { timeout::deadline(&parts.headers) } else { None },
-            headers: block,
-        })
+            deadline: if has_timeout { timeout::deadline(&parts.headers) } else { None },
+        });
+        Some(Self(Some(copied)))
     }
 
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.deadline
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.0.as_ref()?.rest.as_ref()?.deadline
     }
 
-    pub(crate) fn restore(self) -> Parts {
+    /// The head that was copied. Never `None`: only dropping a head takes its parts away.
+    pub(super) fn restore(mut self) -> Option<Parts> {
+        let copied = self.0.as_mut()?;
+        let rest = copied.rest.take()?;
         let mut parts = Request::new(()).into_parts().0;
-        parts.headers = self.header_map();
-        parts.method = self.method;
-        parts.uri = self.uri;
-        parts.version = self.version;
-        parts.extensions = self.extensions;
-        parts
+        parts.headers = copied.headers.header_map();
+        parts.method = rest.method;
+        parts.uri = rest.uri;
+        parts.version = rest.version;
+        parts.extensions = rest.extensions;
+        Some(parts)
+    }
+}
+
+impl Drop for Head {
+    fn drop(&mut self) {
+        let Some(mut copied) = self.0.take() else { return };
+        copied.rest = None;
+        copied.headers.wipe();
+        if copied.headers.bytes.len() <= MAX_SPARE {
+            // A thread that ends does not take it, and it is freed.
+            let _ = SPARE.try_with(|spare| spare.set(Some(copied)));
+        }
+    }
+}
+
+impl Block {
+    /// One with room for all of these.
+    #[cold]
+    fn for_all(headers: &HeaderMap) -> Self {
+        let size = |(name, value): (&HeaderName, &HeaderValue)| {
+            LENGTHS + name.as_str().len() + value.len()
+        };
+        Self { bytes: vec![0; headers.iter().map(size).sum()], used: 0 }
+    }
+
+    /// Writes headers into an empty block. `None` if there is no room, or one is too long.
+    fn write(&mut self, headers: &HeaderMap) -> Option<Written> {
+        // All of it is to be wiped, should this end early.
+        self.used = self.bytes.len();
+        let mut room = self.bytes.as_mut_slice();
+        let mut has_timeout = false;
+        for (name, value) in headers {
+            if *name == AUTHORIZATION {
+                continue;
+            }
+            let (name, sensitive) = (name.as_str().as_bytes(), value.is_sensitive());
+            // The first letter tells nearly all of them apart.
+            if name.first() == Some(&b'g') && name == timeout::NAME.as_bytes() {
+                has_timeout = true;
+            }
+            let value = value.as_bytes();
+            let lengths = lengths(name, value, sensitive)?.to_ne_bytes();
+            room = put(put(put(room, &lengths)?, name)?, value)?;
+        }
+        let left = room.len();
+        self.used -= left;
+        Some(Written { has_timeout })
     }
 
     fn header_map(&self) -> HeaderMap {
         let mut map = HeaderMap::new();
-        let mut rest = self.headers.0.as_slice();
-        while let Some((name, value, left)) = next(rest) {
-            rest = left;
+        let mut rest = &self.bytes[..self.used];
+        while let Some((name, value, after)) = first(rest) {
+            rest = after;
             map.append(name, value);
         }
         debug_assert!(rest.is_empty());
         map
     }
-}
 
-impl Block {
-    /// An empty one, which may have room.
-    fn take() -> Self {
-        // A thread that ends has none.
-        Self(SPARE.try_with(Cell::take).unwrap_or_default())
+    fn wipe(&mut self) {
+        let used = &mut self.bytes[..mem::take(&mut self.used)];
+        used.fill(0);
+        // Without it the compiler may leave out zeros that are never read.
+        zeroize::optimization_barrier(used);
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        let mut block = mem::take(&mut self.0);
-        if (1..=LARGEST_SPARE).contains(&block.capacity()) {
-            block.clear();
-            // As above: then it is freed.
-            let _ = SPARE.try_with(|spare| spare.set(block));
-        }
+        self.wipe();
     }
+}
+
+/// Writes bytes to the beginning; the room that is left. `None` if it is too small.
+fn put<'a>(room: &'a mut [u8], bytes: &[u8]) -> Option<&'a mut [u8]> {
+    let (place, left) = room.split_at_mut_checked(bytes.len())?;
+    place.copy_from_slice(bytes);
+    Some(left)
 }
 
 /// Both lengths and the mark in one number, so that they are written at once.
 fn lengths(name: &[u8], value: &[u8], sensitive: bool) -> Option<u64> {
     let mark = if sensitive { SENSITIVE } else { 0 };
-    let short = (name.len() | value.len()) <= MOST;
+    let short = (name.len() | value.len()) <= MAX_LENGTH;
     short.then_some((name.len() as u64) << 32 | value.len() as u64 | mark)
 }
 
-/// The first header of the block. `None` at its end, and never before: what was
-/// written comes from a valid map.
-fn next(block: &[u8]) -> Option<(HeaderName, HeaderValue, &[u8])> {
-    let (lengths, rest) = block.split_first_chunk::<LENGTHS>()?;
+/// The first header, and what comes after it. `None` at the end of the used bytes, and not
+/// before: what was written comes from a valid map.
+fn first(used: &[u8]) -> Option<(HeaderName, HeaderValue, &[u8])> {
+    let (lengths, rest) = used.split_first_chunk::<LENGTHS>()?;
     let lengths = u64::from_ne_bytes(*lengths);
     let (name, rest) = rest.split_at_checked(((lengths & !SENSITIVE) >> 32) as usize)?;
-    let (value, rest) = rest.split_at_checked(lengths as usize & MOST)?;
+    let (value, rest) = rest.split_at_checked(lengths as usize & MAX_LENGTH)?;
     let mut value = HeaderValue::from_bytes(value).ok()?;
     value.set_sensitive(lengths & SENSITIVE != 0);
     Some((HeaderName::from_bytes(name).ok()?, value, rest))
 }
 
+/// How long the block of this thread's spare is, and whether all of it is zero. `None` without
+/// a spare: a head of this thread has it.
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn comes_back_whole() {
-        #[derive(Clone, Debug, PartialEq)]
-        struct Mark(u8);
-        let mut secret = HeaderValue::from_static("hush");
-        secret.set_sensitive(true);
-        let request = Request::builder()
-            .method("PROPFIND")
-            .uri("https://user@example.com:8443/a/b?c=d")
-            .version(Version::HTTP_2)
-            .header("accept", "text/html")
-            .header("x-many", "one")
-            .header("x-many", "two")
-            .header("cookie", secret)
-            .header("x-many", "three")
-            .header("x-empty", "")
-            .header("x-opaque", HeaderValue::from_bytes(b"\xff\xfe").unwrap())
-            .extension(Mark(7))
-            .body(())
-            .unwrap();
-        let (before, ()) = request.into_parts();
-        let after = Head::save(&before).unwrap().restore();
-
-        assert_eq!(before.method, after.method);
-        assert_eq!(before.uri, after.uri);
-        assert_eq!(before.version, after.version);
-        assert_eq!(after.extensions.get::<Mark>(), Some(&Mark(7)));
-        let list = |parts: &Parts| {
-            let one = |(name, value): (&HeaderName, &HeaderValue)| {
-                (name.clone(), value.clone(), value.is_sensitive())
-            };
-            parts.headers.iter().map(one).collect::<Vec<_>>()
-        };
-        assert_eq!(list(&before), list(&after));
-    }
-
-    #[test]
-    fn nothing_of_one_request_comes_back_with_the_next() {
-        let with = |name: &'static str| {
-            let request = Request::builder().header(name, "value").body(()).unwrap();
-            request.into_parts().0
-        };
-        drop(Head::save(&with("x-first")));
-        let first = Head::save(&with("x-second")).unwrap();
-        // Two at once, and one after the other, all on one thread.
-        let second = Head::save(&with("x-third")).unwrap();
-        assert_eq!(first.restore().headers, with("x-second").headers);
-        assert_eq!(second.restore().headers, with("x-third").headers);
-    }
-
-    #[test]
-    fn odd_uris_come_back() {
-        for (method, uri) in
-            [("OPTIONS", "*"), ("CONNECT", "example.com:443"), ("GET", "/"), ("GET", "/?q")]
-        {
-            let (before, ()) =
-                Request::builder().method(method).uri(uri).body(()).unwrap().into_parts();
-            assert_eq!(Head::save(&before).unwrap().restore().uri, before.uri);
-        }
-    }
-
-    #[test]
-    fn a_name_too_long_to_note_is_not_saved_wrong() {
-        let longest = "x".repeat(u16::MAX as usize);
-        let Ok(name) = HeaderName::try_from(longest) else { return };
-        let (parts, ()) = Request::builder().header(name, "v").body(()).unwrap().into_parts();
-        assert!(Head::save(&parts).is_none_or(|head| head.restore().headers == parts.headers));
-    }
+pub(super) fn spare() -> Option<(usize, bool)> {
+    let spare = SPARE.take()?;
+    let bytes = &spare.headers.bytes;
+    let found = (bytes.len(), spare.rest.is_none() && bytes.iter().all(|byte| *byte == 0));
+    SPARE.set(Some(spare));
+    Some(found)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! [`RefreshLayer`]: configuration, and the tower `Layer`.
 
 mod attach;
+mod cached;
 mod classify;
 mod config;
 mod drain;
@@ -9,6 +10,7 @@ mod future;
 mod head;
 mod origin;
 mod service;
+mod sharing;
 mod source;
 mod www_authenticate;
 
@@ -17,12 +19,10 @@ use std::{fmt, marker::PhantomData, sync::Arc};
 use http::{HeaderName, header::AUTHORIZATION, request::Parts};
 use tower_layer::Layer;
 
-#[cfg(feature = "reqwest-middleware")]
-pub(crate) use self::classify::FromOtherOrigin;
 pub(crate) use self::{attach::Attach, config::Config};
 pub use self::{
     attach::Attempt,
-    classify::{Classify, Verdict, classify},
+    classify::{Classify, ResponseHead, Verdict, classify},
     future::ResponseFuture,
     service::Refresh,
     source::{CredentialSource, FromExtensions},
@@ -122,7 +122,7 @@ impl<K> RefreshLayer<K> {
         Ok(self)
     }
 
-    /// Judges responses. Default: [`classify`](crate::classify()).
+    /// Judges responses. Default: [`classify`](classify()).
     pub fn classify(mut self, classify: impl Classify) -> Self {
         self.config.classify = Some(Arc::new(classify));
         self
@@ -145,12 +145,12 @@ impl<K> RefreshLayer<K> {
 
     /// How many bytes all requests of this layer may keep at one time, bookkeeping
     /// included. A body that would pass it is sent, and not replayed. Default: 64 MiB.
-    pub fn replay_budget(mut self, bytes: usize) -> Self {
-        self.config.budget = Budget::new(bytes);
+    pub fn replay_budget(mut self, budget: impl Into<Budget>) -> Self {
+        self.config.budget = budget.into();
         self
     }
 
-    /// Whether requests carry an [`Attempt`](crate::Attempt) in their extensions.
+    /// Whether requests carry an [`Attempt`] in their extensions.
     /// Turned off, it saves three small allocations a request. Default: true.
     pub fn mark_attempts(mut self, mark: bool) -> Self {
         self.config.mark_attempts = mark;
@@ -163,9 +163,9 @@ impl<K> RefreshLayer<K> {
         RefreshLayer { config: self.config, keep: PhantomData }
     }
 
-    /// What every service made by this layer shares.
-    pub(crate) fn config(&self) -> Arc<Config> {
-        Arc::new(self.config.clone())
+    #[cfg(feature = "reqwest-middleware")]
+    pub(crate) fn into_config(self) -> Config {
+        self.config
     }
 }
 
@@ -173,7 +173,7 @@ impl<S: Clone, K> Layer<S> for RefreshLayer<K> {
     type Service = Refresh<S, K>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Refresh::new(inner, self.config())
+        Refresh::new(inner, Arc::new(self.config.clone()))
     }
 }
 

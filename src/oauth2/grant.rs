@@ -29,7 +29,9 @@ use crate::{
 /// ```
 /// use std::sync::{Arc, Mutex};
 ///
-/// use tower_refresh::{BoxFuture, RefreshError, RefreshRequest, RefreshState, Refresher, Tokens};
+/// use tower_refresh::{
+///     BoxFuture, RefreshError, RefreshState, Refresher, Tokens, refresher::RefreshRequest,
+/// };
 /// # use http_body_util::Full;
 /// # use tower_refresh::{BoxError, oauth2::Client};
 ///

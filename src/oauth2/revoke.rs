@@ -69,9 +69,9 @@ impl Revoker {
         result.map_err(|error| self.client.error(roundtrip, error, token))
     }
 
-    /// A hook for [`on_discard`](crate::RefreshStateBuilder::on_discard) and
-    /// [`on_sign_out`](crate::RefreshStateBuilder::on_sign_out). It revokes the tokens it is
-    /// given, in one try, and logs a warning if that fails.
+    /// A hook for [`on_discard`](crate::state::RefreshStateBuilder::on_discard) and
+    /// [`on_sign_out`](crate::state::RefreshStateBuilder::on_sign_out). It revokes the tokens it
+    /// is given, in one try, and logs a warning if that fails.
     pub fn hook(
         &self,
     ) -> impl Fn(Tokens) -> BoxFuture<'static, ()> + Clone + Send + Sync + 'static + use<> {

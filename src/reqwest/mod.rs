@@ -31,7 +31,9 @@ use tower_service::Service;
 use self::body::KnownBytes;
 use crate::{
     body::ReplayBody,
-    layer::{Attach, Attempt, Config, FromOtherOrigin, Refresh, RefreshLayer},
+    layer::{
+        Attach, Attempt, Classify, Config, Refresh, RefreshLayer, ResponseHead, Verdict, classify,
+    },
     refresher::BoxFuture,
 };
 
@@ -85,7 +87,7 @@ use crate::{
 ///   it can be redirected and cloned. A stream is kept while it is sent, and one that is sent
 ///   again cannot be cloned either. [`clone_bodies`](RefreshLayer::clone_bodies) changes nothing.
 /// - A timeout, the request's or the client's, is for one attempt. Waiting for a refresh has a
-///   limit of its own ([`deadline`](crate::RefreshStateBuilder::deadline)).
+///   limit of its own ([`deadline`](crate::state::RefreshStateBuilder::deadline)).
 /// - The client's default headers are added later: a token wins over an `Authorization` there.
 /// - reqwest follows redirects below this. It takes `Authorization` away when the host changes,
 ///   but no [other header](RefreshLayer::attach_header), and without asking
@@ -104,7 +106,9 @@ impl RefreshMiddleware {
     /// services share one budget for kept bodies.
     #[must_use]
     pub fn new<K>(layer: RefreshLayer<K>) -> Self {
-        Self { config: layer.config() }
+        let mut config = layer.into_config();
+        config.classify = Some(Arc::new(SameOriginOnly(config.classify.take())));
+        Self { config: Arc::new(config) }
     }
 }
 
@@ -146,6 +150,30 @@ impl Middleware for RefreshMiddleware {
             let response = service.call(request).await?;
             Ok(Lent::back(response))
         })
+    }
+}
+
+/// In a response's extensions: reqwest has followed redirects to another origin than the one
+/// that the token was sent to, and the response comes from there.
+#[derive(Clone, Copy)]
+struct FromOtherOrigin;
+
+/// The layer's own classifier, except that a refusal by another origin says nothing of the
+/// token.
+struct SameOriginOnly(Option<Arc<dyn Classify>>);
+
+impl Classify for SameOriginOnly {
+    fn classify(&self, head: &ResponseHead<'_>) -> Verdict {
+        let verdict = match &self.0 {
+            Some(classify) => classify.classify(head),
+            None => classify(head),
+        };
+        match verdict {
+            Verdict::Challenge if head.extensions().get::<FromOtherOrigin>().is_some() => {
+                Verdict::Ignore
+            }
+            verdict => verdict,
+        }
     }
 }
 

@@ -1,15 +1,16 @@
-//! [`RefreshState`]: one credential, kept alive. Usable without HTTP.
-//!
-//! | file | what is in it |
-//! |---|---|
-//! | `mod.rs` | the shell: a lock around the machine, the watch channel, the public API |
-//! | `renewal.rs`, `builder.rs` | what a family of credentials shares; every knob, with unit and default |
-//! | `machine/` | the decisions, pure |
-//! | `driver.rs` | does what a flight's steps say, in a task of its own |
-//! | `waiters.rs`, `wait.rs` | who waits, and the waiting |
-//! | `auto_refresh.rs` | refreshes ahead of expiry where no request does |
-//! | `sign.rs` | sign-in and sign-out |
-//! | `status.rs` | what an operator can read |
+//! A credential and how it is kept alive: [`RefreshState`] is one, [`Renewal`] is what any number
+//! of them have in common. Usable without HTTP.
+
+// | file | what is in it |
+// |---|---|
+// | `mod.rs` | the shell: a lock around the machine, the watch channel, the public API |
+// | `renewal.rs`, `builder.rs` | what a family of credentials shares; every knob |
+// | `machine/` | the decisions, pure |
+// | `driver.rs` | does what a flight's steps say, in a task of its own |
+// | `waiters.rs`, `wait.rs` | the list of waiters, and the waiting |
+// | `auto_refresh.rs` | refreshes ahead of expiry where no request does |
+// | `sign.rs` | sign-in and sign-out |
+// | `failure.rs`, `status.rs` | why there is no token; what an operator can read |
 
 mod auto_refresh;
 mod builder;
@@ -58,7 +59,7 @@ use crate::{credential::Credential, refresher::Refresher, store::TokenStore, tok
 ///
 /// The methods that may start a refresh must be called within a tokio runtime with
 /// its time driver enabled; without one they fail with
-/// [`FailureKind::Shutdown`](crate::FailureKind::Shutdown) rather than panic. Without
+/// [`FailureKind::Shutdown`] rather than panic. Without
 /// one, [`set`](Self::set) and [`clear`](Self::clear) end with their caller.
 ///
 /// ```
@@ -141,7 +142,7 @@ impl RefreshState {
     ///
     /// # Errors
     ///
-    /// Why there is no token; [`FailureKind::Deadline`](crate::FailureKind::Deadline)
+    /// Why there is no token; [`FailureKind::Deadline`]
     /// after the builder's [`deadline`](RefreshStateBuilder::deadline).
     pub async fn token(self: &Arc<Self>) -> Result<Credential, RefreshFailure> {
         let answer = self.admit();

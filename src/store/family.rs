@@ -37,8 +37,8 @@ use crate::{
 /// use tower_refresh::{Generation, Tokens, store::{MemoryStores, Record, Stores, TokenStore}};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), tower_refresh::SaveError> {
-/// async fn sign_in(stores: &impl Stores, user: &str) -> Result<(), tower_refresh::SaveError> {
+/// # async fn main() -> Result<(), tower_refresh::store::SaveError> {
+/// async fn sign_in(stores: &impl Stores, user: &str) -> Result<(), tower_refresh::store::SaveError> {
 ///     let store = stores.store(user);
 ///     let known = store.load().await?.generation;
 ///     store.save(known, Record::new(known.next(), Tokens::new("access"))).await

@@ -141,7 +141,7 @@ impl Record {
 /// ```
 /// use std::{collections::HashMap, mem, sync::{Arc, Mutex}};
 /// use tokio::sync::OwnedMutexGuard;
-/// use tower_refresh::{BoxFuture, Generation, SaveError, StoreError};
+/// use tower_refresh::{BoxFuture, Generation, store::{SaveError, StoreError}};
 /// use tower_refresh::store::{Deleted, Lease, Leased, OpenCause, OpenRedeem, Record, TokenStore};
 ///
 /// #[derive(Clone, Default)]

@@ -15,7 +15,7 @@ use http::{HeaderMap, Method, StatusCode, header::AUTHORIZATION};
 use http_body_util::{BodyExt, Full};
 use tokio::time::timeout;
 use tower::{Layer, Service};
-use tower_refresh::{Refresh, RefreshLayer, body::ReplayBody};
+use tower_refresh::{RefreshLayer, body::ReplayBody, layer::Refresh};
 use tower_test::mock;
 
 use super::{Gate, secs};

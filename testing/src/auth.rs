@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tower_refresh::{RefreshError, Refresher, Tokens, from_nothing};
+use tower_refresh::{RefreshError, Refresher, Tokens, refresher_fn};
 
 use super::{Gate, tokens};
 
@@ -78,7 +78,7 @@ impl Auth {
     /// The client-credentials grant.
     pub fn minter(&self) -> impl Refresher + use<> {
         let this = self.clone();
-        from_nothing(move || {
+        refresher_fn(move || {
             let this = this.clone();
             async move { this.redeem(None).await }
         })

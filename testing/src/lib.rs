@@ -42,7 +42,9 @@ mod store;
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::sleep;
-use tower_refresh::{FailureKind, RefreshFailure, RefreshState, RefreshStateBuilder, Tokens};
+use tower_refresh::{
+    FailureKind, RefreshFailure, RefreshState, Tokens, state::RefreshStateBuilder,
+};
 
 #[cfg(feature = "api")]
 pub use self::api::{

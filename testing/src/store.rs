@@ -6,8 +6,10 @@ use std::{
 };
 
 use tower_refresh::{
-    BoxFuture, Generation, SaveError, StoreError, Tokens,
-    store::{Deleted, Lease, Leased, MemoryStore, OpenRedeem, Record, TokenStore},
+    BoxFuture, Generation, Tokens,
+    store::{
+        Deleted, Lease, Leased, MemoryStore, OpenRedeem, Record, SaveError, StoreError, TokenStore,
+    },
 };
 
 use super::Gate;

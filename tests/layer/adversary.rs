@@ -14,9 +14,8 @@ use tokio::time::Instant;
 use tokio_test::{assert_pending, task};
 use tower::{Layer, Service, ServiceExt};
 use tower_refresh::{
-    BoxFuture, FailureKind, Generation, RefreshFailure, RefreshLayer, RefreshState, SaveError,
-    StoreError,
-    store::{Deleted, Leased, MemoryStore, Record, TokenStore},
+    BoxFuture, FailureKind, Generation, RefreshFailure, RefreshLayer, RefreshState,
+    store::{Deleted, Leased, MemoryStore, Record, SaveError, StoreError, TokenStore},
 };
 use tracing::span;
 

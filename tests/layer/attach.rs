@@ -7,7 +7,7 @@ use http::{HeaderName, request::Parts};
 use testing::{Auth, Play, answer, get, idle, mock, next, token_of, tokens};
 use tower::{Service, ServiceExt};
 use tower_refresh::{
-    Attempt, FailureKind, FromExtensions, RefreshFailure, RefreshLayer, RefreshState, Tokens,
+    FailureKind, FromExtensions, RefreshFailure, RefreshLayer, RefreshState, Tokens, layer::Attempt,
 };
 
 use crate::{layer, serve, state};

@@ -15,13 +15,14 @@ use http_body::{Body, Frame};
 use http_body_util::Full;
 use tower::Service;
 use tower_refresh::{
-    Attempt, ConfigError, Counts, Credential, CredentialSource, FailureKind, FromExtensions,
-    FromNothing, Generation, KeepFresh, Refresh, RefreshError, RefreshFailure, RefreshLayer,
-    RefreshState, RefreshStateBuilder, Refresher, ResponseFuture, SaveError, Status, StoreError,
-    Tokens, Trigger, Verdict, WhileUnsaved,
+    ConfigError, Credential, FailureKind, FromExtensions, Generation, RefreshError, RefreshFailure,
+    RefreshLayer, RefreshState, Refresher, Tokens,
     body::{BodyError, BodyErrorKind, Budget, CloneBody, NotReplayable, Replay, ReplayBody, Tee},
     grpc::{GrpcStatus, GrpcStatusFuture, GrpcStatusLayer, Peeked, Watched},
-    store::{MemoryStore, MemoryStores, Record, Stores, TokenStore},
+    layer::{Attempt, CredentialSource, Refresh, ResponseFuture, Verdict},
+    refresher::{RefresherFn, Trigger},
+    state::{Counts, KeepFresh, RefreshStateBuilder, Status, WhileUnsaved},
+    store::{MemoryStore, MemoryStores, Record, SaveError, StoreError, Stores, TokenStore},
 };
 
 const fn send<T: Send>() {}
@@ -155,7 +156,7 @@ const _: () = {
     owned::<Credential>();
     owned::<FailureKind>();
     owned::<FromExtensions>();
-    owned::<FromNothing<fn()>>();
+    owned::<RefresherFn<fn()>>();
     owned::<Generation>();
     owned::<KeepFresh>();
     owned::<MemoryStore>();

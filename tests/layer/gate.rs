@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use testing::{Api, Auth, Play, idle, mock, post, secs, token_of, tokens};
 use tower::{Layer, ServiceExt};
-use tower_refresh::{Attempt, FailureKind, RefreshFailure, RefreshLayer, RefreshState};
+use tower_refresh::{FailureKind, RefreshFailure, RefreshLayer, RefreshState, layer::Attempt};
 
 use crate::{layer, serve};
 

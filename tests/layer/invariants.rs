@@ -13,8 +13,9 @@ use tokio::sync::mpsc;
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_refresh::{
-    Attempt, FailureKind, RefreshFailure, RefreshLayer, RefreshState,
+    FailureKind, RefreshFailure, RefreshLayer, RefreshState,
     body::{BodyError, BodyErrorKind, NotReplayable, ReplayBody},
+    layer::Attempt,
 };
 
 #[tokio::test(start_paused = true)]

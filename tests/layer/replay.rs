@@ -9,15 +9,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::Method;
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use testing::{Auth, Request, Response, answer, get, idle, mock, next, post, token_of};
 use tokio_test::{assert_pending, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_refresh::{
-    Attempt, Generation, RefreshFailure, Verdict,
+    Generation, RefreshFailure,
     body::{NotReplayable, ReplayBody},
+    layer::{Attempt, ResponseHead, Verdict},
 };
 
 use crate::{layer, serve};
@@ -25,9 +26,9 @@ use crate::{layer, serve};
 #[tokio::test(start_paused = true)]
 async fn a_classifier_of_ones_own_decides() {
     let auth = Auth::new();
-    let classify = |status: StatusCode, headers: &HeaderMap| match status.as_u16() {
-        200 if headers.contains_key("x-stale") => Verdict::Challenge,
-        401 => Verdict::NotOurs,
+    let classify = |head: &ResponseHead<'_>| match head.status().as_u16() {
+        200 if head.headers().contains_key("x-stale") => Verdict::Challenge,
+        401 => Verdict::Ignore,
         _ => Verdict::Accept,
     };
     let (service, mut handle) = mock(&layer(&auth).classify(classify));

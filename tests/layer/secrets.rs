@@ -12,11 +12,11 @@ use testing::Logs;
 use testing::{Api, Auth, Fault, Op, Play, Store, answer, get, idle, kind, mock, next, post, secs};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_refresh::{
-    FailureKind, FromExtensions, RefreshError, RefreshLayer, RefreshState, RefreshStateBuilder,
-    SaveError, StoreError, Tokens, WhileUnsaved,
+    FailureKind, FromExtensions, RefreshError, RefreshLayer, RefreshState, Tokens,
     body::{Budget, ReplayBody},
-    from_nothing,
-    store::{MemoryStore, Record},
+    refresher_fn,
+    state::{RefreshStateBuilder, WhileUnsaved},
+    store::{MemoryStore, Record, SaveError, StoreError},
 };
 
 fn secret(number: u64) -> Tokens {
@@ -205,7 +205,7 @@ async fn no_public_type_shows_a_token() {
     assert_clean(&Record::new(tower_refresh::Generation::ZERO, secret(1)));
     assert_clean(&MemoryStore::with_tokens(secret(1)));
     assert_clean(&builder(&auth));
-    assert_clean(&from_nothing(async || Ok(secret(1))));
+    assert_clean(&refresher_fn(async || Ok(secret(1))));
     let credential = state.token().await.unwrap();
     assert_eq!(credential.extra("id_token"), Some("SECRET-extra-1"), "it is in there");
     assert_clean(&credential);

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use testing::{Auth, Fault, Op, Play, Store, idle, kind, secs, tokens};
 use tokio::time::{sleep, timeout};
 use tokio_test::{assert_pending, task};
-use tower_refresh::{FailureKind, Generation, RefreshState, Tokens, Trigger};
+use tower_refresh::{FailureKind, Generation, RefreshState, Tokens, refresher::Trigger};
 
 #[tokio::test(start_paused = true)]
 async fn token_refresh_set_and_clear() {

@@ -10,7 +10,8 @@ use testing::{Auth, Op, Play, Store, kind, tokens};
 use tokio::task::yield_now;
 use tokio_test::{assert_pending, task};
 use tower_refresh::{
-    FailureKind, RefreshError, RefreshRequest, RefreshState, Refresher, Renewal, Tokens, Trigger,
+    FailureKind, RefreshError, RefreshState, Refresher, Renewal, Tokens,
+    refresher::{RefreshRequest, Trigger},
     store::{MemoryStores, Stores},
 };
 

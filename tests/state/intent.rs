@@ -7,9 +7,8 @@ use testing::{Auth, Fault, Gate, Op, Play, Store, idle, kind, opened, secs, stor
 use tokio::runtime;
 use tokio_test::{assert_pending, task};
 use tower_refresh::{
-    BoxFuture, FailureKind, Generation, RefreshError, RefreshFailure, RefreshState, SaveError,
-    StoreError, Tokens,
-    store::{Deleted, Leased, MemoryStore, OpenCause, Record, TokenStore},
+    BoxFuture, FailureKind, Generation, RefreshError, RefreshFailure, RefreshState, Tokens,
+    store::{Deleted, Leased, MemoryStore, OpenCause, Record, SaveError, StoreError, TokenStore},
 };
 
 #[tokio::test(start_paused = true)]

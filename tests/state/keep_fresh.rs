@@ -11,7 +11,11 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 use tokio_test::{assert_ready_ok, task};
-use tower_refresh::{FailureKind, KeepFresh, RefreshState, RefreshStateBuilder, Tokens, Trigger};
+use tower_refresh::{
+    FailureKind, RefreshState, Tokens,
+    refresher::Trigger,
+    state::{KeepFresh, RefreshStateBuilder},
+};
 
 const LIFE: u64 = 1000;
 

@@ -8,7 +8,9 @@ use std::{
 use testing::{Auth, Play, idle, kind, secs, tokens};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_test::{assert_pending, task};
-use tower_refresh::{FailureKind, RefreshState, RefreshStateBuilder, Tokens, Trigger};
+use tower_refresh::{
+    FailureKind, RefreshState, Tokens, refresher::Trigger, state::RefreshStateBuilder,
+};
 
 fn expiring(auth: &Auth, life: u64) -> RefreshStateBuilder {
     RefreshState::builder(auth.refresher()).tokens(tokens(1).with_expires_in(secs(life)))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use testing::{Auth, Fault, Op, Play, Store, idle, kind, opened, secs, stored, tokens};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_test::{assert_pending, task};
-use tower_refresh::{FailureKind, WhileUnsaved};
+use tower_refresh::{FailureKind, state::WhileUnsaved};
 
 #[tokio::test(start_paused = true)]
 async fn refuse_lets_the_old_token_go_on_and_ends_waits_at_once() {

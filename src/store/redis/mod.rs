@@ -53,7 +53,7 @@ use crate::{
 ///
 /// ```no_run
 /// use tower_refresh::{RefreshState, store::{Keyring, RedisStores}};
-/// # fn refresher() -> impl tower_refresh::Refresher { tower_refresh::from_nothing(async || Ok(tower_refresh::Tokens::new(""))) }
+/// # fn refresher() -> impl tower_refresh::Refresher { tower_refresh::refresher_fn(async || Ok(tower_refresh::Tokens::new(""))) }
 ///
 /// # fn example(key: [u8; 32]) -> Result<(), tower_refresh::ConfigError> {
 /// let stores = RedisStores::builder("redis://127.0.0.1/", Keyring::new(key)).build()?;

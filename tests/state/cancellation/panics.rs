@@ -2,11 +2,13 @@
 
 use std::sync::Mutex;
 
-use http::{HeaderMap, StatusCode};
 use testing::{Api, Auth, Fault, Op, Play, Store, builder, get, idle, kind, post, secs, tokens};
 use tokio_test::{assert_pending, task};
 use tower::{Layer, ServiceExt};
-use tower_refresh::{FailureKind, Generation, RefreshLayer, RefreshState, Verdict};
+use tower_refresh::{
+    FailureKind, Generation, RefreshLayer, RefreshState,
+    layer::{ResponseHead, Verdict},
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_the_refresher_is_a_failure_like_any_other() {
@@ -150,10 +152,10 @@ async fn a_panic_in_the_attacher_goes_to_its_caller_alone() {
 async fn a_panic_in_the_classifier_goes_to_its_caller_alone() {
     let auth = Auth::new();
     let panics = Mutex::new(true);
-    let classify = move |status: StatusCode, headers: &HeaderMap| -> Verdict {
+    let classify = move |head: &ResponseHead<'_>| -> Verdict {
         let now = std::mem::take(&mut *panics.lock().unwrap());
         assert!(!now, "as told");
-        tower_refresh::classify(status, headers)
+        tower_refresh::layer::classify(head)
     };
     let api = Api::accepting("access-2");
     let service = RefreshLayer::new(builder(&auth).build()).classify(classify).layer(api);

@@ -8,7 +8,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_test::{assert_pending, task};
-use tower_refresh::{FailureKind, RefreshState, StoreError, Tokens, WhileUnsaved};
+use tower_refresh::{FailureKind, RefreshState, Tokens, state::WhileUnsaved, store::StoreError};
 
 fn current_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()

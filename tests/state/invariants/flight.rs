@@ -11,7 +11,7 @@ use testing::{
 use tokio::time::{Instant, timeout};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceExt};
-use tower_refresh::{Attempt, FailureKind, Generation, RefreshLayer, RefreshState};
+use tower_refresh::{FailureKind, Generation, RefreshLayer, RefreshState, layer::Attempt};
 
 #[tokio::test(start_paused = true)]
 async fn i1_a_hundred_challenges_at_once_redeem_once_and_replay_each() {

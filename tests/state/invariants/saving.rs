@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use testing::{Auth, Fault, Op, Store, idle, kind, opened, secs, stored, tokens};
 use tokio_test::{assert_pending, task};
 use tower_refresh::{
-    FailureKind, RefreshState, RefreshStateBuilder, Tokens, WhileUnsaved, store::MemoryStore,
+    FailureKind, RefreshState, Tokens,
+    state::{RefreshStateBuilder, WhileUnsaved},
+    store::MemoryStore,
 };
 
 #[tokio::test(start_paused = true)]

@@ -8,9 +8,10 @@ use std::{
 
 use futures_util::FutureExt;
 use tower_refresh::{
-    BoxFuture, Generation, SaveError, StoreError,
+    BoxFuture, Generation,
     store::{
-        Deleted, Leased, MemoryStore, MemoryStores, Record, Stores, TokenStore,
+        Deleted, Leased, MemoryStore, MemoryStores, Record, SaveError, StoreError, Stores,
+        TokenStore,
         conformance::{self, FamilySubject, Subject},
     },
 };

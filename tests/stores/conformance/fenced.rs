@@ -7,9 +7,9 @@ use std::{
 };
 
 use tower_refresh::{
-    BoxFuture, Generation, SaveError, StoreError,
+    BoxFuture, Generation,
     store::{
-        Deleted, Lease, Leased, OpenCause, OpenRedeem, Record, TokenStore,
+        Deleted, Lease, Leased, OpenCause, OpenRedeem, Record, SaveError, StoreError, TokenStore,
         conformance::{self, Subject},
     },
 };

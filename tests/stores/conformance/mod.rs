@@ -33,9 +33,10 @@ mod flawed {
     use std::sync::{Arc, Mutex};
 
     use tower_refresh::{
-        BoxFuture, Generation, SaveError, StoreError, Tokens,
+        BoxFuture, Generation, Tokens,
         store::{
-            Deleted, Lease, Leased, MemoryStore, OpenRedeem, Record, TokenStore,
+            Deleted, Lease, Leased, MemoryStore, OpenRedeem, Record, SaveError, StoreError,
+            TokenStore,
             conformance::{self, Subject},
         },
     };

@@ -7,10 +7,7 @@ use std::{
 
 use fs4::FileExt;
 use tokio_test::task;
-use tower_refresh::{
-    SaveError,
-    store::{Leased, OpenCause, OpenRedeem, Record, TokenStore},
-};
+use tower_refresh::store::{Leased, OpenCause, OpenRedeem, Record, SaveError, TokenStore};
 
 use super::{Dir, assert_says, generation, lease, record, soon};
 

@@ -2,10 +2,7 @@
 
 use std::fs;
 
-use tower_refresh::{
-    SaveError,
-    store::{FileStore, FileStores, Keyring, TokenStore},
-};
+use tower_refresh::store::{FileStore, FileStores, Keyring, SaveError, TokenStore};
 
 use super::{Dir, assert_says, generation, lease, record};
 

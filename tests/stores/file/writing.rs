@@ -5,10 +5,7 @@ use std::{fs, task::Poll};
 use fs4::FileExt;
 use testing::tokens;
 use tokio_test::task;
-use tower_refresh::{
-    SaveError,
-    store::{Record, TokenStore},
-};
+use tower_refresh::store::{Record, SaveError, TokenStore};
 
 use super::{Dir, assert_says, chain, generation, has_io_error, lease, record, soon};
 

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use testing::{Loopback, loopback::Protocol};
 use tokio::{net::TcpListener, task::JoinSet};
-use tower_refresh::{Attempt, FromExtensions, RefreshLayer, RefreshState};
+use tower_refresh::{FromExtensions, RefreshLayer, RefreshState, layer::Attempt};
 
 type Upstream = (Client<hyper_util::client::legacy::connect::HttpConnector, Body>, Uri);
 

@@ -20,8 +20,8 @@ use testing::{
 };
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tower_refresh::{
-    Attempt, BoxFuture, FailureKind, FromExtensions, RefreshError, RefreshFailure, RefreshLayer,
-    RefreshMiddleware, RefreshState, Tokens, body::NotReplayable,
+    BoxFuture, FailureKind, FromExtensions, RefreshError, RefreshFailure, RefreshLayer,
+    RefreshMiddleware, RefreshState, Tokens, body::NotReplayable, layer::Attempt,
 };
 
 /// The client without middlewares. No proxy of the environment's has a say here.

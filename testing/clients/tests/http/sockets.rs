@@ -23,8 +23,9 @@ use testing::{
 use tokio::{sync::mpsc, task::JoinSet};
 use tower::{Layer, ServiceExt};
 use tower_refresh::{
-    Refresh, RefreshLayer, RefreshState,
+    RefreshLayer, RefreshState,
     body::{NotReplayable, ReplayBody},
+    layer::Refresh,
 };
 
 type HyperClient<B> = Client<HttpConnector, ReplayBody<B>>;

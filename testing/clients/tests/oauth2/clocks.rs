@@ -15,9 +15,10 @@ use http_body_util::Full;
 use tokio::time::{Instant, advance};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_refresh::{
-    BoxError, RefreshError, RefreshLayer, RefreshState, RefreshStateBuilder, Refresher, Tokens,
+    BoxError, RefreshError, RefreshLayer, RefreshState, Refresher, Tokens,
     body::ReplayBody,
     oauth2::{Client, RefreshTokenGrant},
+    state::RefreshStateBuilder,
     store::MemoryStore,
 };
 

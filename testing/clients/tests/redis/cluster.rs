@@ -1,8 +1,8 @@
 //! A cluster, if of one node: names are spread over slots, and scripts go where they belong.
 
 use tower_refresh::{
-    Generation, StoreError,
-    store::{Keyring, Leased, RedisStore, RedisStores, TokenStore},
+    Generation,
+    store::{Keyring, Leased, RedisStore, RedisStores, StoreError, TokenStore},
 };
 
 use super::{

@@ -2,8 +2,8 @@
 
 use redis::Commands;
 use tower_refresh::{
-    Generation, SaveError,
-    store::{OpenCause, OpenRedeem, TokenStore},
+    Generation,
+    store::{OpenCause, OpenRedeem, SaveError, TokenStore},
 };
 
 use super::{

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use testing::{Auth, kind, tokens};
 use tower_refresh::{
-    FailureKind, Generation, RefreshState, SaveError,
-    store::{Leased, RedisStore, TokenStore},
+    FailureKind, Generation, RefreshState,
+    store::{Leased, RedisStore, SaveError, TokenStore},
 };
 
 use super::{

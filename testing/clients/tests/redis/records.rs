@@ -5,8 +5,8 @@ use std::{fs, path::Path};
 use redis::Commands;
 use tokio::task::JoinSet;
 use tower_refresh::{
-    Generation, SaveError, StoreError, Tokens,
-    store::{Keyring, Leased, Record, RedisStores, TokenStore},
+    Generation, Tokens,
+    store::{Keyring, Leased, Record, RedisStores, SaveError, StoreError, TokenStore},
 };
 
 use super::{

@@ -7,8 +7,8 @@ use redis::Commands;
 use testing::{Auth, tokens};
 use tokio::runtime::{Builder, Runtime};
 use tower_refresh::{
-    Generation, RefreshState, SaveError,
-    store::{Lease, Leased, OpenCause, OpenRedeem, TokenStore},
+    Generation, RefreshState,
+    store::{Lease, Leased, OpenCause, OpenRedeem, SaveError, TokenStore},
 };
 
 use super::{

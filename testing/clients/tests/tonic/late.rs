@@ -12,9 +12,10 @@ use testing::{Loopback, echo::echo_client::EchoClient, loopback::Protocol};
 use tonic::{Code, body::Body};
 use tower::{ServiceBuilder, util::MapRequest};
 use tower_refresh::{
-    Refresh, RefreshLayer,
+    RefreshLayer,
     body::ReplayBody,
     grpc::{GrpcStatus, GrpcStatusLayer, Watched},
+    layer::Refresh,
 };
 
 use crate::{chunk, done, numbers, written};

@@ -21,7 +21,7 @@ use testing::echo::{Chunk, echo_client::EchoClient};
 use tokio::{sync::mpsc, time};
 use tonic::{Status, Streaming, body::Body, transport::Channel};
 use tower::{ServiceBuilder, util::MapRequest};
-use tower_refresh::{Refresh, RefreshLayer, body::ReplayBody};
+use tower_refresh::{RefreshLayer, body::ReplayBody, layer::Refresh};
 
 type Plain<B> = MapRequest<Channel, fn(Request<B>) -> Request<Body>>;
 type Client = EchoClient<Refresh<Plain<ReplayBody<Body>>>>;

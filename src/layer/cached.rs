@@ -1,0 +1,71 @@
+//! [`CachedToken`]: a credential's token, as a service puts it on one request after the other.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use tokio::time::Instant;
+
+use super::attach::Attach;
+use crate::{
+    credential::Credential,
+    state::{Admission, RefreshFailure, RefreshState, Wait},
+};
+
+/// A token as it goes on requests. Usable while the state's gate word stays the same and the
+/// token need not be renewed: one atomic read and one look at the clock a request.
+#[derive(Clone)]
+pub(super) struct CachedToken {
+    gate_word: u64,
+    /// From when on the token is to be renewed ahead of its end.
+    early: Option<Instant>,
+    pub(super) credential: Credential,
+    /// The header's value, if it goes into a header.
+    pub(super) value: Option<HeaderValue>,
+}
+
+impl CachedToken {
+    /// The state's current token. `own_memory`: see [`Attach::value`].
+    fn read(attach: &Attach, state: &RefreshState, own_memory: bool) -> Self {
+        // The gate word before the credential: should the credential change in between, the
+        // word is the older one, and the next request reads both again.
+        let gate_word = state.gate_word();
+        let credential = state.current();
+        let value = attach.value(&credential, own_memory);
+        Self { gate_word, early: credential.early(), credential, value }
+    }
+
+    /// The token in the slot, if a request can be sent with it without asking the state. An
+    /// empty slot is filled first.
+    pub(super) fn usable<'a>(
+        slot: &'a mut Option<Self>,
+        attach: &Attach,
+        state: &RefreshState,
+        own_memory: bool,
+    ) -> Option<&'a Self> {
+        let token = slot.get_or_insert_with(|| Self::read(attach, state, own_memory));
+        token.is_usable(state).then_some(token)
+    }
+
+    fn is_usable(&self, state: &RefreshState) -> bool {
+        const GATE_CLOSED: u64 = 1;
+        self.gate_word == state.gate_word()
+            && self.gate_word & GATE_CLOSED == 0
+            && self.early.is_none_or(|early| Instant::now() < early)
+    }
+
+    /// Asks the state, which may start a refresh: the token to send the request with, and why
+    /// it is no fresh one, if it is not; or what the request has to wait for.
+    pub(super) fn admit<'a>(
+        slot: &'a mut Option<Self>,
+        attach: &Attach,
+        state: &Arc<RefreshState>,
+        own_memory: bool,
+    ) -> Result<(&'a Self, Option<Box<RefreshFailure>>), Wait> {
+        let refused = match state.admit() {
+            Admission::Proceed => None,
+            Admission::Refuse(failure) => Some(Box::new(failure)),
+            Admission::Wait(ticket) => return Err(Wait::new(Arc::clone(state), ticket)),
+        };
+        Ok((slot.insert(Self::read(attach, state, own_memory)), refused))
+    }
+}
