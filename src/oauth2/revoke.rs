@@ -70,8 +70,8 @@ impl Revoker {
     }
 
     /// A hook for [`on_discard`](crate::state::RefreshStateBuilder::on_discard) and
-    /// [`on_sign_out`](crate::state::RefreshStateBuilder::on_sign_out). It revokes the tokens it is
-    /// given, in one try, and logs a warning if that fails.
+    /// [`on_sign_out`](crate::state::RefreshStateBuilder::on_sign_out). It revokes the tokens it
+    /// is given, in one try, and logs a warning if that fails.
     pub fn hook(
         &self,
     ) -> impl Fn(Tokens) -> BoxFuture<'static, ()> + Clone + Send + Sync + 'static + use<> {
