@@ -1,25 +1,28 @@
-//! Why a body cannot be replayed, and how the body of an attempt can fail.
+//! Why a body cannot be replayed ([`NotReplayable`]), and how the body of an attempt can fail
+//! ([`BodyError`]).
 
 use std::{error::Error, fmt};
 
 use crate::error::BoxError;
 
-/// Why a request's body cannot be sent a second time.
+/// Why a request cannot be sent a second time: the reason that was met first.
 ///
-/// The first reason met is the one reported.
+/// The response to a request that was refused and not replayed has it in its extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NotReplayable {
-    /// The body has more bytes than may be kept of one body.
+    /// The body has more bytes than may be kept of one body
+    /// ([`RefreshLayer::replay_cap`](crate::RefreshLayer::replay_cap)).
     TooLarge,
-    /// Keeping it would have passed the [`Budget`](super::Budget) that all requests share.
+    /// To keep the body would have passed the [`Budget`](super::Budget) that requests share.
     OverBudget,
-    /// The body ended in an error, or panicked, while it was first sent.
+    /// The body ended in an error, or panicked, while the first attempt sent it.
     SourceFailed,
-    /// What was kept has been freed: the response was accepted.
+    /// What was kept of the body has been freed already.
     Released,
-    /// The request must not be sent twice, whatever its body; also said of a body with frames that
-    /// are neither data nor trailers, which cannot be kept.
+    /// The request may not be sent twice, whatever its body
+    /// ([`RefreshLayer::replay_if`](crate::RefreshLayer::replay_if)); or the body has frames that are
+    /// neither data nor trailers, which cannot be kept.
     Forbidden,
 }
 
@@ -37,7 +40,7 @@ impl fmt::Display for NotReplayable {
 
 impl Error for NotReplayable {}
 
-/// What a [`ReplayBody`](super::ReplayBody) fails with.
+/// What a [`ReplayBody`](super::ReplayBody) ends in if it does not end well.
 #[derive(Debug)]
 pub struct BodyError(Repr);
 
@@ -53,7 +56,8 @@ enum Repr {
 pub enum BodyErrorKind {
     /// The request's own body failed; [`source`](Error::source) is its error.
     Source,
-    /// A replay took the rest of the body over. Nobody waits for this attempt any more.
+    /// A replay has taken the rest of the body over. The layer has dropped the attempt that this
+    /// body belongs to; only its connection still reads the body.
     Superseded,
 }
 

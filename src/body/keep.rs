@@ -17,12 +17,14 @@ pub trait KeepBody<B> {
 
 /// Bodies are kept by teeing them: what a body yields while it is sent is kept. The default
 /// of [`RefreshLayer`](crate::RefreshLayer), for bodies of every type.
+// Hidden, because a default need not be named.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub struct Tee;
 
-/// Bodies are kept by cloning them: what
-/// [`RefreshLayer::clone_bodies`](crate::RefreshLayer::clone_bodies) chooses, for bodies that
-/// are `Clone`.
+/// In the types [`RefreshLayer`](crate::RefreshLayer) and [`Refresh`](crate::layer::Refresh): bodies are
+/// kept by cloning them, as [`clone_bodies`](crate::RefreshLayer::clone_bodies) says. For bodies that
+/// are `Clone`. Where it does not stand, bodies are kept by teeing them.
 #[derive(Clone, Copy, Debug)]
 pub struct CloneBody;
 

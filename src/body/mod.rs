@@ -1,29 +1,31 @@
 //! Request bodies that can be sent a second time.
 //!
-//! A body is a stream and can be read once. [`ReplayBody::tee`] lets the first attempt read it and
-//! keeps what was read; [`Replay::into_replay`] turns that, and the rest of the source, into the
-//! body of a second attempt. Nothing is read ahead, and nothing is copied: chunks are
+//! A [`RefreshLayer`](crate::RefreshLayer) sends a request's body `B` as a [`ReplayBody<B>`]: this is
+//! what the inner service receives, for the first attempt as for the replay. The first attempt's body
+//! is kept while it is sent. Nothing is read ahead, and nothing is copied: chunks are
 //! reference-counted [`Bytes`].
 //!
 //! # Rules
 //!
 //! - A replay is byte for byte the original, trailers included, or there is none and
 //!   [`NotReplayable`] says why. Frames without data are not repeated.
-//! - At most `cap` bytes are kept of one body, and of all bodies together no more than their
-//!   [`Budget`] allows. A body that turns out longer is sent on, and what was kept of it is freed.
-//! - [`Replay::release`], or dropping the handle, frees what was kept. The first attempt goes on
-//!   streaming, for as long as it likes.
+//! - At most [`replay_cap`](crate::RefreshLayer::replay_cap) bytes are kept of one body, and of all
+//!   bodies together no more than their [`Budget`] allows. A body that turns out longer is sent on, and
+//!   what was kept of it is freed.
+//! - What was kept is freed when the response's head accepts the token. The first attempt goes on
+//!   streaming for as long as it likes.
 //! - A replay can begin while the first attempt still streams. It takes the source over; the first
 //!   attempt is woken and ends in [`BodyErrorKind::Superseded`].
 //! - [`is_end_stream`](Body::is_end_stream) and [`size_hint`](Body::size_hint) are those of the
-//!   bytes still to come, at every moment. HTTP/1 framing is chosen from them.
+//!   bytes still to come, at every moment. HTTP/1 clients choose the framing by them.
 //!
 //! # Caveats
 //!
-//! - The first attempt polls the source under a lock, and a hand-over waits for that poll.
+//! - The first attempt polls the source under a lock, and a replay that takes the source over waits
+//!   for that poll.
 //! - A source that says `is_end_stream` is believed: if it does so at the start, it replays as an
 //!   empty body.
-//! - After a source panics while it is polled there is no replay, and its reader gets an error.
+//! - After a source has panicked while it was polled there is no replay, and its reader gets an error.
 //!
 //! # Clients with a fixed body type
 //!
@@ -32,29 +34,9 @@
 //!
 #![cfg_attr(not(doctest), doc = include_str!("tonic.md"))]
 //!
-//! # Example
+//! # Testing a service that stands below the layer
 //!
-//! ```
-//! use bytes::Bytes;
-//! use http_body_util::{BodyExt, Full};
-//! use tower_refresh::body::{Budget, NotReplayable, ReplayBody};
-//!
-//! # tokio_test::block_on(async {
-//! let budget = Budget::new(64 * 1024 * 1024);
-//!
-//! let (first, replay) = ReplayBody::tee(Full::new(Bytes::from("hello")), 1024, &budget);
-//! assert_eq!(first.collect().await?.to_bytes(), "hello");
-//! let second = replay.into_replay()?;
-//! assert_eq!(second.collect().await?.to_bytes(), "hello");
-//! assert_eq!(budget.used(), 0);
-//!
-//! // More than may be kept: sent as ever, but once.
-//! let (first, replay) = ReplayBody::tee(Full::new(Bytes::from("hello")), 4, &budget);
-//! assert_eq!(first.collect().await?.to_bytes(), "hello");
-//! assert_eq!(replay.replayable(), Err(NotReplayable::TooLarge));
-//! # Ok::<_, tower_refresh::BoxError>(())
-//! # }).unwrap();
-//! ```
+//! [`ReplayBody::plain`] makes the body of a request for it, without a layer.
 
 mod budget;
 mod error;
@@ -88,23 +70,28 @@ pub use self::{
     keep::{CloneBody, Tee},
 };
 
-/// A request body that may be kept while it is sent, or sent again.
+/// The body of an attempt: the request's own, which may be kept while it is sent, or what was kept
+/// of it and then the rest.
 ///
-/// This is what the inner service receives, for the first attempt as for the replay. After its end
-/// or an error, polling it again gives `None`.
+/// Its data are [`Bytes`], and its error is a [`BodyError`]. After its end or an error, polling it
+/// again gives `None`.
 pub struct ReplayBody<B>(Inner<B>);
 
 enum Inner<B> {
-    /// Nobody shares the source.
+    /// The source is this body's alone.
     Alone(Source<B>),
+    /// The source is shared with the handle that may replay it.
     First(Reader<B>),
-    /// Boxed so that the first attempts, which are nearly all, stay small.
+    /// Boxed so that the bodies of first attempts, which are nearly all, stay small.
     Second(Box<Playback<B>>),
 }
 
 /// The handle that may replay a request's body, once.
 ///
 /// Dropping it is a [`release`](Self::release).
+// Public for this crate's own tests. Hidden, because nothing in the crate's API takes or gives one,
+// and what is not promised can still be changed.
+#[doc(hidden)]
 pub struct Replay<B>(Kept<B>);
 
 enum Kept<B> {
@@ -126,18 +113,41 @@ where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
-    /// Passes the body through and keeps nothing.
+    /// A body that is sent once: nothing of it is kept.
     pub fn plain(body: B) -> Self {
         Self(Inner::Alone(Source::new(body)))
     }
 
-    /// Keeps what is sent while it is sent: at most `cap` bytes of data and trailers, charged to
+    /// Keeps what the body yields while it is sent: at most `cap` bytes of data and trailers, charged to
     /// `budget`.
     ///
     /// Exactly `cap` bytes can be replayed. With a cap of `0` that is bodies without any, with
     /// `usize::MAX` only the budget limits. A body that is longer by its own
     /// [size hint](Body::size_hint) is not kept at all, and neither is one that is empty by its own
     /// word, which can always be replayed.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http_body_util::{BodyExt, Full};
+    /// use tower_refresh::body::{Budget, NotReplayable, ReplayBody};
+    ///
+    /// # tokio_test::block_on(async {
+    /// let budget = Budget::new(64 * 1024 * 1024);
+    ///
+    /// let (first, replay) = ReplayBody::tee(Full::new(Bytes::from("hello")), 1024, &budget);
+    /// assert_eq!(first.collect().await?.to_bytes(), "hello");
+    /// let second = replay.into_replay()?;
+    /// assert_eq!(second.collect().await?.to_bytes(), "hello");
+    /// assert_eq!(budget.used(), 0);
+    ///
+    /// // More than may be kept: sent as ever, but once.
+    /// let (first, replay) = ReplayBody::tee(Full::new(Bytes::from("hello")), 4, &budget);
+    /// assert_eq!(first.collect().await?.to_bytes(), "hello");
+    /// assert_eq!(replay.replayable(), Err(NotReplayable::TooLarge));
+    /// # Ok::<_, tower_refresh::BoxError>(())
+    /// # }).unwrap();
+    /// ```
+    #[doc(hidden)] // as `Replay` is
     pub fn tee(body: B, cap: usize, budget: &Budget) -> (Self, Replay<B>) {
         if body.is_end_stream() {
             return (Self::plain(body), Replay(Kept::Empty));
@@ -156,11 +166,12 @@ where
     ///
     /// The body's size hint is trusted for its size, trailers not counted. A body that does not
     /// know its exact size, or is longer than `cap`, is handled as by [`tee`](Self::tee).
+    #[doc(hidden)] // as `Replay` is
     pub fn cloned(body: B, clone: fn(&B) -> B, cap: usize, budget: &Budget) -> (Self, Replay<B>) {
         Self::with_copy(body, clone, cap, budget)
     }
 
-    /// [`cloned`](Self::cloned), for a copy that may be there already.
+    /// [`cloned`](Self::cloned), with a closure that may have made the copy before.
     pub(crate) fn with_copy(
         body: B,
         clone: impl FnOnce(&B) -> B,
@@ -184,7 +195,7 @@ where
 
 #[cfg(feature = "reqwest-middleware")]
 impl<B> ReplayBody<B> {
-    /// The source itself, if this attempt alone has it and no poll of it has panicked.
+    /// The request's own body, if this attempt alone has it and no poll of it has panicked.
     pub(crate) fn into_source(self) -> Result<B, Self> {
         match self.0 {
             Inner::Alone(Source::Live { body, intact: true }) => Ok(body),
@@ -194,7 +205,7 @@ impl<B> ReplayBody<B> {
 }
 
 impl<B> Replay<B> {
-    /// A handle that only says why there is no replay.
+    /// A handle that has no body and says why there is no replay.
     pub fn never(reason: NotReplayable) -> Self {
         Self(Kept::Nothing { reason, is_sent: false })
     }
@@ -213,8 +224,8 @@ impl<B> Replay<B> {
         }
     }
 
-    /// Whether a replay would find nothing to take over: the first attempt has read its source to
-    /// the end, or has a source of its own.
+    /// Whether a replay would leave the first attempt alone: that one has read its source to the
+    /// end, or has a source of its own.
     ///
     /// `false` if nothing is known of the body, as with [`never`](Self::never).
     pub fn is_sent(&self) -> bool {
@@ -225,9 +236,9 @@ impl<B> Replay<B> {
         }
     }
 
-    /// Stops keeping, and frees what was kept. To be called when a response head was accepted.
+    /// Stops keeping, and frees what was kept: there will be no replay. The first attempt goes on.
     ///
-    /// The first attempt goes on. Another call changes nothing.
+    /// Another call changes nothing.
     pub fn release(&mut self) {
         match &self.0 {
             Kept::Nothing { .. } => {}
@@ -295,18 +306,19 @@ where
     }
 }
 
-/// An empty body. Layers that send a request on without its body ask for it, such as
-/// those that follow redirects.
+/// An empty body. Layers that send a request on without its body ask for one, such as those that
+/// follow redirects.
 impl<B> Default for ReplayBody<B> {
     fn default() -> Self {
         Self(Inner::Alone(Source::Over))
     }
 }
 
-// Nothing here is ever pinned in place: a body that is polled is `Unpin` itself.
+// A body that is polled has to be `Unpin` itself, so nothing in here is ever pinned.
 impl<B> Unpin for ReplayBody<B> {}
 
-// By hand, because a body's bytes are nobody's business; and without the lock, which may be held.
+// By hand, because a body's bytes may be secret; and without looking under the lock, which the
+// caller may hold.
 impl<B> fmt::Debug for ReplayBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.0 {

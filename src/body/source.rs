@@ -1,4 +1,4 @@
-//! The request's own body, polled by the rules.
+//! [`Source`]: the request's own body, polled by the rules.
 
 use std::{
     mem,
@@ -15,17 +15,18 @@ use super::error::BodyError;
 
 pub(super) type PolledFrame = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 
-/// The request's own body, never polled again after its end, an error or a panic.
+/// The request's own body. It is not polled again after its end, an error or a panic.
 pub(super) enum Source<B> {
     Live {
         body: B,
-        /// `false` while the body is polled, and so for ever if it panics there.
+        /// `false` while the body is polled, and therefore for ever if it panics then.
         intact: bool,
     },
-    /// A replay has it now; to be said once.
+    /// A replay has taken the body over. The reader is yet to get the error that says so.
     Superseded,
-    /// Its error has been said.
+    /// The reader has got an error.
     Failed,
+    /// The body has ended.
     Over,
 }
 
@@ -34,12 +35,12 @@ impl<B> Source<B> {
         Self::Live { body, intact: true }
     }
 
-    /// Whether it panicked while it was polled.
+    /// Whether the body has panicked while it was polled.
     pub(super) fn is_broken(&self) -> bool {
         matches!(self, Self::Live { intact: false, .. })
     }
 
-    /// Ends it in an error, which is said once.
+    /// Ends in an error, which the reader gets once.
     fn fail(&mut self, error: BodyError) -> PolledFrame {
         *self = Self::Failed;
         Poll::Ready(Some(Err(error)))
@@ -64,7 +65,7 @@ where
         }
         match Pin::new(body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                // Copies nothing if the data are `Bytes` already.
+                // Copies nothing where the data are `Bytes` already.
                 let frame = frame.map_data(|mut data| data.copy_to_bytes(data.remaining()));
                 *intact = true;
                 Poll::Ready(Some(Ok(frame)))
@@ -83,7 +84,8 @@ where
 }
 
 impl<B: Body> Source<B> {
-    /// `false` unless sure: whoever is told `true` reads no further.
+    /// `true` only if it is certain: a client that is told so reads no further, and would lose
+    /// what is still to come.
     pub(super) fn is_end_stream(&self) -> bool {
         match self {
             Self::Live { body, intact } => *intact && body.is_end_stream(),

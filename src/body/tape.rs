@@ -1,4 +1,4 @@
-//! What is kept of a body, and how it is played back.
+//! What is kept of a body ([`Tape`]), and how it is sent again ([`Playback`]).
 
 use std::task::Context;
 
@@ -16,28 +16,28 @@ use super::{
 };
 
 /// What the budget is charged for a kept frame or trailer field besides its bytes: about two slots
-/// of a list that grows by doubling. [`Budget`]'s documentation names the number.
+/// of a list that grows by doubling. The public docs of [`Budget`] name this number.
 pub(super) const ENTRY_COST: usize = 64;
 
-/// Slots taken at once when the first frame is not the last: sixteen chunks and the trailers make
-/// one allocation.
+/// How many slots the list takes at once when there is a second frame, so that a body of up to
+/// seventeen makes one allocation.
 const SPILL: usize = 16;
 
-/// Most bodies are one frame, and that one needs no list.
+/// Most bodies are one frame, which needs no list on the heap.
 type Frames = SmallVec<[Kept; 1]>;
 
 enum Kept {
     Data(Bytes),
-    /// Boxed because it is rare and three times the size of the other.
+    /// Boxed because trailers are rare, and three times the size of data.
     Trailers(Box<HeaderMap>),
 }
 
-/// The size of a frame.
+/// What it costs to keep a frame.
 #[derive(Default)]
 struct Weight {
     /// Bytes of the body, as the cap counts them.
     bytes: usize,
-    /// Pieces that need memory of their own.
+    /// How many pieces need memory of their own: the frame, and each trailer field.
     entries: usize,
 }
 
@@ -56,7 +56,7 @@ impl Weight {
         }
     }
 
-    /// As the budget counts them.
+    /// The bytes as the budget counts them.
     fn cost(&self) -> usize {
         self.entries.saturating_mul(ENTRY_COST).saturating_add(self.bytes)
     }
@@ -77,10 +77,10 @@ impl Tape {
         Self { frames: Frames::new(), data: 0, room: cap, charge: Charge::none(budget) }
     }
 
-    /// Keeps a frame. After an error the tape has a hole and is of no more use.
+    /// Keeps a frame. After an error the tape lacks one, and must not be played back.
     pub(super) fn keep(&mut self, frame: &Frame<Bytes>) -> Result<(), NotReplayable> {
         if let Some(data) = frame.data_ref() {
-            // It would cost memory and carries nothing.
+            // An empty chunk would cost memory and carries nothing.
             if data.is_empty() {
                 return Ok(());
             }
@@ -112,7 +112,7 @@ impl Tape {
 /// The body of a replay: what was kept, then the rest of the source. It owns both.
 pub(super) struct Playback<B> {
     frames: IntoIter<[Kept; 1]>,
-    /// Bytes of the data frames still to come from `frames`.
+    /// How many bytes are in the data frames that `frames` still has.
     data: u64,
     charge: Charge,
     source: Source<B>,
@@ -123,11 +123,11 @@ impl<B> Playback<B> {
         Self { frames: tape.frames.into_iter(), data: tape.data, charge: tape.charge, source }
     }
 
-    /// The next kept frame; it is kept and charged no longer.
+    /// Takes the next kept frame out, and gives back what it was charged.
     fn next_kept(&mut self) -> Option<Frame<Bytes>> {
         let kept = self.frames.next()?;
         if self.frames.len() == 0 {
-            // The list itself would stay for as long as the source goes on.
+            // Frees the list itself, which would stay for as long as the source goes on.
             self.frames = Frames::new().into_iter();
         }
         let (weight, frame) = match kept {
@@ -163,7 +163,8 @@ impl<B: Body> Playback<B> {
     pub(super) fn size_hint(&self) -> SizeHint {
         let rest = self.source.size_hint();
         let mut hint = SizeHint::new();
-        // The source may claim anything. No upper bound is better than a wrong one.
+        // A source may claim any size, so the sum may overflow: then there is no upper bound,
+        // which is better than a wrong one.
         hint.set_lower(rest.lower().saturating_add(self.data));
         if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(self.data)) {
             hint.set_upper(upper);

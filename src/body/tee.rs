@@ -1,4 +1,4 @@
-//! The core that a first attempt shares with the handle that may replay it.
+//! What a first attempt ([`Reader`]) shares with the handle that may replay it ([`Keeper`]).
 
 use std::{
     mem,
@@ -16,7 +16,7 @@ use super::{
     tape::Tape,
 };
 
-/// Ties a first attempt and its handle to one source.
+/// A first attempt and its handle, tied to one source.
 pub(super) fn tee<B>(body: B, tape: Tape) -> (Reader<B>, Keeper<B>) {
     let core = Arc::new(Core(Mutex::new(State {
         source: Source::new(body),
@@ -27,29 +27,31 @@ pub(super) fn tee<B>(body: B, tape: Tape) -> (Reader<B>, Keeper<B>) {
     (Reader(Arc::clone(&core)), Keeper(core))
 }
 
-/// The first attempt's end: reads the source and keeps what it reads.
+/// The first attempt's end: reads the source, and keeps on the tape what it reads.
 pub(super) struct Reader<B>(Arc<Core<B>>);
 
-/// The handle's end: takes everything over, or lets it go, at the latest when dropped.
+/// The handle's end: takes tape and source over, or frees the tape, at the latest when it is
+/// dropped.
 pub(super) struct Keeper<B>(Arc<Core<B>>);
 
 struct Core<B>(Mutex<State<B>>);
 
 struct State<B> {
     source: Source<B>,
-    /// Whether the first attempt has all of the source, or was told so. Noted here because the
-    /// handle can be used where nothing is known of `B`.
+    /// Whether the first attempt has read all of the source, or was told so. Stored, because the
+    /// handle's methods do not know that `B` is a body.
     ended: bool,
     kept: Result<Tape, NotReplayable>,
-    /// Of a first attempt that waits, for as long as it can be superseded.
+    /// Wakes a first attempt that waits for its source, for as long as a replay can supersede it.
     waker: Option<Waker>,
 }
 
 impl<B> Core<B> {
-    /// A panic under the lock is one of the source, and [`Source`] remembers it by itself.
+    /// Does not mind a poisoned lock: only the source can panic under it, and [`Source`] remembers
+    /// that itself.
     ///
-    /// What leaves the state must be dropped after the guard: destructors are other people's code,
-    /// and a waker's may drop the very task that holds the handle.
+    /// What is taken out of the state must be dropped after the guard. Destructors are the user's
+    /// code, and that of a waker may drop the very task that holds the handle.
     fn lock(&self) -> MutexGuard<'_, State<B>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -77,7 +79,7 @@ where
     B::Error: Into<BoxError>,
 {
     pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> PolledFrame {
-        // Declared before the guard, so dropped after it.
+        // Declared before the guard, and therefore dropped after it.
         let mut _freed = None;
         let mut _stale = None;
 
@@ -101,7 +103,7 @@ where
                 _freed = state.stop(reason);
             }
         }
-        // Last: should the source panic here, the frame is kept all the same.
+        // Last: should the source panic here, its frame is on the tape already.
         state.ended = state.source.is_end_stream();
         polled
     }
@@ -110,8 +112,8 @@ where
 impl<B: Body> Reader<B> {
     pub(super) fn is_end_stream(&self) -> bool {
         let mut state = self.0.lock();
-        // A source can learn of its end between two polls. Once told, it is the truth: a hand-over
-        // must not turn it into an error.
+        // A source can learn of its end between two polls. Once the client is told, it stays so: a
+        // replay that takes the source over must not turn this end into an error.
         state.ended |= state.source.is_end_stream();
         state.ended
     }
@@ -155,7 +157,7 @@ impl<B> Keeper<B> {
 
 impl<B> Drop for Keeper<B> {
     fn drop(&mut self) {
-        // Mostly the first attempt is over by now, and all goes with the core.
+        // In most cases the first attempt is over by now, and the core goes with this end.
         if Arc::strong_count(&self.0) > 1 {
             self.release();
         }

@@ -1,8 +1,8 @@
-//! `grpc-timeout`: how long the caller of an RPC waits for it (gRPC over HTTP/2,
+//! `grpc-timeout`: how long the caller of an RPC waits for its response (gRPC over HTTP/2,
 //! "Requests"). One to eight digits and a unit.
 //!
-//! What was sent as five seconds is not five seconds any more when two have been
-//! spent on a refresh: whatever is sent later carries what is left.
+//! An attempt that is sent later, after a refresh, carries what is left of the time: of five
+//! seconds not five, if two were spent on the refresh.
 
 use std::time::Duration;
 
@@ -13,9 +13,10 @@ pub(crate) const NAME: &str = "grpc-timeout";
 
 pub(crate) static TIMEOUT: HeaderName = HeaderName::from_static(NAME);
 
-const MOST: u128 = 99_999_999;
+/// What eight digits can say.
+const MAX_NUMBER: u128 = 99_999_999;
 
-/// Finest first, in nanoseconds.
+/// The units and how many nanoseconds they have, the finest first.
 const UNITS: [(u8, u128); 6] = [
     (b'n', 1),
     (b'u', 1_000),
@@ -25,16 +26,17 @@ const UNITS: [(u8, u128); 6] = [
     (b'H', 3600 * 1_000_000_000),
 ];
 
-/// Until when a request that begins now has time. `None` if it does not say, or not in
-/// a form that is known.
+/// Until when a request that begins now has time. `None` without a `grpc-timeout`, or if it is
+/// malformed.
 pub(crate) fn deadline(headers: &HeaderMap) -> Option<Instant> {
     Instant::now().checked_add(parse(headers.get(&TIMEOUT)?.as_bytes())?)
 }
 
-/// What is left until then, rounded down, but never nothing: whoever gets the least
-/// there is says in its own words that the time is up.
+/// The timeout that is left until then, rounded down, and never zero: with the smallest one
+/// the client below says in its own words that the time is up.
 pub(crate) fn until(deadline: Instant) -> HeaderValue {
     let text = format(deadline.saturating_duration_since(Instant::now()));
+    // Cannot fail: the text is digits and a letter.
     HeaderValue::from_str(&text).expect("digits and a letter can stand in a header")
 }
 
@@ -50,12 +52,12 @@ fn parse(text: &[u8]) -> Option<Duration> {
     Some(Duration::new(seconds, (nanos % 1_000_000_000) as u32))
 }
 
-/// In the finest unit that it fits.
+/// The time in the finest unit whose number fits.
 fn format(left: Duration) -> String {
     let nanos = left.as_nanos();
-    let fits = UNITS.iter().find(|(_, unit)| nanos / unit <= MOST);
+    let fits = UNITS.iter().find(|(_, unit)| nanos / unit <= MAX_NUMBER);
     let (letter, unit) = fits.unwrap_or(&UNITS[UNITS.len() - 1]);
-    let number = (nanos / unit).clamp(1, MOST);
+    let number = (nanos / unit).clamp(1, MAX_NUMBER);
     format!("{number}{}", char::from(*letter))
 }
 
@@ -127,7 +129,7 @@ mod tests {
         fn what_is_left_is_said_to_four_digits_at_least(
             (digits, rest) in (0..27_u32).prop_flat_map(|size| (Just(size), 0..10_u128.pow(size))),
         ) {
-            let nanos = (10_u128.pow(digits) + rest).min(MOST * 3600 * 1_000_000_000);
+            let nanos = (10_u128.pow(digits) + rest).min(MAX_NUMBER * 3600 * 1_000_000_000);
             let left = Duration::new((nanos / 1_000_000_000) as u64, (nanos % 1_000_000_000) as u32);
             let said = format(left);
             let said = parse(said.as_bytes()).expect(&said);

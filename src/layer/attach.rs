@@ -1,4 +1,5 @@
-//! How a token is put on a request, and what else an attempt carries.
+//! How a token goes on a request ([`Attach`]), and the mark that an attempt carries
+//! ([`Attempt`]).
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use crate::{
     tokens::Generation,
 };
 
-/// Which try of a request this is: inner layers find it in the request's
+/// Which attempt of a request this is. Services below the layer find it in the request's
 /// extensions.
 ///
 /// ```
@@ -21,7 +22,7 @@ use crate::{
 ///
 /// fn log<B>(request: &http::Request<B>) {
 ///     if let Some(attempt) = request.extensions().get::<Attempt>() {
-///         println!("try {} with token {}", attempt.number(), attempt.generation());
+///         println!("attempt {} with token {}", attempt.number(), attempt.generation());
 ///     }
 /// }
 /// # log(&http::Request::new(()));
@@ -37,13 +38,13 @@ impl Attempt {
         Self { number, generation }
     }
 
-    /// 1 for the first try, 2 for the replay.
+    /// 1 for the first attempt, 2 for the replay.
     #[must_use]
     pub fn number(&self) -> u8 {
         self.number
     }
 
-    /// The generation of the credential it was sent with.
+    /// The generation of the credential that it carries.
     #[must_use]
     pub fn generation(&self) -> Generation {
         self.generation
@@ -53,11 +54,9 @@ impl Attempt {
 /// Where the token goes.
 #[derive(Clone)]
 pub(crate) enum Attach {
-    /// `AUTHORIZATION` has the prefix `Bearer `, any other name has none.
-    Header {
-        name: HeaderName,
-        prefix: &'static str,
-    },
+    /// Into this header. `AUTHORIZATION` has the prefix `Bearer `, any other name has none.
+    Header { name: HeaderName, prefix: &'static str },
+    /// Wherever this closure puts it.
     With(AttachFn),
 }
 

@@ -1,4 +1,4 @@
-//! What a response means for the token it was sent with.
+//! What a response says of the token that its request carried ([`Classify`]).
 
 use std::fmt;
 
@@ -111,24 +111,25 @@ where
     }
 }
 
-/// The default: 401 is a challenge (RFC 9110, section 15.5.2), unless its
-/// `WWW-Authenticate` asks for what a refresh does not bring: another scope
-/// (`insufficient_scope`, RFC 6750, section 3.1), a stronger sign-in
-/// (`insufficient_user_authentication`, RFC 9470) or a nonce in the proof
-/// (`use_dpop_nonce`, RFC 9449, section 9). A 5xx says nothing of the token, since it may
-/// come from before the check; anything else accepts it.
+/// The classifier of a layer that is given no other.
 ///
-/// A gRPC response that is nothing but a status (HTTP 200, `content-type:
-/// application/grpc`, `grpc-status` in its head) is judged by that: `UNAUTHENTICATED`
-/// (16) is a challenge like a 401; `UNKNOWN`, `DEADLINE_EXCEEDED`, `INTERNAL`,
-/// `UNAVAILABLE` and `DATA_LOSS` say as little as a 5xx; any other accepts the token. For
-/// servers that send the status after the head there is
-/// [`GrpcStatusLayer`](crate::grpc::GrpcStatusLayer).
+/// - 401 is a [challenge](Verdict::Challenge) (RFC 9110, section 15.5.2), unless its
+///   `WWW-Authenticate` asks for what no refresh brings: another scope
+///   (`insufficient_scope`, RFC 6750, section 3.1), a stronger sign-in
+///   (`insufficient_user_authentication`, RFC 9470, section 3) or a nonce in the proof
+///   (`use_dpop_nonce`, RFC 9449, section 9). Such a response is [ignored](Verdict::Ignore).
+/// - 5xx is ignored: the server may have failed before it looked at the token.
+/// - A gRPC response that consists of a status alone (HTTP 200, `content-type:
+///   application/grpc`, `grpc-status` in its head) is judged by that status.
+///   `UNAUTHENTICATED` (16) is a challenge like a 401. `UNKNOWN`, `DEADLINE_EXCEEDED`,
+///   `INTERNAL`, `UNAVAILABLE` and `DATA_LOSS` are ignored like a 5xx. For servers that send
+///   the status after the head there is [`GrpcStatusLayer`](crate::grpc::GrpcStatusLayer).
+/// - Any other response [accepts](Verdict::Accept) the token.
 pub fn classify(head: &ResponseHead<'_>) -> Verdict {
     let headers = head.headers();
     match head.status().as_u16() {
         200 => match headers.get(&protocol::STATUS) {
-            Some(status) if protocol::is_grpc(headers) => judge_rpc(status, headers),
+            Some(status) if protocol::is_grpc(headers) => judge_call(status, headers),
             _ => Verdict::Accept,
         },
         401 => refused(headers),
@@ -137,150 +138,41 @@ pub fn classify(head: &ResponseHead<'_>) -> Verdict {
     }
 }
 
-/// Judges a call by its status code.
-fn judge_rpc(status: &HeaderValue, headers: &HeaderMap) -> Verdict {
-    let code = status.to_str().ok().and_then(|code| code.parse::<u32>().ok());
-    match code {
-        Some(16) => refused(headers),
-        // What is no number counts as unknown.
-        None | Some(2 | 4 | 13 | 14 | 15) => Verdict::Ignore,
-        Some(_) => Verdict::Accept,
+/// Judges a gRPC call by its status.
+fn judge_call(status: &HeaderValue, headers: &HeaderMap) -> Verdict {
+    use protocol::{DATA_LOSS, DEADLINE_EXCEEDED, INTERNAL, UNAUTHENTICATED, UNAVAILABLE, UNKNOWN};
+    match protocol::code(status) {
+        UNAUTHENTICATED => refused(headers),
+        UNKNOWN | DEADLINE_EXCEEDED | INTERNAL | UNAVAILABLE | DATA_LOSS => Verdict::Ignore,
+        _ => Verdict::Accept,
     }
 }
 
-/// The token is not accepted; whether a refresh would help.
+/// The server does not accept the token: a challenge, if a refresh would help.
 fn refused(headers: &HeaderMap) -> Verdict {
     if asks_for_more(headers) { Verdict::Ignore } else { Verdict::Challenge }
 }
 
-/// Whether every error that is named is one that no refresh helps. What a Bearer
-/// challenge names is of the token that was sent; others count if none does.
+/// Whether no refresh helps against any error that is named. If a Bearer challenge names
+/// some, they alone count, because they are about the token that was sent; otherwise those
+/// of other schemes do.
 fn asks_for_more(headers: &HeaderMap) -> bool {
-    let (mut bearer, mut others) = (None, None);
+    let (mut bearer, mut other_schemes) = (None, None);
     let lines = headers.get_all(WWW_AUTHENTICATE).into_iter();
     for challenge in lines.flat_map(|line| Challenges::of(line.as_bytes())) {
-        let said = if challenge.is("Bearer") { &mut bearer } else { &mut others };
+        let beyond = if challenge.is("Bearer") { &mut bearer } else { &mut other_schemes };
         for (_, error) in challenge.params().filter(|(name, _)| name.eq_ignore_ascii_case(b"error"))
         {
-            let beyond = BEYOND_A_REFRESH.iter().any(|known| error.is(known));
-            *said = Some(beyond && said.unwrap_or(true));
+            let is_beyond = BEYOND_A_REFRESH.iter().any(|known| error.is(known));
+            *beyond = Some(is_beyond && beyond.unwrap_or(true));
         }
     }
-    bearer.or(others).unwrap_or(false)
+    bearer.or(other_schemes).unwrap_or(false)
 }
 
+/// Errors that another token from the same refresh token does not mend.
 const BEYOND_A_REFRESH: [&str; 3] =
     ["insufficient_scope", "insufficient_user_authentication", "use_dpop_nonce"];
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn judge(status: u16, authenticate: &[&str]) -> Verdict {
-        let mut response = Response::builder().status(status);
-        for value in authenticate {
-            response = response.header(WWW_AUTHENTICATE, value.as_bytes());
-        }
-        classify(&ResponseHead::of(&response.body(()).unwrap()))
-    }
-
-    #[test]
-    fn a_401_is_a_challenge() {
-        for authenticate in [
-            &[][..],
-            &["Bearer"],
-            &["Bearer realm=\"x\", error=\"invalid_token\""],
-            &["Basic realm=\"x\"", "Bearer error=invalid_token"],
-            &[
-                "Bearer error=\"invalid_token\", error_description=\"not error=\\\"insufficient_scope\\\"\"",
-            ],
-            &["DPoP error=\"insufficient_scope\", Bearer error=\"invalid_token\""],
-            &["\"\"not a challenge"],
-            &["Bearer error=\"Insufficient_Scope\""],
-            &["Bearer error=use_dpop_nonce", "Bearer error=expired"],
-            // Half a challenge is none, and neither is what follows it.
-            &["Bearer error=insufficient_scope, realm=\"x"],
-            &["Bearer realm=, error=insufficient_scope"],
-            &["Negotiate YII==, Bearer error=\"invalid_token\""],
-        ] {
-            assert_eq!(judge(401, authenticate), Verdict::Challenge, "{authenticate:?}");
-        }
-    }
-
-    #[test]
-    fn step_up_and_scope_are_ignored() {
-        for authenticate in [
-            &["Bearer error=\"insufficient_scope\", scope=\"admin\""][..],
-            &[
-                "Bearer realm=\"x\", Error=\"insufficient_user_authentication\", acr_values=\"gold\"",
-            ],
-            &["Basic realm=\"x\", Bearer error=insufficient_scope"],
-            &["Basic realm=\"x\"", "Bearer error=\"insufficient_scope\""],
-            &["Bearer error=\"insufficient_scope\", error_description=\"zu wenig für dich\""],
-            &["Negotiate YII==, Bearer error=\"insufficient_\\scope\""],
-            &["DPoP error=\"use_dpop_nonce\", algs=\"ES256\""],
-            &["Bearer realm=\"x\", DPoP error=\"use_dpop_nonce\""],
-            &["BEARER error=\"insufficient_scope\", DPoP error=\"invalid_token\""],
-            &["bearer Error=insufficient_scope, DPoP error=use_dpop_nonce"],
-            &["Bearer error=insufficient_scope, @", "@"],
-        ] {
-            assert_eq!(judge(401, authenticate), Verdict::Ignore, "{authenticate:?}");
-        }
-    }
-
-    #[test]
-    fn other_statuses() {
-        for status in [200, 204, 304, 400, 403, 404, 429] {
-            assert_eq!(judge(status, &[]), Verdict::Accept, "{status}");
-        }
-        for status in [500, 503] {
-            assert_eq!(judge(status, &[]), Verdict::Ignore, "{status}");
-        }
-    }
-
-    fn judge_rpc(status: u16, kind: &'static str, code: &'static str, more: &str) -> Verdict {
-        let mut response = Response::builder()
-            .status(status)
-            .header("content-type", kind)
-            .header("grpc-status", code);
-        if !more.is_empty() {
-            response = response.header(WWW_AUTHENTICATE, more);
-        }
-        classify(&ResponseHead::of(&response.body(()).unwrap()))
-    }
-
-    #[test]
-    fn a_grpc_status_in_the_head_counts() {
-        for code in [
-            "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15",
-            "16", "17", "", "x", "-1",
-        ] {
-            let expected = match code {
-                "16" => Verdict::Challenge,
-                "2" | "4" | "13" | "14" | "15" | "" | "x" | "-1" => Verdict::Ignore,
-                _ => Verdict::Accept,
-            };
-            for kind in ["application/grpc", "application/grpc+proto", "Application/gRPC;a=b"] {
-                assert_eq!(judge_rpc(200, kind, code, ""), expected, "{code} {kind}");
-            }
-        }
-    }
-
-    #[test]
-    fn an_rpc_that_needs_more_than_a_refresh_is_ignored() {
-        let judge = |more| judge_rpc(200, "application/grpc", "16", more);
-        assert_eq!(judge("Bearer error=\"insufficient_scope\""), Verdict::Ignore);
-        assert_eq!(judge("DPoP error=\"use_dpop_nonce\""), Verdict::Ignore);
-        assert_eq!(judge("Bearer error=\"invalid_token\""), Verdict::Challenge);
-        assert_eq!(judge("Bearer"), Verdict::Challenge);
-    }
-
-    #[test]
-    fn only_grpc_has_a_grpc_status() {
-        assert_eq!(judge_rpc(200, "application/json", "16", ""), Verdict::Accept);
-        assert_eq!(judge_rpc(200, "text/application/grpc", "16", ""), Verdict::Accept);
-        assert_eq!(judge_rpc(404, "application/grpc", "16", ""), Verdict::Accept);
-        assert_eq!(judge_rpc(503, "application/grpc", "16", ""), Verdict::Ignore);
-        assert_eq!(judge_rpc(401, "application/grpc", "0", ""), Verdict::Challenge);
-    }
-}
+mod tests;

@@ -1,4 +1,5 @@
-//! Reading a response to its end, so that its HTTP/1 connection can be used again.
+//! [`Drain`]: reads a refused response to its end, so that its HTTP/1 connection can be used
+//! for the replay.
 
 use std::{
     future::Future,
@@ -11,25 +12,28 @@ use bytes::Buf;
 use http_body::Body;
 use tokio::time::{Sleep, sleep};
 
-/// A longer body is not worth it: a new connection is cheaper.
-const MOST_BYTES: usize = 64 << 10;
+/// Stop draining after so many bytes: a new connection is cheaper.
+const MAX_BYTES: usize = 64 << 10;
 
-/// Nor is one that does not come.
-const MOST_TIME: Duration = Duration::from_millis(100);
+/// Stop draining when the body makes the request wait so long: a new connection is cheaper.
+const MAX_WAIT: Duration = Duration::from_millis(100);
 
-/// Reads a body to its end and throws it away, within bounds.
-pub(crate) struct Drain<B> {
+/// A body that is read and thrown away, within bounds.
+pub(super) struct Drain<B> {
     body: Pin<Box<B>>,
+    /// How many bytes may still be read.
     left: usize,
-    clock: Option<Pin<Box<Sleep>>>,
+    /// Runs from the first moment at which the body had nothing to give.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B: Body> Drain<B> {
-    pub(crate) fn new(body: B) -> Self {
-        Self { body: Box::pin(body), left: MOST_BYTES, clock: None }
+    pub(super) fn new(body: B) -> Self {
+        Self { body: Box::pin(body), left: MAX_BYTES, timer: None }
     }
 
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the body is at its end, or a bound is reached.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.body.is_end_stream() {
             match self.body.as_mut().poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
@@ -41,8 +45,8 @@ impl<B: Body> Drain<B> {
                 }
                 Poll::Ready(None | Some(Err(_))) => return Poll::Ready(()),
                 Poll::Pending => {
-                    let clock = self.clock.get_or_insert_with(|| Box::pin(sleep(MOST_TIME)));
-                    return clock.as_mut().poll(cx);
+                    let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(MAX_WAIT)));
+                    return timer.as_mut().poll(cx);
                 }
             }
         }

@@ -1,4 +1,26 @@
-//! [`RefreshLayer`]: configuration, and the tower `Layer`.
+//! The HTTP side: [`RefreshLayer`], its service, and what they do with a request.
+//!
+//! The order of things, from a service's `call` to the response, is drawn at the top of
+//! `future.rs`, and is in that file alone.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `mod.rs`, `config.rs` | [`RefreshLayer`]: every knob; what is set, and what it means |
+//! | `service.rs` | [`Refresh`]: the tower service, and its clones |
+//! | `future.rs` | [`ResponseFuture`]: the order of things |
+//! | `exchange.rs` | what is known of a request, and what follows from its response |
+//! | `cached.rs` | the token as a service keeps it between requests |
+//! | `sharing.rs` | what a service shares with its futures and clones |
+//! | `source.rs`, `origin.rs` | which credential a request uses; where its token may go |
+//! | `attach.rs` | how the token goes on a request |
+//! | `head.rs` | the copy of a request's head for its replay |
+//! | `classify.rs` | what a response says of the token |
+//! | `www_authenticate.rs` | the header that a refusal explains itself in |
+//! | `drain.rs` | reading a refused response to its end |
+//!
+//! Imports point one way: `mod` -> `service` -> `future` -> `exchange` -> the rest. The layer
+//! uses [`RefreshState`], request bodies ([`body`](crate::body)) and gRPC's protocol. Of the
+//! crate only the middleware for reqwest uses the layer.
 
 mod attach;
 mod cached;
@@ -35,11 +57,15 @@ use crate::{
     state::RefreshState,
 };
 
-/// Attaches a credential's token to requests and, when it is refused, has it
-/// refreshed once and sends each request again.
+/// A tower layer that attaches a credential's token to requests and, when the token is
+/// refused, has it refreshed once and sends each refused request again.
 ///
 /// The layer is its own builder. Its clones, and the services it makes, share one
-/// budget for kept bodies.
+/// [budget](Self::replay_budget) for kept bodies.
+///
+/// `K` says how bodies are kept. It need not be named, unless
+/// [`clone_bodies`](Self::clone_bodies) has made it a
+/// [`CloneBody`](crate::body::CloneBody).
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -74,12 +100,13 @@ pub struct RefreshLayer<K = Tee> {
 }
 
 impl RefreshLayer {
-    /// One credential for every request.
+    /// A layer with one credential for every request.
     pub fn new(state: Arc<RefreshState>) -> Self {
         Self { config: Config::new(Source::One(state)), keep: PhantomData }
     }
 
-    /// Each request's own credential.
+    /// A layer that looks for each request's own credential. A request without one passes as
+    /// it is.
     pub fn per_request(source: impl CredentialSource) -> Self {
         let source = Source::PerRequest(Arc::new(source));
         Self { config: Config::new(source), keep: PhantomData }
@@ -87,9 +114,10 @@ impl RefreshLayer {
 }
 
 impl<K> RefreshLayer<K> {
-    /// Sends the bare token in this header (`Authorization` keeps its scheme; another
-    /// scheme takes [`attach_with`](Self::attach_with)). Default: `Authorization: Bearer <token>`
-    /// (RFC 6750, section 2.1).
+    /// Sends the bare token in this header. `Authorization` keeps its scheme; another scheme
+    /// takes [`attach_with`](Self::attach_with). A request that brings this header, or an
+    /// `Authorization`, is left alone. Default: `Authorization: Bearer <token>` (RFC 6750,
+    /// section 2.1).
     pub fn attach_header(mut self, name: HeaderName) -> Self {
         self.config.attach = match name {
             AUTHORIZATION => Attach::BEARER,
@@ -98,9 +126,10 @@ impl<K> RefreshLayer<K> {
         self
     }
 
-    /// Puts the token on the request by a closure over its head, once for every
-    /// attempt. Requests that bring an `Authorization` are left alone all the same.
-    /// If it panics, the panic goes to the request's caller and harms no other.
+    /// Puts the token on the request by a closure over the request's head, which is called
+    /// once for every attempt. A request that brings an `Authorization` is left alone all the
+    /// same. If the closure panics, the panic goes to the request's caller and harms no other
+    /// request.
     pub fn attach_with(
         mut self,
         attach: impl Fn(&mut Parts, &Credential) + Send + Sync + 'static,
@@ -109,9 +138,9 @@ impl<K> RefreshLayer<K> {
         self
     }
 
-    /// Sends tokens to this origin only, or to several when called again. Requests
-    /// to others, and those whose URI names none, pass as they are, and their 401
-    /// means nothing. Default: tokens go wherever the request goes.
+    /// Sends tokens to this origin only, and to several when called again. A request to
+    /// another origin, or whose URI names none, passes as it is, and its 401 starts no
+    /// refresh. Default: tokens go wherever the request goes.
     ///
     /// # Errors
     ///
@@ -122,43 +151,47 @@ impl<K> RefreshLayer<K> {
         Ok(self)
     }
 
-    /// Judges responses. Default: [`classify`](classify()).
+    /// Judges responses by this classifier. Default: [`classify`](classify()).
     pub fn classify(mut self, classify: impl Classify) -> Self {
         self.config.classify = Some(Arc::new(classify));
         self
     }
 
-    /// Which requests may be sent a second time, by their head. The 401 of one that
-    /// may not still starts the refresh. Default: all, since a request that was
-    /// refused was not carried out (RFC 9110, section 15.5.2).
+    /// Replays only requests for which this predicate over the head, as the caller has made
+    /// it, says `true`. It is asked once a request, before the first attempt. The 401 of a
+    /// request that may not be replayed starts the refresh all the same, and its response has
+    /// a [`NotReplayable::Forbidden`](crate::body::NotReplayable::Forbidden) in its
+    /// extensions. Default: every request, since one that was refused was not carried out
+    /// (RFC 9110, section 15.5.2).
     pub fn replay_if(mut self, may: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
         self.config.may_replay = Some(Arc::new(may));
         self
     }
 
-    /// How many bytes of one request's body are kept at most. A longer body is sent,
-    /// and not replayed. Default: 1 MiB.
+    /// How many bytes of one request's body are kept at most. A request with a longer body is
+    /// sent, and not replayed. Default: 1 MiB.
     pub fn replay_cap(mut self, bytes: usize) -> Self {
         self.config.cap = bytes;
         self
     }
 
-    /// How many bytes all requests of this layer may keep at one time, bookkeeping
-    /// included. A body that would pass it is sent, and not replayed. Default: 64 MiB.
+    /// How many bytes all requests of this layer may keep at one time, bookkeeping included:
+    /// a number, or a [`Budget`] that several layers share. A request whose body would pass
+    /// it is sent, and not replayed. Default: 64 MiB for this layer alone.
     pub fn replay_budget(mut self, budget: impl Into<Budget>) -> Self {
         self.config.budget = budget.into();
         self
     }
 
-    /// Whether requests carry an [`Attempt`] in their extensions.
-    /// Turned off, it saves three small allocations a request. Default: true.
+    /// Whether requests carry an [`Attempt`] in their extensions. To turn it
+    /// off saves three small allocations a request. Default: true.
     pub fn mark_attempts(mut self, mark: bool) -> Self {
         self.config.mark_attempts = mark;
         self
     }
 
-    /// Keeps bodies by cloning them instead of teeing what they yield. For bodies
-    /// whose clones are cheap and whole, such as `Full<Bytes>`.
+    /// Keeps bodies by cloning them before they are sent, instead of teeing what they yield.
+    /// For bodies whose clones are cheap and whole, such as `Full<Bytes>`.
     pub fn clone_bodies(self) -> RefreshLayer<crate::body::CloneBody> {
         RefreshLayer { config: self.config, keep: PhantomData }
     }

@@ -1,12 +1,12 @@
-//! Where a token may be sent.
+//! [`Origin`]: where a token may be sent.
 
 use http::{Uri, uri::Scheme};
 
 use crate::error::ConfigError;
 
-/// A scheme, host and port (RFC 9110, section 4.3.1), compared as such.
+/// A scheme, host and port (RFC 9110, section 4.3.1). Two are the same if these three are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Origin {
+pub(super) struct Origin {
     scheme: Scheme,
     host: String,
     port: Option<u16>,
@@ -14,7 +14,7 @@ pub(crate) struct Origin {
 
 impl Origin {
     /// From a URI with nothing but an origin, such as `https://api.example.com`.
-    pub(crate) fn parse(text: &str) -> Result<Self, ConfigError> {
+    pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
         let uri: Uri =
             text.parse().map_err(|_| ConfigError::new("an allowed origin is not a URI"))?;
         if uri.path() != "/" && !uri.path().is_empty() || uri.query().is_some() {
@@ -33,7 +33,8 @@ impl Origin {
         Some(Self { host: uri.host()?.to_ascii_lowercase(), port, scheme })
     }
 
-    pub(crate) fn covers(&self, uri: &Uri) -> bool {
+    /// Whether a request to this URI goes there. A URI without scheme and host does not say so.
+    pub(super) fn covers(&self, uri: &Uri) -> bool {
         uri.scheme() == Some(&self.scheme)
             && uri.host().is_some_and(|host| host.eq_ignore_ascii_case(&self.host))
             && uri.port_u16().or_else(|| default_port(&self.scheme)) == self.port

@@ -68,14 +68,14 @@ impl<S, K> Refresh<S, K> {
         &self.inner
     }
 
-    /// The inner service. Requests of this service that are called afterwards, and their
-    /// replays, see what is changed; other clones do not.
+    /// The inner service. What is changed holds for this service's next requests, their
+    /// replays, and clones that are made of it afterwards.
     pub fn get_mut(&mut self) -> &mut S {
         self.sharing = Sharing::Changed;
         &mut self.inner
     }
 
-    /// The inner service. Requests that were called before go on.
+    /// The inner service. Requests that are under way go on.
     pub fn into_inner(self) -> S {
         self.inner
     }

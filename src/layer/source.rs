@@ -1,4 +1,4 @@
-//! Which credential a request uses.
+//! Which credential a request uses ([`CredentialSource`]).
 
 use std::sync::Arc;
 
@@ -8,19 +8,21 @@ use crate::state::RefreshState;
 
 /// Finds a request's credential. A closure from the request's head is one.
 ///
-/// Credentials found for different requests share nothing: neither tokens nor
-/// flight nor failure.
+/// Two credentials share nothing: neither tokens nor refresh nor failure.
 ///
 /// ```
 /// use tower_refresh::{FromExtensions, RefreshLayer};
 ///
-/// // Whoever knows the user puts the user's `Arc<RefreshState>` into the extensions.
+/// // The middleware that knows the user puts the user's `Arc<RefreshState>` into the
+/// // request's extensions.
 /// let layer = RefreshLayer::per_request(FromExtensions);
 /// # let _ = layer;
 /// ```
 pub trait CredentialSource: Send + Sync + 'static {
-    /// The request's credential. `None`: the request is none of this layer's business
-    /// and passes as it is.
+    /// The request's credential. `None`: the request passes as it is, without a token.
+    ///
+    /// Called once a request, in the service's `call`: must not block. If it panics, the
+    /// panic goes to the request's caller.
     fn credential(&self, request: &Parts) -> Option<Arc<RefreshState>>;
 }
 
@@ -33,7 +35,7 @@ where
     }
 }
 
-/// Reads the `Arc<RefreshState>` from the request's extensions.
+/// Finds the `Arc<RefreshState>` in the request's extensions.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FromExtensions;
 
@@ -43,9 +45,10 @@ impl CredentialSource for FromExtensions {
     }
 }
 
-/// One credential for all, or one each.
+/// Where a layer's credentials come from.
 #[derive(Clone)]
-pub(crate) enum Source {
+pub(super) enum Source {
+    /// Every request uses this one.
     One(Arc<RefreshState>),
     PerRequest(Arc<dyn CredentialSource>),
 }

@@ -1,27 +1,27 @@
-//! What `WWW-Authenticate` says (RFC 9110, sections 11.3 and 11.6.1).
+//! A parser for `WWW-Authenticate` (RFC 9110, sections 11.3 and 11.6.1).
 //!
 //! ```text
 //! #challenge, challenge = auth-scheme [ 1*SP ( token68 / #auth-param ) ]
 //!            auth-param = token BWS "=" BWS ( token / quoted-string )
 //! ```
 //!
-//! The commas of the outer list and of the inner one are the same: what tells a
-//! parameter from the next challenge is its `=`.
+//! Commas separate challenges, and the parameters of a challenge as well. A parameter is told
+//! from the next challenge by its `=`.
 //!
-//! Bytes in, slices of them out: nothing is copied, and a description may be in any
-//! language. No byte is looked at more than a few times, however the line is made.
+//! The parser takes bytes and returns slices of them: nothing is copied, and a description may
+//! be in any language. It looks at no byte more than a few times, however hostile the line is.
 
 use std::{iter, mem};
 
-/// The challenges of one header line, in order. It ends where the line does, or where
-/// that cannot be parsed: what came before counts, and a challenge with a broken
-/// parameter is none.
+/// The challenges of one header line, in order. The iterator ends where the line does, or
+/// where the line cannot be parsed: challenges before that place count, and a challenge with
+/// a broken parameter does not.
 #[derive(Clone, Debug)]
-pub(crate) struct Challenges<'a>(&'a [u8]);
+pub(super) struct Challenges<'a>(&'a [u8]);
 
 /// A scheme with parameters, with one opaque token, or alone.
 #[derive(Clone, Debug)]
-pub(crate) struct Challenge<'a> {
+pub(super) struct Challenge<'a> {
     scheme: &'a [u8],
     #[cfg_attr(not(test), allow(dead_code, reason = "no rule looks at it yet"))]
     token68: Option<&'a [u8]>,
@@ -30,10 +30,10 @@ pub(crate) struct Challenge<'a> {
 
 /// A parameter's value as it was sent, without its quotes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Value<'a>(&'a [u8]);
+pub(super) struct Value<'a>(&'a [u8]);
 
 impl<'a> Challenges<'a> {
-    pub(crate) fn of(line: &'a [u8]) -> Self {
+    pub(super) fn of(line: &'a [u8]) -> Self {
         Self(line)
     }
 }
@@ -42,7 +42,7 @@ impl<'a> Iterator for Challenges<'a> {
     type Item = Challenge<'a>;
 
     fn next(&mut self) -> Option<Challenge<'a>> {
-        // Taken: of a line that cannot be parsed nothing is left.
+        // Taken out first, so that nothing is left of a line that cannot be parsed.
         let line = skip(mem::take(&mut self.0), is_separator);
         let (scheme, rest) = token(line)?;
         let body = skip(rest, |byte| byte == b' ');
@@ -64,12 +64,12 @@ impl<'a> Iterator for Challenges<'a> {
 
 impl<'a> Challenge<'a> {
     /// Whether its scheme is this one, in any case.
-    pub(crate) fn is(&self, scheme: &str) -> bool {
+    pub(super) fn is(&self, scheme: &str) -> bool {
         self.scheme.eq_ignore_ascii_case(scheme.as_bytes())
     }
 
     /// Names, in any case, and values.
-    pub(crate) fn params(&self) -> impl Iterator<Item = (&'a [u8], Value<'a>)> + use<'a> {
+    pub(super) fn params(&self) -> impl Iterator<Item = (&'a [u8], Value<'a>)> + use<'a> {
         let mut rest = self.params;
         iter::from_fn(move || {
             let (name, given) = name(skip(rest, is_separator))?;
@@ -81,29 +81,30 @@ impl<'a> Challenge<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// What is meant, without backslashes.
-    pub(crate) fn unescaped(self) -> impl Iterator<Item = u8> + use<'a> {
+    /// The value without the backslashes that escape its bytes.
+    pub(super) fn unescaped(self) -> impl Iterator<Item = u8> + use<'a> {
         let mut bytes = self.0.iter().copied();
         iter::from_fn(move || match bytes.next()? {
-            // A token has none.
+            // In a quoted string only: a token has no backslash.
             b'\\' => bytes.next(),
             byte => Some(byte),
         })
     }
 
-    pub(crate) fn is(self, text: &str) -> bool {
+    pub(super) fn is(self, text: &str) -> bool {
         self.unescaped().eq(text.bytes())
     }
 }
 
-// Each of these takes what it is named after from the front, and returns the rest.
+// Each of these functions takes what it is named after from the front of the text, and
+// returns the rest.
 
 /// A challenge's parameters, up to the end of the line or the comma after the last.
 fn past_params(body: &[u8]) -> Option<&[u8]> {
     let mut rest = body;
     let mut next = body;
     if name(body).is_none() {
-        // An element may be empty, also the first.
+        // An element of the list may be empty, even the first.
         rest = end(body)?;
         next = skip(rest, is_separator);
     }
@@ -145,7 +146,7 @@ fn quoted_string(text: &[u8]) -> Option<(&[u8], &[u8])> {
     None
 }
 
-/// A `token68` that is all there is up to the next comma. `a=b` is a parameter.
+/// A `token68` that reaches to the next comma. `a=b` does not: it is a parameter.
 fn token68(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
     let padding = skip(text, is_part);
@@ -160,7 +161,7 @@ fn token(text: &[u8]) -> Option<(&[u8], &[u8])> {
     (rest.len() < text.len()).then(|| text.split_at(text.len() - rest.len()))
 }
 
-/// The end of a list's element: of the line, or a comma, which is left.
+/// The end of a list's element: that of the line, or a comma, which is not taken.
 fn end(text: &[u8]) -> Option<&[u8]> {
     let rest = skip(text, is_space);
     matches!(rest.first(), None | Some(b',')).then_some(rest)

@@ -1,4 +1,4 @@
-//! Bodies that [`GrpcStatusLayer`](super::GrpcStatusLayer) looks at.
+//! The bodies of [`GrpcStatusLayer`](super::GrpcStatusLayer)'s requests and responses.
 
 use std::{
     fmt,
@@ -15,8 +15,8 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// A request's body, as it is; [`GrpcStatusLayer`](super::GrpcStatusLayer) learns when it
-    /// has ended or was dropped.
+    /// A request's body as it is. [`GrpcStatusLayer`](super::GrpcStatusLayer) learns when the
+    /// body has ended or was dropped.
     pub struct Watched<B> {
         #[pin]
         body: B,
@@ -24,16 +24,17 @@ pin_project! {
     }
 }
 
-/// Says when it is dropped, at the latest.
+/// The body's side: says that the body has ended, at the latest when it is dropped.
 struct End(Arc<AtomicBool>);
 
-/// Whether a request's body is being sent still.
-pub(super) struct Sent(Arc<AtomicBool>);
+/// The response's side: knows whether the request's body has ended.
+pub(super) struct Upload(Arc<AtomicBool>);
 
-/// A response's body, as it is, though [`GrpcStatusLayer`](super::GrpcStatusLayer) may have
-/// looked at its first frame.
+/// A response's body as it is. [`GrpcStatusLayer`](super::GrpcStatusLayer) may have looked at
+/// the first frame, which the reader gets all the same.
 pub struct Peeked<B: Body> {
-    /// What the body has given already: a frame, an error, or its end.
+    /// What the body has given already, and the reader has not got: a frame, an error, or the
+    /// end.
     first: Option<First<B>>,
     body: B,
 }
@@ -41,9 +42,9 @@ pub struct Peeked<B: Body> {
 type First<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
 
 impl<B: Body> Watched<B> {
-    pub(super) fn new(body: B) -> (Self, Sent) {
+    pub(super) fn new(body: B) -> (Self, Upload) {
         let ended = Arc::new(AtomicBool::new(body.is_end_stream()));
-        (Self { body, end: End(Arc::clone(&ended)) }, Sent(ended))
+        (Self { body, end: End(Arc::clone(&ended)) }, Upload(ended))
     }
 }
 
@@ -59,7 +60,7 @@ impl Drop for End {
     }
 }
 
-impl Sent {
+impl Upload {
     pub(super) fn is_over(&self) -> bool {
         self.0.load(Relaxed)
     }
@@ -97,7 +98,8 @@ impl<B: Body> Peeked<B> {
 }
 
 impl<B: Body + Unpin> Peeked<B> {
-    /// Looks at what comes first, and leaves it where it is.
+    /// Looks at the first frame and leaves it for the reader. `None`: the body gives an error or
+    /// its end instead.
     pub(super) fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Option<&Frame<B::Data>>> {
         if self.first.is_none() {
             self.first = Some(ready!(Pin::new(&mut self.body).poll_frame(cx)));
@@ -117,7 +119,7 @@ impl<B: Body + Unpin> Body for Peeked<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         match self.first.take() {
             Some(None) => {
-                // The body is not polled again after its end.
+                // Stays, so that the body is not polled again after its end.
                 self.first = Some(None);
                 Poll::Ready(None)
             }
@@ -141,7 +143,8 @@ impl<B: Body + Unpin> Body for Peeked<B> {
             _ => 0,
         };
         let mut hint = SizeHint::new();
-        // The body may claim anything. No upper bound is better than a wrong one.
+        // A body may claim any size, so the sum may overflow: then there is no upper bound,
+        // which is better than a wrong one.
         hint.set_lower(rest.lower().saturating_add(first));
         if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(first)) {
             hint.set_upper(upper);
@@ -150,10 +153,10 @@ impl<B: Body + Unpin> Body for Peeked<B> {
     }
 }
 
-// What has come first is not pinned.
+// The first frame is never pinned.
 impl<B: Body + Unpin> Unpin for Peeked<B> {}
 
-// By hand, because a body's bytes are nobody's business.
+// By hand, because a body's bytes may be secret.
 impl<B> fmt::Debug for Watched<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watched").finish_non_exhaustive()

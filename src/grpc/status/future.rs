@@ -1,4 +1,4 @@
-//! [`GrpcStatusFuture`]: the head, and perhaps the first frame.
+//! [`GrpcStatusFuture`]: waits for a response's head, and for a short time for its first frame.
 
 use std::{
     fmt,
@@ -16,15 +16,19 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 
-use super::body::{Peeked, Sent};
+use super::body::{Peeked, Upload};
 use crate::grpc::protocol::{STATUS, is_grpc};
 
 pin_project! {
     /// The response of a [`GrpcStatus`](super::GrpcStatus). Dropping it cancels the call.
+    ///
+    /// # Panics
+    ///
+    /// If it is polled after its end.
     pub struct GrpcStatusFuture<F, ResBody: Body> {
         #[pin]
         state: State<F, ResBody>,
-        sent: Sent,
+        upload: Upload,
         hold: Duration,
     }
 }
@@ -40,12 +44,12 @@ pin_project! {
 /// A head that waits for the first frame.
 struct Held<B: Body> {
     response: Response<Peeked<B>>,
-    clock: Pin<Box<Sleep>>,
+    timer: Pin<Box<Sleep>>,
 }
 
 impl<F, ResBody: Body> GrpcStatusFuture<F, ResBody> {
-    pub(super) fn new(future: F, sent: Sent, hold: Duration) -> Self {
-        Self { state: State::Called { future }, sent, hold }
+    pub(super) fn new(future: F, upload: Upload, hold: Duration) -> Self {
+        Self { state: State::Called { future }, upload, hold }
     }
 }
 
@@ -63,16 +67,16 @@ where
                 StateProjection::Called { future } => {
                     let mut response = ready!(future.poll(cx))?.map(Peeked::new);
                     let seen = !may_hide_a_status(&response) || look(&mut response, cx).is_ready();
-                    if seen || !this.sent.is_over() || this.hold.is_zero() {
+                    if seen || !this.upload.is_over() || this.hold.is_zero() {
                         return Poll::Ready(Ok(response));
                     }
-                    let held = Held { response, clock: Box::pin(sleep(*this.hold)) };
+                    let held = Held { response, timer: Box::pin(sleep(*this.hold)) };
                     this.state.set(State::Held { held: Some(Box::new(held)) });
                 }
                 StateProjection::Held { held } => {
                     if let Some(held) = held {
                         if look(&mut held.response, cx).is_pending() {
-                            ready!(held.clock.as_mut().poll(cx));
+                            ready!(held.timer.as_mut().poll(cx));
                         }
                     }
                     return match held.take() {
@@ -85,12 +89,14 @@ where
     }
 }
 
+/// Whether the response may be a status that its head does not show.
 fn may_hide_a_status<B>(response: &Response<B>) -> bool {
     let headers = response.headers();
     response.status() == StatusCode::OK && is_grpc(headers) && !headers.contains_key(&STATUS)
 }
 
-/// Looks at the first frame. If it is a status, the head has it then.
+/// Looks at the first frame. If that is trailers with a status, copies them into the head.
+/// Pending: there is no frame yet.
 fn look<B: Body + Unpin>(response: &mut Response<Peeked<B>>, cx: &mut Context<'_>) -> Poll<()> {
     let frame = ready!(response.body_mut().poll_first(cx));
     let trailers = frame.and_then(|frame| frame.trailers_ref());
@@ -100,8 +106,8 @@ fn look<B: Body + Unpin>(response: &mut Response<Peeked<B>>, cx: &mut Context<'_
     Poll::Ready(())
 }
 
-/// Adds trailers to a head. What frames a message, and must not come in trailers
-/// (RFC 9110, section 6.5.1), stays out of it.
+/// Adds trailers to a head, except for fields that frame a message: these must not come in
+/// trailers (RFC 9110, section 6.5.1), and would change how the body is read.
 fn merge(headers: &mut HeaderMap, trailers: HeaderMap) {
     for (name, value) in &trailers {
         let framing = [CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRAILER, TRANSFER_ENCODING];

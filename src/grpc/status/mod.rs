@@ -1,4 +1,4 @@
-//! [`GrpcStatusLayer`] and its service.
+//! [`GrpcStatusLayer`] and its service: for servers that refuse a call after the head.
 
 mod body;
 mod future;
@@ -18,32 +18,31 @@ pub use self::{
     future::GrpcStatusFuture,
 };
 
-/// Makes a status that comes right after the head a part of the head.
+/// A tower layer that copies a status which comes right after a response's head into the head.
 ///
-/// A server that refuses a call may answer with nothing but a status ("Trailers-Only"), and
-/// [`RefreshLayer`](crate::RefreshLayer) sees that. Other servers answer with a head, no
-/// message, and the status in trailers; what is layered above sees a call that was
-/// accepted. This layer, put inside of `RefreshLayer`, looks at the first frame of a
-/// response's body. If that is trailers with a `grpc-status`, they are copied into the head,
-/// as if the response had been a status alone, so that it can be refreshed and replayed.
-/// They still come in the body, too. Any other frame, or error, is put back in front.
+/// A server that refuses a call may answer with a status alone ("Trailers-Only"), and
+/// [`RefreshLayer`](crate::RefreshLayer) sees that. Another server answers with a head, no
+/// message, and the status in trailers; the layers above see a call that was accepted. This
+/// layer, put below `RefreshLayer`, looks at the first frame of a response's body. If that is
+/// trailers with a `grpc-status`, the layer copies them into the head, as if the response had
+/// been a status alone, so that the token is refreshed and the call replayed. The trailers
+/// still come in the body, too. Any other frame, or an error, comes in the body as ever.
 ///
-/// Only responses with HTTP status 200, a content type `application/grpc`, in whatever
+/// Only responses with HTTP status 200, a content type `application/grpc` in whatever
 /// encoding, and no `grpc-status` in the head are looked at.
 ///
 /// # What waits
 ///
-/// As long as the request's body is being sent a head passes at once, and a first frame is
-/// seen only if it is there already: a server of a stream may well wait for its client.
-/// After the request's end a head is held until the first frame, but no longer than
-/// [`hold`](Self::hold). So it is only the head of an answer whose first message comes later
-/// that is ever held; no message is.
+/// While the request's body is being sent a head passes at once, and its first frame is seen
+/// only if it is there already: a server that streams may wait for its client. After the
+/// request's end a head is held until the first frame, but no longer than
+/// [`hold`](Self::hold). A message is never held.
 ///
 /// # Bodies
 ///
-/// The request's body becomes [`Watched`], the response's [`Peeked`]; the latter has to be
-/// `Unpin`, as those of hyper and tonic are. A client with a fixed body type takes one line
-/// between:
+/// The request's body becomes [`Watched`], the response's [`Peeked`]. The response's body has
+/// to be `Unpin`, as those of hyper and tonic are. A client with a fixed body type takes one
+/// line between:
 ///
 #[cfg_attr(not(doctest), doc = include_str!("tonic.md"))]
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +51,7 @@ pub struct GrpcStatusLayer {
     hold: Duration,
 }
 
-/// A service whose responses show a status that comes right after their heads. Made by
+/// A service whose responses show in their heads a status that comes right after. Made by
 /// [`GrpcStatusLayer`].
 #[derive(Clone, Debug)]
 pub struct GrpcStatus<S> {
@@ -61,15 +60,19 @@ pub struct GrpcStatus<S> {
 }
 
 impl GrpcStatusLayer {
-    /// Holds a head for 50 ms at most.
+    /// A layer that holds a head for 50 ms at most.
     pub const fn new() -> Self {
         Self { hold: Duration::from_millis(50) }
     }
 
-    /// How long the head of a response is held at most until its first frame comes.
-    /// Default: 50 ms. With zero nothing is held, and a first frame is seen only if it is
-    /// there with the head. Anything longer needs a tokio runtime with its time driver
-    /// enabled, and panics without one.
+    /// Holds the head of a response for so long at most, until its first frame comes. With
+    /// zero nothing is held, and a first frame is seen only if it is there with the head.
+    /// Default: 50 ms.
+    ///
+    /// # Panics
+    ///
+    /// The service's futures panic if they have to hold a head, for longer than zero, outside
+    /// of a tokio runtime with its time driver enabled.
     pub const fn hold(mut self, hold: Duration) -> Self {
         self.hold = hold;
         self
@@ -90,6 +93,23 @@ impl<S> Layer<S> for GrpcStatusLayer {
     }
 }
 
+impl<S> GrpcStatus<S> {
+    /// The inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
 impl<S, B, ResBody> Service<Request<B>> for GrpcStatus<S>
 where
     S: Service<Request<Watched<B>>, Response = Response<ResBody>>,
@@ -106,8 +126,8 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (parts, body) = request.into_parts();
-        let (body, sent) = Watched::new(body);
+        let (body, upload) = Watched::new(body);
         let future = self.inner.call(Request::from_parts(parts, body));
-        GrpcStatusFuture::new(future, sent, self.hold)
+        GrpcStatusFuture::new(future, upload, self.hold)
     }
 }

@@ -15,6 +15,7 @@ use tower_layer::Layer;
 
 use super::*;
 use crate::{
+    body::{Budget, NotReplayable},
     layer::{FromExtensions, RefreshLayer, head},
     state::RefreshState,
     tokens::Tokens,
@@ -108,7 +109,7 @@ async fn a_request_that_is_left_alone_is_not_copied() {
             assert_eq!(clones.get(), 0, "{own} {at_hand}");
         }
 
-        // The others are.
+        // One that is not left alone is.
         let mut service = one().clone_bodies().layer(Inner::default());
         let clones = Rc::new(Cell::new(0));
         let request = Request::post("/").body(Counted(Rc::clone(&clones))).unwrap();
@@ -119,6 +120,23 @@ async fn a_request_that_is_left_alone_is_not_copied() {
         }
         assert_eq!((clones.get(), head::spare()), (1, None), "{at_hand}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn layers_that_share_a_budget_keep_no_more_than_it_together() {
+    let kept = 3 + 64; // a body and its bookkeeping
+    let budget = Budget::new(kept);
+    let layer = || RefreshLayer::new(state(Duration::from_secs(3600))).clone_bodies();
+    let [mut one, mut two] =
+        [layer(), layer()].map(|layer| layer.replay_budget(budget.clone()).layer(Inner::default()));
+    let request = || Request::post("/").header("x-refuse", "1").body(Counted(Rc::default()));
+
+    let first = one.call(request().unwrap());
+    assert_eq!(budget.used(), kept);
+    let response = two.call(request().unwrap()).await.unwrap();
+    assert_eq!(response.extensions().get(), Some(&NotReplayable::OverBudget));
+    drop(first);
+    assert_eq!(budget.used(), 0);
 }
 
 /// Not the token, which is attached when it is known whether the head is to be copied.
