@@ -42,8 +42,8 @@ impl ClientBuilder {
     }
 
     /// Authenticates by mutual TLS (RFC 8705, section 2), with the client's certificate and
-    /// its private key. Called again, they replace the ones before. Some servers have a token
-    /// endpoint of its own for this (section 5).
+    /// its private key. Called again, they replace the ones before. Some servers have a
+    /// separate token endpoint for this (section 5).
     ///
     /// The chain is PEM: the client's own certificate, then each that has signed the one before
     /// it, up to the root, which may be left out. The key is PEM and not encrypted: PKCS #8,
