@@ -57,6 +57,9 @@ use crate::{credential::Credential, refresher::Refresher, store::TokenStore, tok
 /// callers ask at once, one refresh runs, in a task of its own: no caller's
 /// cancellation stops it, and each caller gets its outcome.
 ///
+/// The methods that may start a task take `&Arc<Self>`, because the task keeps the state alive;
+/// those that only look take `&self`.
+///
 /// The methods that may start a refresh must be called within a tokio runtime with
 /// its time driver enabled; without one they fail with
 /// [`FailureKind::Shutdown`] rather than panic. Without
