@@ -183,7 +183,7 @@ impl<K> RefreshLayer<K> {
         self
     }
 
-    /// Whether requests carry an [`Attempt`](crate::Attempt) in their extensions. To turn it
+    /// Whether requests carry an [`Attempt`] in their extensions. To turn it
     /// off saves three small allocations a request. Default: true.
     pub fn mark_attempts(mut self, mark: bool) -> Self {
         self.config.mark_attempts = mark;
