@@ -34,8 +34,12 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    pub(crate) fn new(number: u8, generation: Generation) -> Self {
+    pub(super) fn new(number: u8, generation: Generation) -> Self {
         Self { number, generation }
+    }
+
+    pub(super) fn mark(self, parts: &mut Parts) {
+        parts.extensions.insert(self);
     }
 
     /// 1 for the first attempt, 2 for the replay.

@@ -51,11 +51,11 @@ impl Config {
         self.may_replay.as_ref().is_none_or(|may| may(parts))
     }
 
-    /// Says in a request's extensions which attempt it is, if it is to be said.
+    /// Says in a request's extensions which attempt it is, if requests are to be marked.
     #[inline]
     pub(super) fn mark(&self, parts: &mut Parts, credential: &Credential, number: u8) {
         if self.mark_attempts {
-            parts.extensions.insert(Attempt::new(number, credential.generation()));
+            Attempt::new(number, credential.generation()).mark(parts);
         }
     }
 

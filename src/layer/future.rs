@@ -136,43 +136,45 @@ where
             Source::PerRequest(_) => (&mut once, false),
         };
         let attach = &config.attach;
-        let (token, refused) = match CachedToken::usable(slot, attach, state, long_lived) {
-            Some(token) => (token, None),
+        let admission = match CachedToken::usable(slot, attach, state, long_lived) {
+            Some(token) => Ok((token, None)),
             // Asking the state may start a refresh, for which a request that brings
             // credentials of its own is no reason.
             None if attach.is_taken(&parts.headers) => {
                 return Self::untouched(inner, parts, body);
             }
-            None => match CachedToken::admit(slot, attach, state, long_lived) {
-                Ok(admitted) => admitted,
-                Err(wait) => {
-                    tracing::debug!("waiting for a token");
-                    // A service that is ready may hold a permit, which must not wait for a
-                    // token.
-                    *inner = shared.service();
-                    let deadline = timeout::deadline(&parts.headers);
-                    let (body, replay) = ReplayParts::keep::<K>(config, may_replay, &parts, body);
-                    let request = Request::from_parts(parts, body);
-                    let shared = Arc::clone(shared);
-                    let exchange = Exchange::waiting(shared, own_state, replay, request, deadline);
-                    let wait = wait.no_later_than(deadline);
-                    return Self { state: State::Gate { wait }, exchange: Some(exchange) };
-                }
-            },
+            None => CachedToken::admit(slot, attach, state, long_lived),
         };
-
-        // The first attempt.
-        let (credential, value) = (&token.credential, token.value.as_ref());
-        if !attach.claim(&mut parts.headers, value) {
-            return Self::untouched(inner, parts, body);
+        // A request that brings credentials of its own is left alone, and not copied.
+        if let Ok((token, _)) = &admission {
+            if !attach.claim(&mut parts.headers, token.value.as_ref()) {
+                return Self::untouched(inner, parts, body);
+            }
         }
+
+        // The request is this layer's: it is copied, and sent or held.
         let (body, replay) = ReplayParts::keep::<K>(config, may_replay, &parts, body);
-        attach.complete(&mut parts, credential, value);
-        config.mark(&mut parts, credential, FIRST);
-        let future = inner.call(Request::from_parts(parts, body));
-        let generation = credential.generation();
-        let exchange = Exchange::sent(Arc::clone(shared), own_state, replay, generation, refused);
-        Self { state: State::Sent { future }, exchange: Some(exchange) }
+        let shared = Arc::clone(shared);
+        match admission {
+            Ok((token, refused)) => {
+                let (credential, generation) = (&token.credential, token.credential.generation());
+                attach.complete(&mut parts, credential, token.value.as_ref());
+                config.mark(&mut parts, credential, FIRST);
+                let future = inner.call(Request::from_parts(parts, body));
+                let exchange = Exchange::sent(shared, own_state, replay, generation, refused);
+                Self { state: State::Sent { future }, exchange: Some(exchange) }
+            }
+            Err(wait) => {
+                tracing::debug!("waiting for a token");
+                // A service that is ready may hold a permit, which must not wait for a token.
+                *inner = shared.service();
+                let deadline = timeout::deadline(&parts.headers);
+                let request = Request::from_parts(parts, body);
+                let exchange = Exchange::waiting(shared, own_state, replay, request, deadline);
+                let wait = wait.no_later_than(deadline);
+                Self { state: State::Gate { wait }, exchange: Some(exchange) }
+            }
+        }
     }
 
     /// The request passes as it is. Neither its head nor its body is copied.
