@@ -8,7 +8,7 @@
 //! | `store` | [`Store`]: a token store that can be held, broken and set back | |
 //! | [`script_body`] | a request body that follows a script | |
 //! | `api` | [`Api`]: a strict API in process; [`mock()`]: one that answers by hand | `api` |
-//! | `logs` | [`Logs`]: what is logged while a test runs | `logs` |
+//! | `logs` | [`Logs`]: what is logged while a test runs; [`listen()`]: with a subscriber of its own | `logs` |
 //! | [`loopback`] | [`Loopback`]: an authorization server and an API on sockets | `loopback` |
 //! | `redis` | [`RedisServer`]: a Redis server that ends with its test | `redis` |
 //! | [`echo`] | a gRPC service, generated from `echo.proto` | `grpc` |
@@ -51,7 +51,7 @@ pub use self::api::{
     Api, Body, Mock, MockHandle, Request, Response, answer, get, mock, next, post, token_of,
 };
 #[cfg(feature = "logs")]
-pub use self::logs::Logs;
+pub use self::logs::{Logs, listen};
 #[cfg(feature = "loopback")]
 pub use self::loopback::Loopback;
 #[cfg(feature = "redis")]

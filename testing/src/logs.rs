@@ -2,10 +2,15 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 
-use tracing::subscriber::DefaultGuard;
+use tracing::{
+    Dispatch, Event, Metadata, Subscriber,
+    dispatcher::DefaultGuard,
+    span::{Attributes, Id, Record},
+    subscriber::Interest,
+};
 use tracing_subscriber::fmt::format::FmtSpan;
 
 /// Everything that is logged by this thread, at `TRACE`, with spans and fields.
@@ -23,7 +28,7 @@ impl Logs {
             .with_ansi(false)
             .with_writer(move || sink.clone())
             .finish();
-        (logs, tracing::subscriber::set_default(subscriber))
+        (logs, listen(&Dispatch::new(subscriber)))
     }
 
     /// All of it.
@@ -59,6 +64,42 @@ impl Logs {
             panic!("a token was logged: {line}");
         }
     }
+}
+
+/// Everything that this thread does is told to `subscriber` until the guard is dropped.
+///
+/// As long as a process has one subscriber, `tracing` takes a thread that comes to a line
+/// first at its word, and this thread's line is off if that one had no subscriber. With a
+/// second one, which never goes away, every subscriber is asked about every line.
+pub fn listen(subscriber: &Dispatch) -> DefaultGuard {
+    static SECOND: OnceLock<Dispatch> = OnceLock::new();
+    SECOND.get_or_init(|| Dispatch::new(Curious));
+    tracing::callsite::rebuild_interest_cache();
+    tracing::dispatcher::set_default(subscriber)
+}
+
+/// Wants to be asked about every line, and is told of none: it is not the default of any
+/// thread.
+struct Curious;
+
+impl Subscriber for Curious {
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
+
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        false
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, _: &Event<'_>) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
 }
 
 impl io::Write for Logs {

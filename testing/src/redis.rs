@@ -1,5 +1,5 @@
 //! A Redis server of its own: on a free port, in a temporary folder, gone at the end, even
-//! if this process is killed. Every write is on the disk before it is confirmed.
+//! if this process is killed. Every write is in a file before it is confirmed.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 const WRAPPER: &str = r#"
 folder=$1; shift
 "$@" & server=$!
-echo $server
+echo "pid $server"
 read word || word=
 kill -9 $server
 wait $server
@@ -85,8 +85,7 @@ impl RedisServer {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("tower-refresh-redis-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        fs::create_dir_all(&folder).expect("a temporary folder");
+        let folder = new_folder(&name);
         if kind == Kind::Tls {
             let names = ["localhost".to_owned()];
             let identity = rcgen::generate_simple_self_signed(names).expect("a certificate");
@@ -134,11 +133,17 @@ impl RedisServer {
             .expect("a shell");
         let stdin = wrapper.stdin.take().expect("it was asked for");
         let stdout = wrapper.stdout.take().expect("it was asked for");
+        // The shell's line and those of the server come in any order.
         let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
-        let pid = lines.next().and_then(|line| line.trim().parse().ok());
-        let server = Pid::from_raw(pid.expect("the shell says it")).expect("not zero");
-        let running = Running { wrapper, stdin, server };
-        if !lines.any(|line| line.contains("Ready to accept connections")) {
+        let (mut server, mut ready) = (None, false);
+        while server.is_none() || !ready {
+            let Some(line) = lines.next() else { break };
+            ready |= line.contains("Ready to accept connections");
+            let pid = line.strip_prefix("pid ").and_then(|pid| pid.parse().ok());
+            server = server.or(pid.and_then(Pid::from_raw));
+        }
+        let running = Running { wrapper, stdin, server: server.expect("the shell says it") };
+        if !ready {
             running.end(true);
             return None;
         }
@@ -223,6 +228,17 @@ impl Drop for RedisServer {
         }
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// In memory if it can be, where files outlive their process all the same: a disk that other
+/// processes keep busy makes a server late, and its leases run out.
+fn new_folder(name: &str) -> PathBuf {
+    let places = [PathBuf::from("/dev/shm"), std::env::temp_dir()];
+    let made = places.into_iter().filter(|place| place.is_dir()).find_map(|place| {
+        let folder = place.join(name);
+        fs::create_dir_all(&folder).is_ok().then_some(folder)
+    });
+    made.expect("a temporary folder")
 }
 
 /// One that leaves room for the port of a cluster's bus, which is 10000 further up.

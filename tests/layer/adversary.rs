@@ -190,7 +190,7 @@ async fn spans_are_made_outside_of_the_lock() {
     }
     let state = RefreshState::builder(Auth::new().refresher()).tokens(tokens(1)).build();
     let asks = tracing::Dispatch::new(Asks(Arc::clone(&state), AtomicBool::new(false)));
-    let _guard = tracing::dispatcher::set_default(&asks);
+    let _guard = testing::listen(&asks);
     state.refresh().await.unwrap();
     assert!(asks.downcast_ref::<Asks>().unwrap().1.load(SeqCst));
 }

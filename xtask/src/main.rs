@@ -2,81 +2,89 @@
 //! `cargo xtask bench` the benchmarks.
 
 use std::{
-    env,
+    env, io,
+    num::NonZero,
     process::{Command, ExitCode, Stdio},
+    thread::available_parallelism,
     time::Instant,
 };
 
-/// A check's name, the environment it needs, and its command line.
-type Check = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+/// A check: its name, and what it does.
+type Check = (&'static str, Step);
 
-const DENY: &[(&str, &str)] = &[("RUSTFLAGS", "-D warnings")];
+enum Step {
+    /// Runs cargo with these arguments.
+    Cargo(&'static str),
+    /// The same, with warnings of rustdoc as errors.
+    Doc(&'static str),
+    /// The same, with more tests at once than there are processors: those of Redis wait for
+    /// leases to run out, and use none.
+    Test(&'static str),
+    /// Runs an example that is built already, with these arguments.
+    Example(&'static str),
+}
 
+use Step::{Cargo, Doc, Example, Test};
+
+/// In an order in which one step has built what the next needs. Every set of features is
+/// looked at by clippy, as a build without code; only the tests and the examples are built,
+/// all of them with the same features.
 const CHECKS: &[Check] = &[
-    ("format", &[], "fmt --all --check"),
-    ("clippy", &[], "clippy --workspace --all-targets --all-features --locked -- -D warnings"),
-    ("docs", &[("RUSTDOCFLAGS", "-D warnings")], "doc --no-deps --all-features --locked"),
-    ("default-docs", &[("RUSTDOCFLAGS", "-D warnings")], "doc --no-deps --lib --locked"),
+    ("format", Cargo("fmt --all --check")),
+    ("clippy", Cargo("clippy --workspace --all-targets --all-features --locked -- -D warnings")),
+    ("quickstart-alone", Cargo("clippy --example quickstart --locked -- -D warnings")),
+    ("examples-alone", Cargo("clippy -p examples --examples --locked -- -D warnings")),
+    ("default-build", Cargo("clippy --lib --locked -- -D warnings")),
+    ("default-docs", Doc("doc --no-deps --lib --locked")),
+    ("oauth2-build", Cargo("clippy --lib --locked --features oauth2 -- -D warnings")),
+    ("oauth2-docs", Doc("doc --no-deps --lib --locked --features oauth2")),
+    ("oauth2-client-build", Cargo("clippy --lib --locked --features oauth2-client -- -D warnings")),
     (
-        "oauth2-docs",
-        &[("RUSTDOCFLAGS", "-D warnings")],
-        "doc --no-deps --lib --features oauth2 --locked",
+        "oauth2-client-ring-build",
+        Cargo("clippy --lib --locked --features oauth2-client,ring -- -D warnings"),
     ),
+    ("reqwest-build", Cargo("clippy --lib --locked --features reqwest-middleware -- -D warnings")),
     (
-        "file-docs",
-        &[("RUSTDOCFLAGS", "-D warnings")],
-        "doc --no-deps --lib --features file --locked",
+        "oauth2-reqwest-build",
+        Cargo("clippy --lib --locked --features oauth2,reqwest-middleware -- -D warnings"),
     ),
-    ("default-build", DENY, "check --lib --locked"),
-    ("oauth2-build", DENY, "check --lib --locked --features oauth2"),
-    ("oauth2-client-build", DENY, "check --lib --locked --features oauth2-client"),
-    ("oauth2-client-ring-build", DENY, "check --lib --locked --features oauth2-client,ring"),
-    ("reqwest-build", DENY, "check --lib --locked --features reqwest-middleware"),
-    ("oauth2-reqwest-build", DENY, "check --lib --locked --features oauth2,reqwest-middleware"),
-    ("seal-build", DENY, "check --lib --locked --features seal"),
-    ("file-build", DENY, "check --lib --locked --features file"),
-    ("redis-build", DENY, "check --lib --locked --features redis"),
-    ("redis-tls-build", DENY, "check --lib --locked --features redis-tls"),
-    ("redis-tls-ring-build", DENY, "check --lib --locked --features redis-tls,ring"),
-    ("redis-cluster-build", DENY, "check --lib --locked --features redis-cluster"),
-    ("file-redis-build", DENY, "check --lib --locked --features file,redis"),
-    ("full-build", DENY, "check --lib --locked --features full"),
-    ("tests", &[], "test --all-features --locked"),
-    ("quickstart", &[], "run --example quickstart --locked"),
-    ("quickstart-late", &[], "run --example quickstart --locked -- --requests 1000 --late"),
-    ("hyper_client", &[], "run --example hyper_client --features oauth2-client --locked"),
-    ("axum_gateway", &[], "run --example axum_gateway --features oauth2-client --locked"),
+    ("seal-build", Cargo("clippy --lib --locked --features seal -- -D warnings")),
+    ("file-build", Cargo("clippy --lib --locked --features file -- -D warnings")),
+    ("file-docs", Doc("doc --no-deps --lib --locked --features file")),
+    ("redis-build", Cargo("clippy --lib --locked --features redis -- -D warnings")),
+    ("redis-tls-build", Cargo("clippy --lib --locked --features redis-tls -- -D warnings")),
     (
-        "client_credentials",
-        &[],
-        "run --example client_credentials --features oauth2-client --locked",
+        "redis-tls-ring-build",
+        Cargo("clippy --lib --locked --features redis-tls,ring -- -D warnings"),
     ),
-    ("custom_refresher", &[], "run --example custom_refresher --locked"),
-    (
-        "reqwest_client",
-        &[],
-        "run --example reqwest_client --features oauth2,reqwest-middleware --locked",
-    ),
-    ("shared_file", &[], "run --example shared_file --features file,oauth2-client --locked"),
-    ("tonic_client", &[], "run --example tonic_client --locked"),
-    ("replicas", &[], "run --example replicas --features oauth2-client,redis --locked"),
-    (
-        "torture-file",
-        &[],
-        "run --example torture --features file,oauth2-client,redis --locked -- --seconds 15",
-    ),
-    (
-        "torture-redis",
-        &[],
-        "run --example torture --features file,oauth2-client,redis --locked -- --seconds 15 --store redis --grace 2000",
-    ),
+    ("redis-cluster-build", Cargo("clippy --lib --locked --features redis-cluster -- -D warnings")),
+    ("file-redis-build", Cargo("clippy --lib --locked --features file,redis -- -D warnings")),
+    ("full-build", Cargo("clippy --lib --locked --features full -- -D warnings")),
+    ("docs", Doc("doc --no-deps --all-features --locked")),
+    ("tests", Test("test --workspace --all-features --locked")),
+    (BUILD, Cargo("build --workspace --examples --all-features --locked")),
+    ("quickstart", Example("quickstart")),
+    ("quickstart-late", Example("quickstart --requests 1000 --late")),
+    ("hyper_client", Example("hyper_client")),
+    ("axum_gateway", Example("axum_gateway")),
+    ("client_credentials", Example("client_credentials")),
+    ("custom_refresher", Example("custom_refresher")),
+    ("reqwest_client", Example("reqwest_client")),
+    ("shared_file", Example("shared_file")),
+    ("tonic_client", Example("tonic_client")),
+    ("replicas", Example("replicas")),
+    ("torture-file", Example("torture --seconds 15")),
+    ("torture-redis", Example("torture --seconds 15 --store redis --grace 2000")),
 ];
 
+/// What the examples need, one of them or all.
+const BUILD: &str = "examples";
+
 const BENCHES: &[Check] = &[
-    ("hot_path", &[], "bench --bench hot_path --locked"),
-    ("herd", &[], "bench --bench herd --locked"),
-    ("end_to_end", &[], "bench --bench end_to_end --locked"),
-    ("wake", &[], "bench --bench wake --features redis --locked"),
+    ("hot_path", Cargo("bench -p benches --bench hot_path --locked")),
+    ("herd", Cargo("bench -p benches --bench herd --locked")),
+    ("end_to_end", Cargo("bench -p benches --bench end_to_end --locked")),
+    ("wake", Cargo("bench -p benches --bench wake --features redis --locked")),
 ];
 
 /// Those that start a Redis server.
@@ -87,27 +95,35 @@ fn main() -> ExitCode {
     let checks: Vec<&Check> = match wanted.as_deref() {
         None => CHECKS.iter().collect(),
         Some("bench") => BENCHES.iter().collect(),
-        Some(name) => CHECKS.iter().chain(BENCHES).filter(|(known, ..)| *known == name).collect(),
+        Some(wanted) => {
+            let all = || CHECKS.iter().chain(BENCHES);
+            let found: Vec<&Check> = all().filter(|(name, _)| *name == wanted).collect();
+            let is_example = matches!(found[..], [(_, Example(_))]);
+            let build = all().filter(|(name, _)| is_example && *name == BUILD);
+            build.chain(found).collect()
+        }
     };
     if checks.is_empty() {
-        let names = CHECKS.iter().chain(BENCHES).map(|(name, ..)| *name).collect::<Vec<_>>();
+        let names = CHECKS.iter().chain(BENCHES).map(|(name, _)| *name).collect::<Vec<_>>();
         eprintln!("there is no such check; there are: bench, {}", names.join(", "));
         return ExitCode::FAILURE;
     }
-    if checks.iter().any(|(name, ..)| NEED_REDIS.contains(name)) && !has_redis() {
+    if checks.iter().any(|(name, _)| NEED_REDIS.contains(name)) && !has_redis() {
         eprintln!("there is no redis-server here: `apt-get install redis-server`");
         return ExitCode::FAILURE;
     }
-    for (name, variables, arguments) in checks {
-        println!("== {name}: cargo {arguments}");
+    for (name, step) in checks {
+        let mut command = match command(step) {
+            Ok(command) => command,
+            Err(error) => {
+                eprintln!("== {name}: FAILED ({error})");
+                return ExitCode::FAILURE;
+            }
+        };
+        println!("== {name}: {}", step.line());
         #[allow(clippy::disallowed_methods, reason = "there is no clock to pause here")]
         let began = Instant::now();
-        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let status = Command::new(cargo)
-            .args(arguments.split_whitespace())
-            .envs(variables.iter().copied())
-            .status();
-        match status {
+        match command.status() {
             Ok(status) if status.success() => {
                 println!("== {name}: passed in {} s\n", began.elapsed().as_secs());
             }
@@ -116,12 +132,45 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
             Err(error) => {
-                eprintln!("== {name}: cargo cannot be started: {error}");
+                eprintln!("== {name}: cannot be started: {error}");
                 return ExitCode::FAILURE;
             }
         }
     }
     ExitCode::SUCCESS
+}
+
+impl Step {
+    fn line(&self) -> String {
+        match self {
+            Cargo(arguments) | Doc(arguments) | Test(arguments) => format!("cargo {arguments}"),
+            Example(words) => (*words).to_owned(),
+        }
+    }
+}
+
+fn command(step: &Step) -> io::Result<Command> {
+    let (Cargo(words) | Doc(words) | Test(words) | Example(words)) = step;
+    let mut words = words.split_whitespace();
+    let mut command = match step {
+        // They lie beside this program.
+        Example(_) => {
+            let folder = env::current_exe()?.with_file_name("examples");
+            Command::new(folder.join(words.next().unwrap_or_default()))
+        }
+        _ => Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())),
+    };
+    command.args(words);
+    match step {
+        Doc(_) => command.env("RUSTDOCFLAGS", "-D warnings"),
+        Test(_) => command.env("RUST_TEST_THREADS", tests_at_once().to_string()),
+        Cargo(_) | Example(_) => &mut command,
+    };
+    Ok(command)
+}
+
+fn tests_at_once() -> usize {
+    4 * available_parallelism().map_or(1, NonZero::get)
 }
 
 /// Whether there is a Redis server to be started. On Debian it is installed if need be.
@@ -136,7 +185,7 @@ fn has_redis() -> bool {
         return is_there();
     }
     println!("== redis-server is installed: apt-get install redis-server");
-    // As root, or as somebody who may become root without being asked for a password.
+    // As root, or as a user who may become root without being asked for a password.
     let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n");
     let apt = |arguments: &[&str]| match root {
         true => works("apt-get", arguments),

@@ -1,5 +1,6 @@
 //! A cluster, if of one node: names are spread over slots, and scripts go where they belong.
 
+use tokio::task::yield_now;
 use tower_refresh::{
     Generation,
     store::{Keyring, Leased, RedisStore, RedisStores, StoreError, TokenStore},
@@ -64,7 +65,9 @@ async fn a_cluster_that_was_gone_is_found_again() {
     server.start_again();
     soon(async {
         // It takes its time to be sure that it is whole.
-        while store.load().await.is_err() {}
+        while store.load().await.is_err() {
+            yield_now().await;
+        }
     })
     .await;
     assert_eq!(access(&store.load().await.unwrap().tokens), Some("access-1"));
