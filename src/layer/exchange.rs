@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Request, Response, request::Parts};
+use http::{Request, Response};
 use http_body::Body;
 use tokio::time::Instant;
 use tower_service::Service;
@@ -53,9 +53,9 @@ pub(super) struct Exchange<S, B> {
 
 /// What a replay is made of.
 pub(super) struct ReplayParts<B> {
-    /// `None`: the request may not be replayed, or has been.
-    head: Option<Head>,
-    body: Replay<B>,
+    /// `None`: the request may not be replayed, or is being replayed.
+    pub(super) head: Option<Head>,
+    pub(super) body: Replay<B>,
 }
 
 /// An attempt that could not be sent at once.
@@ -79,28 +79,24 @@ pub(super) enum Action {
     Replay { drain: bool },
 }
 
-impl<B> ReplayParts<B> {
-    /// Copies the head and keeps the body, unless the request may not be replayed. The body
-    /// that is returned is the one to send.
-    #[inline]
-    pub(super) fn keep<K: KeepBody<B>>(
-        config: &Config,
-        may_replay: bool,
-        parts: &Parts,
-        body: B,
-    ) -> (ReplayBody<B>, Self)
-    where
-        B: Body + Unpin,
-        B::Error: Into<BoxError>,
-    {
-        let head = if may_replay { Head::save(parts) } else { None };
-        let (body, replay) = match &head {
-            Some(_) => K::keep(body, config.cap, &config.budget),
-            None => (ReplayBody::plain(body), Replay::never(NotReplayable::Forbidden)),
-        };
-        (body, Self { head, body: replay })
+/// The body to send, which is kept while it is sent if there may be a replay, and its handle.
+pub(super) fn keep_body<K: KeepBody<B>, B>(
+    config: &Config,
+    may_replay: bool,
+    body: B,
+) -> (ReplayBody<B>, Replay<B>)
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    if may_replay {
+        K::keep(body, config.cap, &config.budget)
+    } else {
+        (ReplayBody::plain(body), Replay::never(NotReplayable::Forbidden))
     }
+}
 
+impl<B> ReplayParts<B> {
     fn deadline(&self) -> Option<Instant> {
         self.head.as_ref()?.deadline()
     }
@@ -235,7 +231,7 @@ where
         // nothing to drain the response for.
         let drain = self.replay.body.is_sent() && !response.body().is_end_stream();
         let body = mem::replace(&mut self.replay.body, Replay::never(NotReplayable::Released));
-        let head = self.replay.head.take().and_then(Head::restore);
+        let head = self.replay.head.take();
         let (body, head) = match (body.into_replay(), head) {
             (Ok(body), Some(head)) => (body, head),
             (Ok(_), None) => return self.finish(response, Some(NotReplayable::Released)),
@@ -243,30 +239,40 @@ where
         };
         self.attempt = REPLAY;
         self.refused = None;
-        let request = Request::from_parts(head, body);
+        let request = Request::from_parts(head.restore(), body);
         self.pending = Some(Box::new(PendingAttempt { request, deadline, service: None }));
         Action::Replay { drain }
     }
 
-    /// The response is the caller's: frees what was kept, and says in the response's
-    /// extensions why the request was not helped, if it was not.
-    #[inline]
+    /// The response is the caller's: frees what was kept.
     fn finish<ResBody>(
         &mut self,
         response: &mut Response<ResBody>,
         not_replayed: Option<NotReplayable>,
     ) -> Action {
         self.replay.release();
+        if self.refused.is_some() || not_replayed.is_some() {
+            self.explain(response, not_replayed);
+        }
+        Action::Return
+    }
+
+    /// Says in the response's extensions why the request was not helped.
+    #[cold]
+    fn explain<ResBody>(
+        &mut self,
+        response: &mut Response<ResBody>,
+        not_replayed: Option<NotReplayable>,
+    ) {
+        let generation = self.generation.get();
         if let Some(failure) = self.refused.take() {
-            let (generation, reason) = (self.generation.get(), failure.kind().as_str());
-            tracing::debug!(generation, reason, "not refreshed");
+            tracing::debug!(generation, reason = failure.kind().as_str(), "not refreshed");
             response.extensions_mut().insert(*failure);
         }
         if let Some(reason) = not_replayed {
-            tracing::debug!(generation = self.generation.get(), %reason, "not replayed");
+            tracing::debug!(generation, %reason, "not replayed");
             response.extensions_mut().insert(reason);
         }
-        Action::Return
     }
 
     /// Sends the pending attempt as soon as a service of its own is ready.

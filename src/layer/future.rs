@@ -51,7 +51,8 @@ use tower_service::Service;
 use super::{
     cached::CachedToken,
     drain::Drain,
-    exchange::{Action, Exchange, FIRST, ReplayParts, polled_after_completion},
+    exchange::{Action, Exchange, FIRST, ReplayParts, keep_body, polled_after_completion},
+    head::Head,
     sharing::Shared,
     source::Source,
 };
@@ -153,7 +154,9 @@ where
         }
 
         // The request is this layer's: it is copied, and sent or held.
-        let (body, replay) = ReplayParts::keep::<K>(config, may_replay, &parts, body);
+        let head = if may_replay { Head::save(&parts) } else { None };
+        let (body, handle) = keep_body::<K, B>(config, head.is_some(), body);
+        let replay = ReplayParts { head, body: handle };
         let shared = Arc::clone(shared);
         match admission {
             Ok((token, refused)) => {

@@ -3,7 +3,7 @@
 //! `HeaderMap::clone` costs two allocations, and one more for each value that is not
 //! shared yet, on every request, for the sake of the few that are replayed. [`Head`] writes
 //! names and values one after the other into one block instead, and builds a map from it
-//! only for a replay. When a request is done, its thread keeps the memory for the next one.
+//! only for a replay. When a request is done, its thread keeps the block for the next one.
 //!
 //! Every block is wiped when its request is done, and also when a longer one takes its place:
 //! cookies and keys that a caller has sent do not stay behind in memory that is used again or
@@ -20,30 +20,19 @@ use tokio::time::Instant;
 
 use crate::grpc::timeout;
 
-/// A copy of a request's head. Boxed, because the future that carries it is moved more than
-/// once. `None` only while it is dropped.
-pub(super) struct Head(Option<Box<Copied>>);
-
-#[derive(Default)]
-struct Copied {
-    /// `None` in a spare.
-    rest: Option<Rest>,
-    headers: Block,
-}
-
-/// A head without its headers.
-struct Rest {
+/// A copy of a request's head.
+pub(super) struct Head {
     method: Method,
     uri: Uri,
     version: Version,
     extensions: Extensions,
     /// Until when the request has time, by its `grpc-timeout`.
     deadline: Option<Instant>,
+    headers: Block,
 }
 
 /// Headers, one after the other: both lengths and whether the value is sensitive
 /// ([`LENGTHS`] bytes), name, value. Zero from `used` on.
-#[derive(Default)]
 struct Block {
     bytes: Vec<u8>,
     used: usize,
@@ -55,8 +44,8 @@ struct Written {
 }
 
 thread_local! {
-    /// The memory of the last head that was dropped on this thread.
-    static SPARE: Cell<Option<Box<Copied>>> = const { Cell::new(None) };
+    /// The block of the last head that was dropped on this thread. All zero.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// Larger blocks are freed: the thread may never need one again, and would keep it until its
@@ -77,62 +66,55 @@ impl Head {
     /// alone and not copied, so the one that is there is this attempt's token, and the replay
     /// carries another. `None` if a header is longer than anything that can be sent (2 GiB).
     pub(super) fn save(parts: &Parts) -> Option<Self> {
-        // A thread that ends has no spare any more.
-        let mut copied = SPARE.try_with(Cell::take).ok().flatten().unwrap_or_default();
-        let headers = &mut copied.headers;
-        let written = headers.write(&parts.headers).or_else(|| {
-            *headers = Block::for_all(&parts.headers);
-            headers.write(&parts.headers)
-        });
-        let has_timeout = written?.has_timeout;
-        copied.rest = Some(Rest {
+        let mut headers = Block::spare();
+        let Written { has_timeout } = loop {
+            match headers.write(&parts.headers) {
+                Some(written) => break written,
+                None => headers = headers.longer(&parts.headers)?,
+            }
+        };
+        Some(Self {
             method: parts.method.clone(),
             uri: parts.uri.clone(),
             version: parts.version,
             extensions: parts.extensions.clone(),
             deadline: if has_timeout { timeout::deadline(&parts.headers) } else { None },
-        });
-        Some(Self(Some(copied)))
+            headers,
+        })
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.0.as_ref()?.rest.as_ref()?.deadline
+        self.deadline
     }
 
-    /// The head that was copied. Never `None`: only dropping a head takes its parts away.
-    pub(super) fn restore(mut self) -> Option<Parts> {
-        let copied = self.0.as_mut()?;
-        let rest = copied.rest.take()?;
+    pub(super) fn restore(self) -> Parts {
         let mut parts = Request::new(()).into_parts().0;
-        parts.headers = copied.headers.header_map();
-        parts.method = rest.method;
-        parts.uri = rest.uri;
-        parts.version = rest.version;
-        parts.extensions = rest.extensions;
-        Some(parts)
-    }
-}
-
-impl Drop for Head {
-    fn drop(&mut self) {
-        let Some(mut copied) = self.0.take() else { return };
-        copied.rest = None;
-        copied.headers.wipe();
-        if copied.headers.bytes.len() <= MAX_SPARE {
-            // A thread that ends does not take it, and it is freed.
-            let _ = SPARE.try_with(|spare| spare.set(Some(copied)));
-        }
+        parts.headers = self.headers.header_map();
+        parts.method = self.method;
+        parts.uri = self.uri;
+        parts.version = self.version;
+        parts.extensions = self.extensions;
+        parts
     }
 }
 
 impl Block {
-    /// One with room for all of these.
+    /// This thread's spare, or an empty one.
+    fn spare() -> Self {
+        // A thread that ends has no spare any more.
+        Self { bytes: SPARE.try_with(Cell::take).unwrap_or_default(), used: 0 }
+    }
+
+    /// One with room for all of these, in place of one that has not. `None` if this one has: then
+    /// a header is too long.
     #[cold]
-    fn for_all(headers: &HeaderMap) -> Self {
+    fn longer(self, headers: &HeaderMap) -> Option<Self> {
         let size = |(name, value): (&HeaderName, &HeaderValue)| {
             LENGTHS + name.as_str().len() + value.len()
         };
-        Self { bytes: vec![0; headers.iter().map(size).sum()], used: 0 }
+        let copied = headers.iter().filter(|(name, _)| **name != AUTHORIZATION);
+        let size = copied.map(size).sum();
+        (size > self.bytes.len()).then(|| Self { bytes: vec![0; size], used: 0 })
     }
 
     /// Writes headers into an empty block. `None` if there is no room, or one is too long.
@@ -181,6 +163,10 @@ impl Block {
 impl Drop for Block {
     fn drop(&mut self) {
         self.wipe();
+        if (1..=MAX_SPARE).contains(&self.bytes.len()) {
+            // A thread that ends does not take it, and it is freed.
+            let _ = SPARE.try_with(|spare| spare.set(mem::take(&mut self.bytes)));
+        }
     }
 }
 
@@ -214,11 +200,10 @@ fn first(used: &[u8]) -> Option<(HeaderName, HeaderValue, &[u8])> {
 /// a spare: a head of this thread has it.
 #[cfg(test)]
 pub(super) fn spare() -> Option<(usize, bool)> {
-    let spare = SPARE.take()?;
-    let bytes = &spare.headers.bytes;
-    let found = (bytes.len(), spare.rest.is_none() && bytes.iter().all(|byte| *byte == 0));
-    SPARE.set(Some(spare));
-    Some(found)
+    let spare = SPARE.take();
+    let found = (spare.len(), spare.iter().all(|byte| *byte == 0));
+    SPARE.set(spare);
+    (found.0 > 0).then_some(found)
 }
 
 #[cfg(test)]

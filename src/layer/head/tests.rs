@@ -23,7 +23,7 @@ fn comes_back_whole() {
         .body(())
         .unwrap();
     let (before, ()) = request.into_parts();
-    let after = Head::save(&before).unwrap().restore().unwrap();
+    let after = Head::save(&before).unwrap().restore();
 
     assert_eq!(before.method, after.method);
     assert_eq!(before.uri, after.uri);
@@ -48,12 +48,12 @@ fn nothing_of_one_request_comes_back_with_the_next() {
     let first = Head::save(&with("x-second")).unwrap();
     // Two at once, and one after the other, all on one thread.
     let second = Head::save(&with("x-third")).unwrap();
-    assert_eq!(first.restore().unwrap().headers, with("x-second").headers);
-    assert_eq!(second.restore().unwrap().headers, with("x-third").headers);
+    assert_eq!(first.restore().headers, with("x-second").headers);
+    assert_eq!(second.restore().headers, with("x-third").headers);
 }
 
 fn contains(head: &Head, text: &str) -> bool {
-    let bytes = &head.0.as_ref().unwrap().headers.bytes;
+    let bytes = &head.headers.bytes;
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
@@ -66,7 +66,7 @@ fn what_a_caller_has_sent_is_wiped_when_the_request_is_done() {
         .header("x-api-key", "hush")
         .header("accept", "text/html");
     let parts = request.body(()).unwrap().into_parts().0;
-    let restored = |head: Head| assert_eq!(head.restore().unwrap().headers, parts.headers);
+    let restored = |head: Head| assert_eq!(head.restore().headers, parts.headers);
     for end in [&restored as &dyn Fn(Head), &drop] {
         let head = Head::save(&parts).unwrap();
         assert!(contains(&head, "session=hush"));
@@ -95,13 +95,12 @@ fn a_block_that_is_too_short_is_wiped_before_it_is_given_up() {
     drop(Head::save(&short));
     let first = spare().unwrap().0;
     let head = Head::save(&long).unwrap();
-    assert_eq!(head.restore().unwrap().headers, long.headers);
+    assert_eq!(head.restore().headers, long.headers);
     assert!(spare().unwrap().0 > first);
 }
 
 #[test]
 fn a_long_block_is_not_kept() {
-    drop(Head::save(&Request::new(()).into_parts().0));
     let long = Request::builder().header("x-long", "x".repeat(MAX_SPARE));
     drop(Head::save(&long.body(()).unwrap().into_parts().0));
     assert_eq!(spare(), None);
@@ -113,7 +112,7 @@ fn the_token_is_not_copied() {
     let request = Request::builder().header("accept", "a").header("authorization", "Bearer t");
     let head = Head::save(&request.body(()).unwrap().into_parts().0).unwrap();
     assert!(!contains(&head, "Bearer"));
-    let headers = head.restore().unwrap().headers;
+    let headers = head.restore().headers;
     assert_eq!(headers.keys().collect::<Vec<_>>(), ["accept"]);
 }
 
@@ -124,7 +123,7 @@ fn odd_uris_come_back() {
     {
         let (before, ()) =
             Request::builder().method(method).uri(uri).body(()).unwrap().into_parts();
-        assert_eq!(Head::save(&before).unwrap().restore().unwrap().uri, before.uri);
+        assert_eq!(Head::save(&before).unwrap().restore().uri, before.uri);
     }
 }
 
@@ -133,5 +132,5 @@ fn a_name_too_long_to_note_is_not_saved_wrong() {
     let longest = "x".repeat(u16::MAX as usize);
     let Ok(name) = HeaderName::try_from(longest) else { return };
     let (parts, ()) = Request::builder().header(name, "v").body(()).unwrap().into_parts();
-    assert!(Head::save(&parts).is_none_or(|head| head.restore().unwrap().headers == parts.headers));
+    assert!(Head::save(&parts).is_none_or(|head| head.restore().headers == parts.headers));
 }
