@@ -2,8 +2,10 @@
 //! ways.
 //!
 //! ```text
-//! cargo run --example axum_gateway --features oauth2-client
+//! cargo run -p examples --example axum_gateway
 //! ```
+//!
+//! What it shows takes the feature `oauth2-client`.
 //!
 //! Starts an authorization server, an API and the gateway on loopback, and lets the
 //! gateway's token expire. A hundred streamed uploads go through it at once, and a

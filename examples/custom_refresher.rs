@@ -2,7 +2,7 @@
 //! goes into a header of its own.
 //!
 //! ```text
-//! cargo run --example custom_refresher
+//! cargo run -p examples --example custom_refresher
 //! ```
 //!
 //! Starts such a service on loopback, which forgets its sessions between two rounds of a

@@ -1,8 +1,10 @@
 //! The layer over hyper-util's client, with the OAuth 2.0 refresh-token grant.
 //!
 //! ```text
-//! cargo run --example hyper_client --features oauth2-client
+//! cargo run -p examples --example hyper_client
 //! ```
+//!
+//! What it shows takes the feature `oauth2-client`.
 //!
 //! Starts an authorization server and an API on loopback, lets the access token expire,
 //! and sends a hundred POSTs at once. Then it signs out, which revokes the tokens. Exits

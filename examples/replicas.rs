@@ -1,8 +1,10 @@
 //! Three replicas of a service share one credential in Redis.
 //!
 //! ```text
-//! cargo run --example replicas --features oauth2-client,redis
+//! cargo run -p examples --example replicas
 //! ```
+//!
+//! What it shows takes the features `oauth2-client`, `redis`.
 //!
 //! Starts a Redis server of its own (`apt-get install redis-server`), an authorization
 //! server, an API, and three replicas of an axum service that calls the API. Each replica

@@ -1,8 +1,10 @@
 //! reqwest with one extra line, and as the client that redeems.
 //!
 //! ```text
-//! cargo run --example reqwest_client --features oauth2,reqwest-middleware
+//! cargo run -p examples --example reqwest_client
 //! ```
+//!
+//! What it shows takes the features `oauth2`, `reqwest-middleware`.
 //!
 //! Starts an authorization server and an API on loopback, lets the access token expire, and
 //! sends a hundred `client.post(url).json(..).send()` at once. Exits with 1 if anything is

@@ -1,8 +1,10 @@
 //! A small command-line program that is run three times at once, with one file of tokens.
 //!
 //! ```text
-//! cargo run --example shared_file --features file,oauth2-client
+//! cargo run -p examples --example shared_file
 //! ```
+//!
+//! What it shows takes the features `file`, `oauth2-client`.
 //!
 //! Starts an authorization server and an API on loopback, signs in, lets the access token
 //! expire, and starts the program three times. Each run sends twenty POSTs; all of them are

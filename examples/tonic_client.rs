@@ -1,7 +1,7 @@
 //! A generated tonic client, an expired token, one refresh.
 //!
 //! ```text
-//! cargo run --example tonic_client
+//! cargo run -p examples --example tonic_client
 //! ```
 //!
 //! Starts a gRPC server on loopback TCP whose access tokens expire and whose refresh

@@ -3,8 +3,10 @@
 //! twice and no session is lost.
 //!
 //! ```sh
-//! cargo run --release --example torture --features full -- --help
+//! cargo run --release -p examples --example torture -- --help
 //! ```
+//!
+//! What it shows takes the features `file`, `oauth2-client`, `redis`.
 //!
 //! | file | what is in it |
 //! |---|---|
