@@ -1,26 +1,29 @@
 //! The HTTP side: [`RefreshLayer`], its service, and what they do with a request.
 //!
-//! The order of things, from a service's `call` to the response, is drawn at the top of
-//! `future.rs`, and is in that file alone.
-//!
-//! | file | what is in it |
-//! |---|---|
-//! | `mod.rs`, `config.rs` | [`RefreshLayer`]: every knob; what is set, and what it means |
-//! | `service.rs` | [`Refresh`]: the tower service, and its clones |
-//! | `future.rs` | [`ResponseFuture`]: the order of things |
-//! | `exchange.rs` | what is known of a request, and what follows from its response |
-//! | `cached.rs` | the token as a service keeps it between requests |
-//! | `sharing.rs` | what a service shares with its futures and clones |
-//! | `source.rs`, `origin.rs` | which credential a request uses; where its token may go |
-//! | `attach.rs` | how the token goes on a request |
-//! | `head.rs` | the copy of a request's head for its replay |
-//! | `classify.rs` | what a response says of the token |
-//! | `www_authenticate.rs` | the header that a refusal explains itself in |
-//! | `drain.rs` | reading a refused response to its end |
-//!
-//! Imports point one way: `mod` -> `service` -> `future` -> `exchange` -> the rest. The layer
-//! uses [`RefreshState`], request bodies ([`body`](crate::body)) and gRPC's protocol. Of the
-//! crate only the middleware for reqwest uses the layer.
+//! [`RefreshLayer`] is the layer, [`Refresh`] its service; the rest is what can be set on the one
+//! and found in the requests and responses of the other.
+
+// The order of things, from a service's `call` to the response, is drawn at the top of
+// `future.rs`, and is in that file alone.
+//
+// | file | what is in it |
+// |---|---|
+// | `mod.rs`, `config.rs` | [`RefreshLayer`]: every knob; what is set, and what it means |
+// | `service.rs` | [`Refresh`]: the tower service, and its clones |
+// | `future.rs` | [`ResponseFuture`]: the order of things |
+// | `exchange.rs` | what is known of a request, and what follows from its response |
+// | `cached.rs` | the token as a service keeps it between requests |
+// | `sharing.rs` | what a service shares with its futures and clones |
+// | `source.rs`, `origin.rs` | which credential a request uses; where its token may go |
+// | `attach.rs` | how the token goes on a request |
+// | `head.rs` | the copy of a request's head for its replay |
+// | `classify.rs` | what a response says of the token |
+// | `www_authenticate.rs` | the header that a refusal explains itself in |
+// | `drain.rs` | reading a refused response to its end |
+//
+// Imports point one way: `mod` -> `service` -> `future` -> `exchange` -> the rest. The layer
+// uses [`RefreshState`], request bodies ([`body`]) and gRPC's protocol. Of the
+// crate only the middleware for reqwest uses the layer.
 
 mod attach;
 mod cached;
