@@ -1,5 +1,5 @@
-//! The tests that need a client or a server which is expensive to build: reqwest, tonic,
-//! axum, TLS, Redis. They stand apart so that nothing else waits for them.
+//! The tests that need what is expensive to build: reqwest, tonic,
+//! axum, TLS, Redis, files. They stand apart so that nothing else waits for them.
 //!
 //! The examples of the documentation that need one of these are compiled here, too.
 

@@ -5,7 +5,6 @@
 //! | `conformance` | the suite, and what it must not let pass |
 //! | `file` | [`FileStore`](tower_refresh::store::FileStore) |
 
-#[cfg(feature = "test-util")]
 mod conformance;
-#[cfg(all(unix, feature = "file"))]
+#[cfg(unix)]
 mod file;

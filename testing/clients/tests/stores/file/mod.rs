@@ -15,7 +15,6 @@ mod paths;
 mod processes;
 mod sealed;
 mod states;
-#[cfg(feature = "test-util")]
 mod suite;
 mod writing;
 
