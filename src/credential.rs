@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    num::NonZeroU64,
+    num::NonZeroI64,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -27,8 +27,8 @@ struct Snapshot {
 struct Access {
     token: Token,
     expires: Option<Instant>,
-    /// How long before that it should be renewed, in milliseconds.
-    early: u32,
+    /// How long before that it should be renewed, in nanoseconds.
+    early: u64,
     /// The end by the wall clock, packed.
     wall: Option<WallTime>,
     extra: Option<Arc<Extra>>,
@@ -65,7 +65,7 @@ impl Credential {
                 },
                 expires,
                 early: expires.zip(early).map_or(0, |(end, early)| window(early, end)),
-                wall: tokens.expires_at().map(WallTime::pack),
+                wall: tokens.expires_at().and_then(WallTime::pack),
                 extra: tokens.shared_extra(),
             }),
         }))
@@ -117,7 +117,7 @@ impl Credential {
     /// From when on it should be renewed ahead of its end.
     pub(crate) fn early(&self) -> Option<Instant> {
         let access = self.0.access.as_ref()?;
-        let window = Duration::from_millis(access.early.into());
+        let window = Duration::from_nanos(access.early);
         Some(access.expires?.checked_sub(window).unwrap_or_else(Instant::now))
     }
 
@@ -136,25 +136,41 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// A moment in 8 bytes instead of 16: there is one for each of many credentials. Counts
-/// nanoseconds since the Unix epoch, plus one; it ends in the year 2554.
+/// A moment in 8 bytes instead of 16: there is one for each of many credentials. Counts from
+/// the Unix epoch, times two: nanoseconds plus one from 1824 to 2116, else whole seconds.
 #[derive(Clone, Copy)]
-struct WallTime(NonZeroU64);
+struct WallTime(NonZeroI64);
 
 impl WallTime {
-    fn pack(at: SystemTime) -> Self {
-        let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let nanos = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-        Self(NonZeroU64::MIN.saturating_add(nanos))
+    /// `None`: no calendar reaches it.
+    fn pack(at: SystemTime) -> Option<Self> {
+        let (span, sign) = match at.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(since) => (since, 1),
+            Err(before) => (before.duration(), -1),
+        };
+        let twice = |count: i64| count.checked_mul(2 * sign);
+        let nanos = i64::try_from(span.as_nanos()).ok().and_then(twice);
+        let seconds = || i64::try_from(span.as_secs()).ok().and_then(twice);
+        let packed = nanos.and_then(|nanos| nanos.checked_add(1)).or_else(seconds)?;
+        NonZeroI64::new(packed).map(Self)
     }
 
     fn unpack(self) -> Option<SystemTime> {
-        SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(self.0.get() - 1))
+        let (packed, is_nanos) = (self.0.get(), self.0.get() & 1 == 1);
+        let count = packed >> 1;
+        let span = match is_nanos {
+            true => Duration::from_nanos(count.unsigned_abs()),
+            false => Duration::from_secs(count.unsigned_abs()),
+        };
+        match count < 0 {
+            true => SystemTime::UNIX_EPOCH.checked_sub(span),
+            false => SystemTime::UNIX_EPOCH.checked_add(span),
+        }
     }
 }
 
-fn window(early: Instant, end: Instant) -> u32 {
-    u32::try_from(end.saturating_duration_since(early).as_millis()).unwrap_or(u32::MAX)
+fn window(early: Instant, end: Instant) -> u64 {
+    u64::try_from(end.saturating_duration_since(early).as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A sensitive header value in memory of its own, which is wiped with its last
@@ -168,4 +184,40 @@ pub(crate) fn header(prefix: &str, secret: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
     value.set_sensitive(true);
     Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However far away, and before 1970, too.
+    #[test]
+    fn an_end_is_told_as_it_is() {
+        let epoch = SystemTime::UNIX_EPOCH;
+        let nanos = Duration::from_nanos;
+        for at in [
+            epoch,
+            epoch + nanos(1),
+            epoch - nanos(1),
+            epoch + nanos(1_790_000_000_123_456_789),
+            epoch - Duration::from_secs(5_000_000_000),
+            epoch + Duration::from_secs(253_402_300_799),
+            epoch - Duration::from_secs(62_135_596_800),
+        ] {
+            let tokens = Tokens::new("token").with_expires_at(at);
+            assert_eq!(tokens.expires_at(), Some(at));
+            let credential = Credential::new(Generation::ZERO.next(), &tokens, None, None);
+            assert_eq!(credential.expires_at(), Some(at));
+        }
+    }
+
+    #[test]
+    fn the_early_moment_is_told_as_it_is() {
+        let (now, tokens) = (Instant::now(), Tokens::new("token"));
+        for window in [Duration::from_nanos(1), Duration::from_secs(100 * 24 * 3600)] {
+            let end = now + window;
+            let credential = Credential::new(Generation::ZERO, &tokens, Some(end), Some(now));
+            assert_eq!(credential.early(), Some(now));
+        }
+    }
 }

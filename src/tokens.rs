@@ -64,18 +64,28 @@ enum Expiry {
 struct PackedExpiry {
     secs: u64,
     nanos: u32,
-    /// Counts from the Unix epoch.
-    absolute: bool,
+    from: CountsFrom,
+}
+
+/// What a [`PackedExpiry`] counts from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CountsFrom {
+    Answer,
+    Epoch,
+    /// Backwards.
+    BeforeEpoch,
 }
 
 impl Expiry {
     fn pack(self) -> PackedExpiry {
-        let (span, absolute) = match self {
-            Self::In(life) => (life, false),
-            // A moment before the epoch is as much over as the epoch is.
-            Self::At(at) => (at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(), true),
+        let (span, from) = match self {
+            Self::In(life) => (life, CountsFrom::Answer),
+            Self::At(at) => match at.duration_since(SystemTime::UNIX_EPOCH) {
+                Ok(since) => (since, CountsFrom::Epoch),
+                Err(before) => (before.duration(), CountsFrom::BeforeEpoch),
+            },
         };
-        PackedExpiry { secs: span.as_secs(), nanos: span.subsec_nanos(), absolute }
+        PackedExpiry { secs: span.as_secs(), nanos: span.subsec_nanos(), from }
     }
 }
 
@@ -83,9 +93,10 @@ impl PackedExpiry {
     /// `None`: no clock of ours reaches it.
     fn unpack(self) -> Option<Expiry> {
         let span = Duration::new(self.secs, self.nanos);
-        match self.absolute {
-            true => SystemTime::UNIX_EPOCH.checked_add(span).map(Expiry::At),
-            false => Some(Expiry::In(span)),
+        match self.from {
+            CountsFrom::Answer => Some(Expiry::In(span)),
+            CountsFrom::Epoch => SystemTime::UNIX_EPOCH.checked_add(span).map(Expiry::At),
+            CountsFrom::BeforeEpoch => SystemTime::UNIX_EPOCH.checked_sub(span).map(Expiry::At),
         }
     }
 }

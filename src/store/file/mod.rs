@@ -90,14 +90,14 @@ pub struct FileStore(Arc<RecordFile>);
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let temp = tempfile::tempdir()?;
-/// # let folder = temp.path().join("tokens");
+/// # let folder = std::env::temp_dir().join(format!("tower-refresh-doc-{}", std::process::id()));
 /// let stores = FileStores::open(&folder)?;
 /// let record = Record::new(Generation::new(1), Tokens::new("access"));
 /// stores.try_store("alice")?.save(Generation::ZERO, record).await?;
 /// assert!(folder.join("alice.json").exists());
 /// assert_eq!(stores.try_store("bob")?.load().await?, Record::default());
 /// assert!(!folder.join("bob.json").exists());
+/// # std::fs::remove_dir_all(folder)?;
 /// # Ok(()) }
 /// ```
 ///
