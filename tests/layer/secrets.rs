@@ -281,3 +281,16 @@ async fn the_callers_sensitive_headers_stay_so() {
     }
     call.await.unwrap().unwrap();
 }
+
+/// Of the tests themselves: a line that another thread comes to first is captured, too.
+#[test]
+fn a_line_is_captured_whatever_other_threads_do() {
+    fn line() {
+        tracing::info!("a line of this test");
+    }
+    let (logs, _guard) = Logs::capture();
+    std::thread::spawn(line).join().unwrap();
+    assert_eq!(logs.count(&["a line of this test"]), 0, "it is another thread's");
+    line();
+    assert_eq!(logs.count(&["a line of this test"]), 1);
+}

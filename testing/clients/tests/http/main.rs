@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | `loopback` | the servers themselves |
 //! | `sockets` | hyper-util's client, HTTP/1 and HTTP/2 |
 //! | `reqwest` | [`RefreshMiddleware`](tower_refresh::RefreshMiddleware) |
 //! | `axum` | on a router that forwards |
@@ -9,6 +10,7 @@
 //! | `stacks` | a thousand requests at once through each of them, and through tonic |
 
 mod axum;
+mod loopback;
 mod redirects;
 mod reqwest;
 mod sockets;
