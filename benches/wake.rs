@@ -8,7 +8,7 @@
 //! own, wait, all in one process over one Redis that writes each change to the disk. Shown
 //! are medians of the time from the save's answer until the last has the token, and their
 //! ratio to a round trip (`PING`) in the same run. The other contestant only looks: every
-//! 50 ms it tries to set the lock, and if others have it, whether there is something newer.
+//! 50 ms it tries to set the lock, and if another store has it, whether there is something newer.
 
 use std::time::{Duration, Instant};
 
@@ -78,7 +78,7 @@ async fn last(waiters: JoinSet<Instant>, begun: Instant) -> f64 {
 
 fn open(server: &RedisServer) -> RedisStore {
     let stores = RedisStores::builder(server.url(), Keyring::new([7; 32]));
-    // Nobody looks without having been told to.
+    // No store looks without having been told to.
     let hour = Duration::from_secs(3600);
     stores.lease(hour).poll(hour).build().expect("a URL").store(NAME)
 }

@@ -106,7 +106,7 @@ async fn upload(client: Client<HttpConnector, Upload>, uri: String) -> Result<bo
     let request = Request::post(uri).body(body)?;
     tokio::spawn(async move {
         for _ in 0..CHUNKS {
-            // Who has failed to answer does not read on either.
+            // A server that has failed to answer does not read on either.
             if sender.send_data(Bytes::from_static(CHUNK)).await.is_err() {
                 return;
             }

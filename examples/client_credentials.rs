@@ -1,5 +1,5 @@
 //! Service to service: the OAuth 2.0 client-credentials grant. The token is fetched on
-//! first use and kept fresh; nobody signs in.
+//! first use and kept fresh; there is no user who signs in.
 //!
 //! ```text
 //! cargo run -p examples --example client_credentials

@@ -54,7 +54,7 @@ impl Stage {
         drop(request);
         let mut response = Response::new(Empty::new());
         if !fresh {
-            // The permit is taken from the moment of asking: nobody misses it.
+            // The permit is taken from the moment of asking: no request misses it.
             let answer = self.answer.notified();
             self.sent.fetch_add(1, SeqCst);
             answer.await;

@@ -86,7 +86,7 @@ pub(crate) const ATTACH: &str = "this layer, replay_if(false), no marks";
 /// The name of this layer at its leanest.
 pub(crate) const LEAN: &str = "this layer, clone_bodies, no marks";
 
-/// Everyone, made anew: nothing is shared between two calls.
+/// All contestants, made anew: nothing is shared between two calls.
 pub(crate) fn all() -> Vec<(&'static str, Box<dyn Contestant>)> {
     let layer = || RefreshLayer::new(state(Tokens::new(TOKEN)));
     let hour = Duration::from_secs(3600);

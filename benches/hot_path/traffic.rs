@@ -68,7 +68,7 @@ impl Size {
 pub(crate) enum Values {
     /// Three are text of the program, two are made for the request, as an id and a
     /// key are, and their names are given as text: memory of the request's own that
-    /// nobody shares yet.
+    /// is not shared yet.
     Owned,
     /// All are text of the program, names included.
     Static,

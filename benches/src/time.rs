@@ -30,7 +30,7 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The least one: what others on the machine do only ever adds to a time.
+/// The least one: what other processes do only ever adds to a time.
 pub fn least(values: Vec<f64>) -> f64 {
     values.into_iter().fold(f64::INFINITY, f64::min)
 }

@@ -132,7 +132,7 @@ impl Faults {
         Ok(())
     }
 
-    /// Anyone, or the one that has just redeemed.
+    /// Any process, or the one that has just redeemed.
     async fn choose(&mut self, book: &Book) -> Result<usize, BoxError> {
         let anyone = self.random.usize(..self.workers.len());
         if self.random.bool() {

@@ -24,7 +24,7 @@ use tower_refresh::{BoxError, FailureKind, RefreshFailure, RefreshLayer, Refresh
 
 use crate::{children, open};
 
-/// What a write past a file size limit is answered with, and fatal if nobody listens.
+/// What a write past a file size limit is answered with, and fatal if no handler is there.
 const SIGXFSZ: i32 = 25;
 
 #[derive(Default)]

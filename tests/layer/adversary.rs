@@ -113,7 +113,7 @@ fn a_borrow_does_not_lock_the_state() {
     clear.join().unwrap().unwrap();
 }
 
-/// Its writes are known to others before they are to whoever writes.
+/// Its writes are there for other readers before the writer is told so.
 struct SlowToTell(MemoryStore, Gate);
 
 impl TokenStore for SlowToTell {

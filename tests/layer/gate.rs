@@ -88,7 +88,7 @@ async fn a_refused_request_past_its_deadline_gets_its_401() {
     assert_eq!(failure.kind(), FailureKind::Deadline);
 }
 
-/// While a refused token is being replaced, others do not fetch 401s of their own.
+/// While a refused token is being replaced, new requests do not fetch 401s of their own.
 #[tokio::test(start_paused = true)]
 async fn requests_that_come_during_a_flight_wait_for_it() {
     let auth = Auth::new();

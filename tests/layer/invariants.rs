@@ -104,7 +104,7 @@ async fn i10_a_body_past_the_cap_is_sent_whole_and_not_replayed() {
     assert_eq!(response.extensions().get(), Some(&NotReplayable::TooLarge));
     assert_eq!(api.bodies(401), ["hello"]);
 
-    // It has started the refresh for whoever comes next.
+    // It has started the refresh, and the next caller has the new token.
     idle().await;
     assert_eq!(service.oneshot(post("hello")).await.unwrap().status(), 200);
     assert_eq!(auth.count(), 1);

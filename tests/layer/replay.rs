@@ -102,7 +102,7 @@ async fn a_predicate_forbids_the_replay_and_the_refresh_starts_all_the_same() {
     call.await.unwrap().unwrap();
 }
 
-/// What goes over the budget of all is sent whole, once; what others keep is theirs.
+/// What goes over the budget of all is sent whole, once; what other requests keep stays kept.
 #[tokio::test(start_paused = true)]
 async fn the_budget_is_shared_by_all_services_and_clones_of_a_layer() {
     let auth = Auth::new();

@@ -108,7 +108,7 @@ async fn without_a_replay_it_is_the_callers_untouched() {
     assert_eq!((response.status().as_u16(), read), (401, 0));
 }
 
-/// Its flight has not ended: nobody knows yet whether there will be a replay.
+/// Its flight has not ended: whether there will be a replay is not known yet.
 #[tokio::test(start_paused = true)]
 async fn it_is_not_read_before_a_replay_is_certain() {
     let auth = Auth::new();

@@ -154,7 +154,7 @@ impl http_body::Body for Either {
     }
 }
 
-/// While one waits for a flight, the only permit is free for others.
+/// While one waits for a flight, the only permit is free for the next request.
 #[tokio::test(start_paused = true)]
 async fn whoever_waits_holds_no_permit() {
     for expired in [true, false] {

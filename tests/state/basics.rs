@@ -355,7 +355,7 @@ async fn a_drained_state_can_still_sign_out() {
     assert_eq!(kind(state.token().await), FailureKind::SignedOut);
 }
 
-/// Whoever starts a flight has not joined it, also where it only looks.
+/// A caller that starts a flight has not joined it, nor if the flight only looks into the store.
 #[tokio::test(start_paused = true)]
 async fn only_those_who_join_are_counted_as_joined() {
     let auth = Auth::new();

@@ -271,8 +271,8 @@ async fn a_sign_out_waits_for_the_sign_in_that_was_begun_before() {
     assert_eq!(kind(scene.state.token().await), FailureKind::SignedOut);
 }
 
-/// A server that does not rotate: the refresh token that was spent is in use still, by
-/// whoever came first. Its access token alone is nobody's.
+/// A server that does not rotate: the refresh token that was spent is still in use by the
+/// sign-in that won. Only the access token is left over.
 #[tokio::test(start_paused = true)]
 async fn a_refresh_token_that_was_not_minted_is_not_discarded() {
     for (minted, other) in [
@@ -298,8 +298,8 @@ async fn a_refresh_token_that_was_not_minted_is_not_discarded() {
     }
 }
 
-/// Whoever signed in meanwhile is not held up by the hook, and nobody else is by the
-/// lease.
+/// The user who has signed in meanwhile is not held up by the hook, nor is another process by
+/// the lease.
 #[tokio::test(start_paused = true)]
 async fn nobody_but_drain_waits_for_the_discard_hook() {
     let (auth, store, gate) = (Auth::new(), Store::with(tokens(1)), Gate::new());

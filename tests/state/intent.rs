@@ -1,5 +1,5 @@
-//! A redeem is announced before it begins: whoever comes after one that was interrupted
-//! knows that the refresh token may be spent.
+//! A redeem is announced before it begins: the next lease holder after one that was
+//! interrupted knows that the refresh token may be spent.
 
 use std::{error::Error as _, future::pending, sync::Arc};
 
@@ -154,7 +154,7 @@ async fn an_answer_that_was_lost_is_known_to_the_next_try() {
     }
 }
 
-/// One that certainly spent nothing does not take back what others have left.
+/// One that certainly spent nothing does not take back what earlier lease holders have left open.
 #[tokio::test(start_paused = true)]
 async fn what_is_left_open_stays_so_until_it_is_known() {
     let (auth, store) = (Auth::new(), Store::with(tokens(1)));
@@ -213,7 +213,7 @@ async fn a_save_without_the_lease_is_done_under_a_new_one() {
     }
 }
 
-/// The same, and somebody else has signed in meanwhile: that wins.
+/// The same, and the user has signed in elsewhere meanwhile: that wins.
 #[tokio::test(start_paused = true)]
 async fn a_save_that_comes_too_late_is_discarded() {
     let (auth, store, discarded) = (Auth::new(), Store::with(tokens(1)), Gate::new());
@@ -237,7 +237,7 @@ async fn a_save_that_comes_too_late_is_discarded() {
     assert_eq!(store.refresh_token().await.as_deref(), Some("refresh-60"));
 }
 
-/// A store that gives whoever waits for the lease what others have saved meanwhile.
+/// A store that gives a waiter for the lease what was saved meanwhile.
 struct Newsagent {
     memory: Arc<MemoryStore>,
     gate: Gate,

@@ -161,7 +161,7 @@ async fn after_a_failure_it_is_tried_again_when_the_cool_down_is_over() {
     assert_eq!(state.current().access_token(), Some("access-2"));
 }
 
-/// A server that is down, and nobody who says how long to wait.
+/// A server that is down, and no `Retry-After` that says how long to wait.
 #[tokio::test(start_paused = true)]
 async fn without_a_cool_down_there_are_no_more_than_ten_tries_a_second() {
     let auth = Auth::new();
@@ -375,7 +375,7 @@ async fn two_guards_are_still_one_refresh_a_lifetime() {
     assert_eq!(state.status().counts.joined, 0);
 }
 
-/// Two processes that share a store: whoever comes second adopts.
+/// Two processes that share a store: the second one adopts what the first has saved.
 #[tokio::test(start_paused = true)]
 async fn two_states_that_share_a_store_are_still_one_refresh_a_lifetime() {
     let auth = Auth::new();

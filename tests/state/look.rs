@@ -1,5 +1,5 @@
-//! One that is rejected or signed out looks into its store, for others may have signed in:
-//! what comes of that if something goes wrong.
+//! A credential that is rejected or signed out looks into its store, since another process may
+//! have signed in: what comes of that if something goes wrong.
 
 use std::error::Error;
 
@@ -77,7 +77,7 @@ async fn a_look_that_fails_does_not_make_the_reason_forgotten() {
     assert_eq!(auth.count(), 2);
 }
 
-/// What a look has found was redeemed and cannot be saved: nobody waits for that.
+/// What a look has found was redeemed and cannot be saved: no caller waits for that.
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_a_save_that_keeps_failing() {
     for rejected in [true, false] {

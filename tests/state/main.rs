@@ -8,7 +8,7 @@
 //! | `unsaved` | a store that fails |
 //! | `fence` | sign-in and sign-out at every step of a flight |
 //! | `intent` | redeems that were interrupted, leases that were lost |
-//! | `look` | looking for sign-ins of others |
+//! | `look` | looking for sign-ins by other processes |
 //! | `sign_out` | what a sign-out tells its hook |
 //! | `shared` | several states, one store |
 //! | `family` | many credentials that share how they are renewed |

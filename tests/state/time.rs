@@ -16,8 +16,8 @@ fn expiring(auth: &Auth, life: u64) -> RefreshStateBuilder {
     RefreshState::builder(auth.refresher()).tokens(tokens(1).with_expires_in(secs(life)))
 }
 
-/// When the first refresh was asked for, by somebody who uses the token all the
-/// time after a quiet while.
+/// When the first refresh was asked for, by a caller that uses the token all the time after
+/// a quiet while.
 async fn first_refresh(auth: &Auth, state: &Arc<RefreshState>, quiet: u64) -> Duration {
     let begun = Instant::now();
     state.token().await.unwrap();
@@ -111,7 +111,7 @@ async fn requests_go_on_with_the_token_while_it_is_renewed_early() {
     assert_eq!(auth.count(), 1);
 }
 
-/// Whoever is refused joins the early flight; from then on others wait with them.
+/// A caller that is refused joins the early flight; from then on new callers wait, too.
 #[tokio::test(start_paused = true)]
 async fn a_challenge_during_an_early_flight_joins_it_and_closes_the_gate() {
     let auth = Auth::new();

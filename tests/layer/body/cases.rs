@@ -415,7 +415,7 @@ fn a_source_that_panics_is_not_replayed() {
     assert_fails(next(&mut first), BodyErrorKind::Source);
     assert_eq!(next(&mut first), Got::End);
 
-    // Nor does a body nobody keeps end as if it were whole.
+    // Nor does a body that is not kept end as if it were whole.
     let mut plain = ReplayBody::plain(Script::new([Step::Panic]));
     catch_unwind(AssertUnwindSafe(|| next(&mut plain))).unwrap_err();
     assert_fails(next(&mut plain), BodyErrorKind::Source);

@@ -299,7 +299,7 @@ async fn a_head_is_held_once_the_request_has_ended_or_is_dropped() {
     }
 }
 
-/// Whoever is told that a body is empty may neither read nor drop it.
+/// A client that is told that a body is empty may neither read nor drop it.
 #[tokio::test(start_paused = true)]
 async fn a_request_without_a_body_has_ended() {
     type Sent = http::Request<Watched<Full<Bytes>>>;

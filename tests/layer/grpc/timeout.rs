@@ -206,7 +206,7 @@ async fn an_answer_that_comes_too_late_is_not_replayed() {
     assert_eq!(auth.count(), 1);
 }
 
-/// Nobody has told it to hurry: the state's own deadline holds, and what is left is
+/// The call has no deadline of its own: the state's holds, and what is left is
 /// still sent.
 #[tokio::test(start_paused = true)]
 async fn a_timeout_longer_than_the_states_deadline_changes_nothing_of_that() {
@@ -222,7 +222,7 @@ async fn a_timeout_longer_than_the_states_deadline_changes_nothing_of_that() {
     assert_eq!(failure(&done(call).await), FailureKind::Deadline);
 }
 
-/// One timer serves those who wait equally long; the others have their own.
+/// Waiters that wait equally long share one timer; each other waiter has its own.
 #[tokio::test(start_paused = true)]
 async fn each_waits_as_long_as_it_may_whoever_came_before() {
     let auth = Auth::new();

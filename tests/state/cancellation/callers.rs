@@ -26,7 +26,7 @@ async fn a_dropped_leader_leaves_the_flight_to_the_others() {
 }
 
 /// Not even a first poll has happened when the leader is dropped: the flight is
-/// spawned by the challenge, not by whoever waits.
+/// spawned by the challenge, not by its waiter.
 #[tokio::test(start_paused = true)]
 async fn a_leader_dropped_right_after_its_challenge_has_started_the_flight() {
     let auth = Auth::new();

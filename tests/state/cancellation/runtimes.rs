@@ -46,7 +46,7 @@ fn a_waiter_in_another_runtime_hears_of_the_shutdown_and_the_next_flight_works()
     assert_eq!(here.block_on(state.refresh()).unwrap().access_token(), Some("access-2"));
 }
 
-/// A flight stands still with a runtime that nobody drives, or whose only thread is
+/// A flight stands still with a runtime that no thread drives, or whose only thread is
 /// blocked.
 #[test]
 fn a_waiter_has_its_deadline_though_the_flights_runtime_stands_still() {
@@ -69,7 +69,7 @@ fn a_waiter_has_its_deadline_though_the_flights_runtime_stands_still() {
 }
 
 /// A refresher that blocks its thread, as a synchronous client does, on a runtime that
-/// has others.
+/// has other threads.
 #[test]
 fn a_waiter_has_its_deadline_though_the_refresher_blocks_its_thread() {
     let (done, blocks) = std::sync::mpsc::channel::<()>();
@@ -128,8 +128,8 @@ fn minted_tokens_that_were_not_saved_are_saved_by_the_next_flight() {
     }
 }
 
-/// Requests use the new token already, and no store knows it yet: whoever asks for
-/// another gets it, with the new refresh token.
+/// Requests use the new token already, and no store knows it yet: a caller that asks
+/// for another one gets it, with the new refresh token.
 #[test]
 fn minted_tokens_that_were_served_unsaved_are_saved_by_the_next_flight() {
     let auth = Auth::new();
@@ -153,7 +153,8 @@ fn minted_tokens_that_were_served_unsaved_are_saved_by_the_next_flight() {
     auth.assert_sound();
 }
 
-/// Whoever waits for a sign-in or sign-out elsewhere hears that, and can try again.
+/// A caller on another runtime that waits for the sign-in or sign-out hears that, and can try
+/// again.
 #[test]
 fn a_sign_in_and_a_sign_out_whose_runtime_goes_away_say_so() {
     let store = Store::with(tokens(1));

@@ -218,7 +218,7 @@ async fn i7_every_waiter_hears_of_failure_and_of_panic() {
     }
 }
 
-/// Each has its own deadline, and nobody hears before it.
+/// Each waiter has its own deadline, and is told nothing before it.
 #[tokio::test(start_paused = true)]
 async fn i7_every_waiter_has_a_deadline() {
     let auth = Auth::new();

@@ -71,7 +71,7 @@ async fn a_credential_from_the_requests_extensions() {
     let state: Arc<RefreshState> = upstream.state();
     let router = forwarding(upstream.socket())
         .layer(RefreshLayer::per_request(FromExtensions))
-        // Whoever knows the session puts its state there.
+        // The layer that knows the session puts its state there.
         .layer(axum::Extension(Arc::clone(&state)));
     let uri = gateway(router).await;
     assert_eq!(send_many(&uri).await, vec![StatusCode::OK; 50]);

@@ -29,7 +29,7 @@ impl Subject for Server {
     }
 
     fn broken(&self) -> Option<RedisStore> {
-        // Nobody is there.
+        // No server listens there.
         let stores = RedisStores::builder("redis://127.0.0.1:1/", Keyring::new(KEY));
         Some(stores.build().unwrap().store("broken"))
     }

@@ -1,4 +1,4 @@
-//! The lease: who has it, for how long, and what is left behind.
+//! The lease: which store holds it, for how long, and what is left behind.
 
 use redis::Commands;
 use tower_refresh::{
@@ -130,7 +130,7 @@ async fn a_lease_that_ran_out_is_taken_back_if_nobody_came_between() {
     assert_eq!(connection.get::<_, String>(LEASE).unwrap(), owner);
     assert!(holder.is_held());
 
-    // With a number between, somebody did.
+    // With a number between, another holder came.
     let mut pipeline = redis::pipe();
     pipeline.atomic().hincr(RECORD, "f", 1).ignore().del(LEASE).ignore();
     pipeline.exec(&mut connection).unwrap();
@@ -158,7 +158,7 @@ async fn a_renewal_that_comes_late_brings_no_lease_back() {
     assert!(!lease_is_there(&mut connection));
 }
 
-/// Whoever holds it may go on: it is not only said to be held.
+/// Its holder may go on: the lease is not only said to be held.
 #[tokio::test]
 async fn a_save_takes_a_lease_back_that_has_run_out() {
     let server = RedisServer::start();

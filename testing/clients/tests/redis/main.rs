@@ -98,7 +98,7 @@ fn listeners(connection: &mut redis::Connection) -> usize {
     count
 }
 
-/// Waits until there were so many scripts: whoever listens has looked once more since, and
+/// Waits until there were so many scripts: a waiter that listens has looked once more since, and
 /// finds nothing without being told.
 async fn looked(connection: &mut redis::Connection, count: usize) {
     until("enough that look", || looks(connection) >= count).await;

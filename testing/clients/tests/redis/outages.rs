@@ -72,7 +72,7 @@ async fn a_load_fails_while_redis_is_gone_and_works_at_once_when_it_is_back() {
     }
 }
 
-/// The connection that was there is of no use; nobody notices.
+/// The connection that was there is of no use; no caller notices.
 #[tokio::test]
 async fn a_restart_between_two_commands_is_not_noticed() {
     let mut server = RedisServer::start();
@@ -143,7 +143,7 @@ async fn a_restart_during_the_redeem_is_not_noticed() {
     assert!(state.status().last_failure.is_none(), "{:?}", state.status());
 }
 
-/// The write happens after nobody waits for its answer any more.
+/// The write happens when its caller has stopped waiting for the answer.
 #[tokio::test]
 async fn a_save_whose_answer_never_came_is_recognised() {
     let server = RedisServer::start();

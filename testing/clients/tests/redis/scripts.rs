@@ -100,7 +100,7 @@ fn a_record_without_tokens_leaves_none() {
     assert!(!connection.hexists::<_, _, bool>(RECORD, "d").unwrap());
 }
 
-/// A lease that is nobody's waits for the one that had it last, and for no other.
+/// A lease without an owner waits for its last holder, and for no other.
 #[test]
 fn who_was_overtaken_does_not_give_away_what_is_nobodys() {
     let server = RedisServer::start();

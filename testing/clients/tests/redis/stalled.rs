@@ -95,7 +95,7 @@ fn a_holder_that_nobody_has_overtaken_saves_after_its_time() {
     });
 }
 
-/// The token is spent, but not lost: the others wait for the longer time.
+/// The token is spent, but not lost: the next holder waits for the longer time.
 #[test]
 fn a_holder_that_comes_back_in_time_is_waited_for() {
     let server = RedisServer::start();
@@ -127,7 +127,7 @@ fn a_holder_that_comes_back_in_time_is_waited_for() {
     assert_eq!(auth.count(), 0, "it was waited for");
 }
 
-/// Its intent has run out, but it may be that the server was away: whoever would take over
+/// Its intent has run out, but it may be that the server was away: the next holder
 /// waits for one lease more, and a holder that shows itself in that time has it back.
 #[test]
 fn a_holder_that_shows_itself_at_last_is_not_overtaken() {
@@ -164,7 +164,7 @@ fn a_lease_that_is_nobodys_is_given_back_by_who_had_it() {
     assert!(!lease_is_there(&mut connection));
 }
 
-/// Waits until there is a lease that is nobody's, and does no more.
+/// Waits until there is a lease without an owner, and does no more.
 fn suspected(server: &RedisServer, connection: &mut redis::Connection, lease: u64) {
     process().block_on(until("over", || !lease_is_there(connection)));
     let store = builder(server).lease(millis(lease)).build().unwrap().store(NAME);
@@ -196,7 +196,7 @@ fn a_lease_that_is_nobodys_is_taken_back_after_a_sign_in() {
     assert_eq!(connection.hget::<_, _, Option<String>>(RECORD, "i").unwrap(), None);
 }
 
-/// Who would have taken over did not: the next one has to wait as long as the first.
+/// The waiter that would have taken over did not: the next one has to wait as long.
 #[test]
 fn an_intent_holds_again_after_a_lease_that_was_nobodys_has_run_out() {
     let server = RedisServer::start();

@@ -75,7 +75,7 @@ fn a_long_bidirectional_stream_is_not_kept() {
     assert!(layered <= plain + NOISE, "{layered} bytes, {plain} without the layer");
 }
 
-/// The server says nothing before it has read all: nobody knows if it will accept it.
+/// The server says nothing before it has read all: whether it will accept the stream is not known.
 #[test]
 fn a_long_upload_is_kept_up_to_the_cap() {
     const CAP: usize = 256 << 10;

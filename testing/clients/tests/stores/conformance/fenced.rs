@@ -19,9 +19,9 @@ enum Flaw {
     Sound,
     /// A save asks for nothing but the generation.
     LateSave,
-    /// An intent is noted, whoever brings it.
+    /// An intent is noted, of an old lease holder, too.
     LateIntent,
-    /// Whoever gives a lease back frees it, and ends the intent.
+    /// An old lease holder that gives its lease back frees the new one, and ends its intent.
     LateRelease,
     /// Only the intent is ended.
     LateWord,

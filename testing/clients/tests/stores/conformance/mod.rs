@@ -57,13 +57,13 @@ mod flawed {
         ForgetsGeneration,
         /// Names are compared without regard to case.
         OneName,
-        /// Its errors are nobody's fault.
+        /// Its errors have no source.
         NoSource,
         /// The lease is no lock.
         NoLock,
-        /// Whoever waits is given what it knows already.
+        /// A waiter is given what it knows already.
         OldNews,
-        /// Whoever waits is given what was there when it began to wait.
+        /// A waiter is given what was there when it began to wait.
         Stale,
         /// A sign-in waits for the lease.
         SlowSignIn,

@@ -11,7 +11,7 @@ use tower_refresh::store::{Leased, OpenCause, OpenRedeem, Record, SaveError, Tok
 
 use super::{Dir, assert_says, generation, lease, record, soon};
 
-/// Whether somebody has the lease.
+/// Whether the lease is held.
 fn is_taken(dir: &Dir) -> bool {
     let file = File::open(dir.beside(".lease")).unwrap();
     FileExt::try_lock(&file).is_err()
@@ -75,7 +75,7 @@ async fn every_line_is_understood() {
     assert_eq!(fs::metadata(dir.beside(".lease")).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
-/// The folder was removed and made anew: others have another lock.
+/// The folder was removed and made anew: other processes lock another file.
 #[tokio::test]
 async fn a_lock_that_the_path_does_not_name_is_lost() {
     let dir = Dir::signed_in().await;
@@ -140,7 +140,7 @@ async fn whoever_waits_is_given_what_is_newer() {
     assert!(matches!(soon(&mut waiting).await.unwrap(), Leased::Lease(_)));
 }
 
-/// Dropped at whatever point it is: the lock is nobody's.
+/// Dropped at whatever point it is: the lock is free.
 #[test]
 fn a_dropped_future_leaves_no_lock() {
     let dir = Dir::new();

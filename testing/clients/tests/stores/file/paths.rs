@@ -121,7 +121,7 @@ async fn what_a_link_points_to_is_written() {
     // It is one lease, too.
     let held = lease(&linked).await;
     let mut other = task::spawn(async { dir.store().lease(generation(1)).await });
-    // Whoever finds it taken looks for what is newer.
+    // A waiter that finds the lease taken looks for a newer record.
     dir.store().save(generation(2), record(3)).await.unwrap();
     let Leased::Newer(newer) = soon(&mut other).await.unwrap() else {
         panic!("two have the lease");
@@ -155,7 +155,7 @@ async fn a_link_to_nothing_is_an_error() {
     assert!(!dir.file.exists());
 }
 
-/// Somebody else's file would be written to.
+/// The lease's line would be written to a file that is not this store's.
 #[tokio::test]
 async fn a_lock_that_is_a_link_is_an_error() {
     let dir = Dir::signed_in().await;
@@ -222,7 +222,7 @@ fn it_works_without_a_runtime() {
     };
     now(held.intend(generation(1))).unwrap();
 
-    // Whoever waits lets others go on.
+    // A waiter does not block its thread: other tasks go on.
     let mut waiting = task::spawn(store.lease(generation(1)));
     assert!(waiting.poll().is_pending());
     assert!(waiting.is_woken());

@@ -138,7 +138,7 @@ fn child() {
                 }
             }
             "half" => {
-                // The system ends whoever writes more into a file.
+                // The system kills the process if it writes more into a file.
                 limit(Some(100));
                 let _ = store().save(generation(1), long(2)).await;
             }
@@ -318,7 +318,7 @@ async fn processes_that_race_are_one_refresh() {
     assert_eq!(dir.store().load().await.unwrap().generation, generation(2));
 }
 
-/// One racing process: each of its states shares nothing with the others but the file.
+/// One racing process: its states share nothing with one another but the file.
 async fn race(store: impl Fn() -> FileStore, address: String) {
     let client = Client::builder(TokioExecutor::new()).build_http();
     let plain = Client::builder(TokioExecutor::new()).build_http();

@@ -111,7 +111,7 @@ async fn what_is_not_sealed_is_refused_unless_it_is_allowed() {
     assert_eq!(strict.load().await.unwrap().tokens, None);
 }
 
-/// Whoever has lost the key can still sign out, and in again.
+/// A user whose key is lost can still sign out, and in again.
 #[tokio::test]
 async fn a_record_that_does_not_open_can_be_deleted() {
     for other in [Some(Keyring::new(NEW)), None] {

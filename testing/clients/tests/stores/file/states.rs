@@ -50,7 +50,7 @@ async fn survives(fail: impl Fn(&Dir), says: &[&str], mend: impl Fn(&Dir)) {
     assert_eq!(state.current().access_token(), Some("access-2"));
     assert_eq!(auth.asked(), ["refresh-1"]);
 
-    // And whoever comes next begins where this one has ended.
+    // The next process begins where this one has ended.
     let next = opened(&auth, dir.store()).await;
     assert_eq!(soon(next.refresh()).await.unwrap().access_token(), Some("access-3"));
     auth.assert_sound();
@@ -90,7 +90,7 @@ async fn nothing_is_redeemed_without_a_lease() {
     let failure = soon(state.refresh()).await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::Store);
     assert_says(&failure, &["tokens.json.lease", "No such file"]);
-    // Whoever has a token never notices.
+    // A caller with a good token never notices.
     assert_eq!(soon(state.token()).await.unwrap().access_token(), Some("access-1"));
     assert_eq!(auth.count(), 0);
     dir.show();
@@ -175,7 +175,7 @@ async fn a_restart_begins_where_the_last_run_has_ended() {
     assert_eq!(auth.count(), 1);
 }
 
-/// A rejection tells that somebody else may have spent the token.
+/// A rejection tells that another process may have spent the token.
 #[tokio::test]
 async fn a_rejection_after_a_lost_answer_says_so() {
     let (auth, dir) = (Auth::new(), Dir::signed_in().await);
@@ -190,7 +190,7 @@ async fn a_rejection_after_a_lost_answer_says_so() {
     assert_eq!(failure.open_redeem(), Some(OpenCause::AnswerLost));
 }
 
-/// The sign-in wins, and waits for nobody.
+/// The sign-in wins, and waits neither for the lease nor for the flight.
 #[tokio::test]
 async fn sign_in_and_sign_out_win_over_a_redeem() {
     let (auth, dir) = (Auth::new(), Dir::signed_in().await);

@@ -20,7 +20,7 @@ async fn the_document_is_one_line_of_json() {
     assert_eq!(dir.text(), r#"{"version":1,"generation":2}"#);
 }
 
-/// A record that cannot be read is an error, and stays for somebody to look at.
+/// A record that cannot be read is an error, and stays for the user to look at.
 #[tokio::test]
 async fn what_is_damaged_is_not_overwritten() {
     let whole = r#"{"version":1,"generation":5,"tokens":{"access_token":"SECRET-A","refresh_token":"SECRET-R"}}"#;
@@ -147,7 +147,7 @@ fn nothing_blocks_the_runtime() {
     });
 }
 
-/// Whoever is stopped in the middle of a write is not waited for without end.
+/// A process that is stopped in the middle of a write is not waited for without end.
 #[tokio::test(start_paused = true)]
 async fn a_write_lock_that_stays_is_an_error() {
     let dir = Dir::signed_in().await;
