@@ -117,8 +117,8 @@ impl Credential {
     /// From when on it should be renewed ahead of its end.
     pub(crate) fn early(&self) -> Option<Instant> {
         let access = self.0.access.as_ref()?;
-        let window = Duration::from_nanos(access.early);
-        Some(access.expires?.checked_sub(window).unwrap_or_else(Instant::now))
+        let (end, window) = (access.expires?, Duration::from_nanos(access.early));
+        Some(end.checked_sub(window).unwrap_or(end))
     }
 
     pub(crate) fn is_present(&self) -> bool {

@@ -2,7 +2,10 @@
 
 use std::{error::Error, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use crate::{error::BoxError, tokens::Tokens};
+use crate::{
+    error::{BoxError, SharedError},
+    tokens::Tokens,
+};
 
 /// A boxed future, for the calls that happen once a refresh.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -197,20 +200,20 @@ pub struct RefreshError {
     pub(crate) rejected: bool,
     pub(crate) unspent: bool,
     pub(crate) retry_after: Option<Duration>,
-    pub(crate) source: BoxError,
+    pub(crate) source: SharedError,
 }
 
 impl RefreshError {
     /// The server refused the grant for good: `invalid_grant` and the like
     /// (RFC 6749, section 5.2).
     pub fn rejected(source: impl Into<BoxError>) -> Self {
-        Self { rejected: true, unspent: true, retry_after: None, source: source.into() }
+        Self { rejected: true, unspent: true, retry_after: None, source: Arc::new(source.into()) }
     }
 
     /// Anything that may pass: the network, a 5xx, a 429, an answer that could
     /// not be read.
     pub fn transient(source: impl Into<BoxError>) -> Self {
-        Self { rejected: false, unspent: false, retry_after: None, source: source.into() }
+        Self { rejected: false, unspent: false, retry_after: None, source: Arc::new(source.into()) }
     }
 
     /// The server's `Retry-After` (RFC 9110, section 10.2.3): no try before that, or
@@ -273,6 +276,6 @@ impl fmt::Display for RefreshError {
 
 impl Error for RefreshError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&*self.source)
+        Some(&**self.source)
     }
 }

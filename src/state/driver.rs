@@ -24,7 +24,7 @@ use super::{
 use crate::{
     error::BoxError,
     state::failure::FailureKind,
-    store::{Lease, Leased, SaveError},
+    store::{Lease, Leased, SaveError, StoreError},
 };
 
 /// Drives one flight. If it is dropped before the landing (its runtime is shut down, or
@@ -80,6 +80,8 @@ impl FlightDriver {
                 break open_redeem;
             }
             let outcome = self.execute(step, &mut lease).await;
+            // Kept until the machine is done with it: see `RefreshState::with`.
+            let _error = outcome.error();
             step = self.state().with(|machine, at| machine.advance(outcome, at));
         };
         self.landed = true;
@@ -99,29 +101,26 @@ impl FlightDriver {
             Step::Lease(known) => {
                 // One that was lost is worth nothing, and would be waited for.
                 *lease = None;
-                match catch(async { store.lease(known).await }).await {
-                    Some(Ok(Leased::Lease(held))) => {
+                match catch_store(async { store.lease(known).await }).await {
+                    Ok(Leased::Lease(held)) => {
                         let found = catch_unwind(AssertUnwindSafe(|| held.open_redeem()));
                         *lease = Some(held);
-                        found.map_or_else(|_| Outcome::Failed(panicked()), Outcome::Leased)
+                        found.map_or_else(|_| Outcome::failed(PANICKED), Outcome::Leased)
                     }
-                    Some(Ok(Leased::Newer(record))) => Outcome::Newer(record),
-                    Some(Err(error)) => Outcome::Failed(error.into()),
-                    None => Outcome::Failed(panicked()),
+                    Ok(Leased::Newer(record)) => Outcome::Newer(record),
+                    Err(error) => Outcome::failed(error),
                 }
             }
-            Step::Load => match catch(async { store.load().await }).await {
-                Some(Ok(record)) => Outcome::Loaded(record),
-                Some(Err(error)) => Outcome::Failed(error.into()),
-                None => Outcome::Failed(panicked()),
+            Step::Load => match catch_store(async { store.load().await }).await {
+                Ok(record) => Outcome::Loaded(record),
+                Err(error) => Outcome::failed(error),
             },
             Step::Intend(generation) => match held(lease) {
-                Ok(lease) => match catch(async { lease.intend(generation).await }).await {
-                    Some(Ok(())) => Outcome::Intended,
-                    Some(Err(error)) => Outcome::Failed(error.into()),
-                    None => Outcome::Failed(panicked()),
+                Ok(lease) => match catch_store(async { lease.intend(generation).await }).await {
+                    Ok(()) => Outcome::Intended,
+                    Err(error) => Outcome::failed(error),
                 },
-                Err(lost) => Outcome::Failed(lost),
+                Err(lost) => Outcome::failed(lost),
             },
             Step::Redeem(request) => match held(lease) {
                 Ok(_) => match catch(async { renewal.redeem(request).await }).await {
@@ -129,7 +128,7 @@ impl FlightDriver {
                     Some(Err(error)) => Outcome::Refused(error),
                     None => Outcome::Panicked,
                 },
-                Err(lost) => Outcome::Failed(lost),
+                Err(lost) => Outcome::failed(lost),
             },
             Step::Save { expected, record } => {
                 let Some(lease) = lease else {
@@ -139,8 +138,8 @@ impl FlightDriver {
                     Some(Ok(())) => Outcome::Saved,
                     Some(Err(SaveError::Conflict)) => Outcome::Conflict,
                     Some(Err(SaveError::LeaseLost)) => Outcome::LeaseLost,
-                    Some(Err(SaveError::Failed(error))) => Outcome::Failed(error.into()),
-                    None => Outcome::Failed(panicked()),
+                    Some(Err(SaveError::Failed(error))) => Outcome::failed(error),
+                    None => Outcome::failed(PANICKED),
                 }
             }
             Step::Pause { wait, generation } => {
@@ -236,18 +235,20 @@ pub(super) async fn catch<T>(future: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
+/// Runs a store's future. That it panicked is an error like others.
+async fn catch_store<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, BoxError> {
+    Ok(catch(work).await.ok_or(PANICKED)??)
+}
+
 /// The lease, if it is held as far as can be told without asking anyone.
 fn held(lease: &mut Option<Box<dyn Lease>>) -> Result<&mut Box<dyn Lease>, BoxError> {
     let lease = lease.as_mut().ok_or(LOST)?;
     match catch_unwind(AssertUnwindSafe(|| lease.is_held())) {
         Ok(true) => Ok(lease),
         Ok(false) => Err(LOST.into()),
-        Err(_) => Err(panicked()),
+        Err(_) => Err(PANICKED.into()),
     }
 }
 
 const LOST: &str = "the lease was lost";
-
-fn panicked() -> BoxError {
-    "the token store panicked".into()
-}
+pub(super) const PANICKED: &str = "the token store panicked";

@@ -1,10 +1,10 @@
 //! [`RefreshFailure`]: why there is no fresh token.
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{error::Error, fmt};
 
 use tokio::time::Instant;
 
-use crate::{credential::Credential, error::BoxError, store::OpenCause};
+use crate::{credential::Credential, error::SharedError, store::OpenCause};
 
 /// Why there is no fresh token. Cheap to clone, and put into the extensions of a
 /// response that could not be helped.
@@ -13,7 +13,7 @@ pub struct RefreshFailure {
     kind: FailureKind,
     open_redeem: Option<OpenCause>,
     retry_at: Option<Instant>,
-    source: Option<Arc<BoxError>>,
+    source: Option<SharedError>,
 }
 
 /// The kinds of [`RefreshFailure`].
@@ -61,9 +61,14 @@ impl RefreshFailure {
         self
     }
 
-    pub(crate) fn with_source(mut self, source: BoxError) -> Self {
-        self.source = Some(Arc::new(source));
+    pub(crate) fn with_source(mut self, source: SharedError) -> Self {
+        self.source = Some(source);
         self
+    }
+
+    /// The user's error that caused it.
+    pub(super) fn shared_source(&self) -> Option<SharedError> {
+        self.source.clone()
     }
 
     /// What kind of failure this is.

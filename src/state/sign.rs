@@ -12,7 +12,11 @@ use tokio::{
     task::unconstrained,
 };
 
-use super::{RefreshState, Running, driver::catch, machine::Moment};
+use super::{
+    RefreshState, Running,
+    driver::{PANICKED, catch},
+    machine::Moment,
+};
 use crate::{
     store::{Record, SaveError, StoreError},
     tokens::{Generation, Time, Tokens},
@@ -116,7 +120,7 @@ impl RefreshState {
         });
         done.await.unwrap_or_else(|end| {
             let panicked = end.is_panic();
-            let reason = if panicked { "the token store panicked" } else { "the runtime is gone" };
+            let reason = if panicked { PANICKED } else { "the runtime is gone" };
             Err(StoreError::new(reason))
         })
     }

@@ -99,13 +99,9 @@ impl Course<'_> {
                 self.save_ended(minted, outcome)
             }
             (Stage::Discarding, _) => self.finish_or_relaunch(),
-            (_, Outcome::Failed(error)) => {
-                let failure = RefreshFailure::new(FailureKind::Store).with_source(error);
-                self.fail(failure, None)
-            }
-            // The driver makes no other pair; should one come, the flight ends rather than
-            // leaving its waiters asleep.
-            _ => self.fail(RefreshFailure::new(FailureKind::Store), None),
+            // The store failed. The driver makes no other pair; should one come, the flight
+            // ends rather than leaving its waiters asleep.
+            (_, outcome) => self.fail(outcome.into_failure(FailureKind::Store), None),
         }
     }
 
@@ -204,7 +200,7 @@ mod tests {
     fn a_store_that_cannot_be_read_costs_a_pause_and_no_token() {
         let (mut machine, rules) = signed_in();
         begin(&mut machine, &rules);
-        let landed = machine.advance(Outcome::Failed("away".into()), rules.at(0));
+        let landed = machine.advance(Outcome::failed("away"), rules.at(0));
         assert!(matches!(landed, Step::Land { .. }));
         assert!(machine.credential().is_present());
         let pause = rules.policy.cool_down.as_secs();

@@ -71,11 +71,8 @@ impl Course<'_> {
                 self.fail(failure, error.retry_after)
             }
             Outcome::Panicked => self.fail(RefreshFailure::new(FailureKind::Panicked), None),
-            Outcome::Failed(error) => {
-                let failure = RefreshFailure::new(FailureKind::Store).with_source(error);
-                self.fail(failure, None)
-            }
-            _ => self.fail(RefreshFailure::new(FailureKind::Store), None),
+            // The lease was lost. The driver brings nothing else.
+            outcome => self.fail(outcome.into_failure(FailureKind::Store), None),
         }
     }
 

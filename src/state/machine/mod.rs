@@ -41,7 +41,7 @@ mod sign_in_out;
 mod testing;
 mod upkeep;
 
-use self::parts::{Flight, Minted, Standing, Troubles};
+use self::parts::{Flight, Minted, Stage, Standing, Troubles};
 pub use self::policy::WhileUnsaved;
 pub(crate) use self::{
     parts::{Admission, Departure, Effects, Gate, Moment, Outcome, Step, Ticket, Upkeep},
@@ -49,6 +49,7 @@ pub(crate) use self::{
 };
 use crate::{
     credential::Credential,
+    error::SharedError,
     refresher::Trigger,
     state::failure::{FailureKind, RefreshFailure},
     store::Record,
@@ -161,6 +162,19 @@ impl Machine {
 
     pub(crate) fn last_failure(&self) -> Option<&RefreshFailure> {
         self.troubles.as_ref()?.last_failure.as_ref()
+    }
+
+    /// The user's errors that are held here. Dropping the last reference to one runs code of
+    /// the user, so the shell keeps its own for as long as it has the lock.
+    pub(crate) fn errors(&self) -> [Option<SharedError>; 4] {
+        let rechecking = match self.flight.as_deref().map(|flight| &flight.stage) {
+            Some(Stage::Rechecking { failure, .. }) => Some(failure),
+            _ => None,
+        };
+        let rejected = self.troubles.as_ref().and_then(|troubles| troubles.rejected.as_ref());
+        let rejected = rejected.map(|(_, failure)| failure);
+        [rechecking, rejected, self.blocked_by(), self.last_failure()]
+            .map(|failure| failure?.shared_source())
     }
 
     pub(crate) fn refreshes(&self) -> u64 {

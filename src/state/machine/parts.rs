@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::policy::Policy;
 use crate::{
     credential::Credential,
-    error::BoxError,
+    error::{BoxError, SharedError},
     refresher::{RefreshError, RefreshRequest, Trigger},
     state::failure::{FailureKind, RefreshFailure},
     store::{OpenRedeem, Record},
@@ -154,9 +154,32 @@ pub(crate) enum Outcome {
     /// Another process has the lease by now: nothing was saved.
     LeaseLost,
     /// The store failed, or the lease was lost before the redeem.
-    Failed(BoxError),
+    Failed(SharedError),
     /// A pause or a discard is over.
     Done,
+}
+
+impl Outcome {
+    pub(crate) fn failed(error: impl Into<BoxError>) -> Self {
+        Self::Failed(SharedError::new(error.into()))
+    }
+
+    /// A failure of this kind, with the error of the store if that is the cause.
+    pub(super) fn into_failure(self, kind: FailureKind) -> RefreshFailure {
+        match self {
+            Self::Failed(error) => RefreshFailure::new(kind).with_source(error),
+            _ => RefreshFailure::new(kind),
+        }
+    }
+
+    /// The user's error in it.
+    pub(crate) fn error(&self) -> Option<SharedError> {
+        match self {
+            Self::Refused(error) => Some(SharedError::clone(&error.source)),
+            Self::Failed(error) => Some(SharedError::clone(error)),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

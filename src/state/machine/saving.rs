@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     credential::Credential,
-    state::failure::{FailureKind, RefreshFailure},
+    state::failure::FailureKind,
     store::Record,
     tokens::{Generation, Time, Tokens},
 };
@@ -139,10 +139,7 @@ impl Course<'_> {
     fn save_failed(mut self, mut minted: Minted, outcome: Outcome) -> Step {
         minted.failed_saves = minted.failed_saves.saturating_add(1);
         if minted.failed_saves == 1 && !self.is_superseded() {
-            let mut failure = RefreshFailure::new(FailureKind::Unsaved);
-            if let Outcome::Failed(error) = outcome {
-                failure = failure.with_source(error);
-            }
+            let failure = outcome.into_failure(FailureKind::Unsaved);
             if self.at.policy.while_unsaved == WhileUnsaved::Serve && !minted.served {
                 self.serve(&minted);
                 minted.served = true;
@@ -212,7 +209,7 @@ mod tests {
         let (mut machine, rules) = signed_in();
         redeeming(&mut machine, &rules);
         let _ = machine.advance(Outcome::Redeemed(tokens(2)), rules.at(0));
-        let pause = machine.advance(Outcome::Failed("disk full".into()), rules.at(0));
+        let pause = machine.advance(Outcome::failed("disk full"), rules.at(0));
         assert!(matches!(pause, Step::Pause { .. }));
         assert!(machine.effects().wake, "the waiters hear that it takes time");
         let again = machine.advance(Outcome::Done, rules.at(1));

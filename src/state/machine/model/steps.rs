@@ -32,7 +32,7 @@ impl World {
     }
 
     fn outcome(&mut self, n: usize, step: Step, fate: Fate) -> Outcome {
-        let failed = || Outcome::Failed("the store is away".into());
+        let failed = || Outcome::failed("the store is away");
         match (step, fate) {
             (Step::Lease(known), Fate::Works) if self.store.generation > known => {
                 Outcome::Newer(self.store.clone())
