@@ -12,7 +12,7 @@ use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use tokio::time::Instant;
 
-use crate::tokens::{Extra, Generation, Tokens};
+use crate::tokens::{Due, Extra, Generation, Time, Tokens};
 
 /// One generation of a credential, as requests see it: the access token without
 /// the refresh token. Cheap to clone; `Debug` shows no secret.
@@ -50,11 +50,12 @@ impl Credential {
         Self(Arc::new(Snapshot { generation, access: None }))
     }
 
+    /// `end` is the end of the access token, `early` how long before that it should be renewed.
     pub(crate) fn new(
         generation: Generation,
         tokens: &Tokens,
-        expires: Option<Instant>,
-        early: Option<Instant>,
+        end: Option<Due>,
+        early: Duration,
     ) -> Self {
         Self(Arc::new(Snapshot {
             generation,
@@ -63,9 +64,12 @@ impl Credential {
                     Some(value) => Token::Bearer(value),
                     None => Token::Unsendable(tokens.access_token().into()),
                 },
-                expires,
-                early: expires.zip(early).map_or(0, |(end, early)| window(early, end)),
-                wall: tokens.expires_at().and_then(WallTime::pack),
+                expires: end.map(|end| end.now),
+                early: u64::try_from(early.as_nanos()).unwrap_or(u64::MAX),
+                wall: end
+                    .map(|end| end.wall)
+                    .or_else(|| tokens.expires_at())
+                    .and_then(WallTime::pack),
                 extra: tokens.shared_extra(),
             }),
         }))
@@ -110,15 +114,19 @@ impl Credential {
     }
 
     /// When the access token runs out.
-    pub(crate) fn expires(&self) -> Option<Instant> {
-        self.0.access.as_ref()?.expires
+    pub(crate) fn end(&self) -> Option<Due> {
+        let access = self.0.access.as_ref()?;
+        Some(Due { now: access.expires?, wall: access.wall?.unpack()? })
     }
 
     /// From when on it should be renewed ahead of its end.
-    pub(crate) fn early(&self) -> Option<Instant> {
-        let access = self.0.access.as_ref()?;
-        let (end, window) = (access.expires?, Duration::from_nanos(access.early));
-        Some(end.checked_sub(window).unwrap_or(end))
+    pub(crate) fn early(&self) -> Option<Due> {
+        let window = Duration::from_nanos(self.0.access.as_ref()?.early);
+        Some(self.end()?.before(window))
+    }
+
+    pub(crate) fn has_run_out(&self, time: Time) -> bool {
+        self.end().is_some_and(|end| end.has_come(time))
     }
 
     pub(crate) fn is_present(&self) -> bool {
@@ -169,10 +177,6 @@ impl WallTime {
     }
 }
 
-fn window(early: Instant, end: Instant) -> u64 {
-    u64::try_from(end.saturating_duration_since(early).as_nanos()).unwrap_or(u64::MAX)
-}
-
 /// A sensitive header value in memory of its own, which is wiped with its last
 /// clone. `None` if the text cannot stand in a header.
 pub(crate) fn header(prefix: &str, secret: &str) -> Option<HeaderValue> {
@@ -206,18 +210,19 @@ mod tests {
         ] {
             let tokens = Tokens::new("token").with_expires_at(at);
             assert_eq!(tokens.expires_at(), Some(at));
-            let credential = Credential::new(Generation::ZERO.next(), &tokens, None, None);
+            let credential =
+                Credential::new(Generation::ZERO.next(), &tokens, None, Duration::ZERO);
             assert_eq!(credential.expires_at(), Some(at));
         }
     }
 
     #[test]
     fn the_early_moment_is_told_as_it_is() {
-        let (now, tokens) = (Instant::now(), Tokens::new("token"));
+        let (time, tokens) = (Time::now(), Tokens::new("token"));
         for window in [Duration::from_nanos(1), Duration::from_secs(100 * 24 * 3600)] {
-            let end = now + window;
-            let credential = Credential::new(Generation::ZERO, &tokens, Some(end), Some(now));
-            assert_eq!(credential.early(), Some(now));
+            let end = Some(time.after(window));
+            let credential = Credential::new(Generation::ZERO, &tokens, end, window);
+            assert_eq!(credential.early(), Some(time.after(Duration::ZERO)));
         }
     }
 }

@@ -247,16 +247,19 @@ impl Tokens {
         self
     }
 
-    /// The end of the access token on the monotonic clock.
-    pub(crate) fn deadline(&self, time: Time) -> Option<Instant> {
-        match self.expiry()? {
-            Expiry::In(life) => time.now.checked_add(life),
-            // The clock went past it already: it ran out just now.
-            Expiry::At(at) => match at.duration_since(time.wall) {
-                Ok(left) => time.now.checked_add(left),
-                Err(_) => Some(time.now),
-            },
-        }
+    /// The end of the access token, for one that was read or asked for at this moment.
+    pub(crate) fn end(&self, time: Time) -> Option<Due> {
+        let (left, wall) = match self.expiry()? {
+            Expiry::In(life) => (life, time.wall.checked_add(life)?),
+            // If the clock went past it already, it ran out just now.
+            Expiry::At(at) => (at.duration_since(time.wall).unwrap_or_default(), at),
+        };
+        Some(Due { now: time.now.checked_add(left)?, wall })
+    }
+
+    /// Whether the access token runs out, and has by this moment, at which it was read.
+    pub(crate) fn has_run_out(&self, time: Time) -> bool {
+        self.end(time).is_some_and(|end| end.has_come(time))
     }
 }
 
@@ -281,7 +284,7 @@ impl fmt::Debug for Tokens {
 }
 
 /// One moment by both clocks, so that decisions need no clock of their own.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Time {
     pub(crate) now: Instant,
     pub(crate) wall: SystemTime,
@@ -290,6 +293,62 @@ pub(crate) struct Time {
 impl Time {
     pub(crate) fn now() -> Self {
         Self { now: Instant::now(), wall: SystemTime::now() }
+    }
+
+    /// So much later, but no later than a century, so that sums stay in range.
+    pub(crate) fn after(self, wait: Duration) -> Due {
+        let wait = wait.min(MAX_WAIT);
+        Due {
+            now: self.now.checked_add(wait).unwrap_or(self.now),
+            wall: self.wall.checked_add(wait).unwrap_or(self.wall),
+        }
+    }
+}
+
+const MAX_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// A moment to come: the end of a life or of a wait. It has come as soon as either clock says
+/// so, because the monotonic one stands still while a machine sleeps, and the wall clock is
+/// set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Due {
+    pub(crate) now: Instant,
+    pub(crate) wall: SystemTime,
+}
+
+impl Due {
+    #[must_use]
+    pub(crate) fn has_come(self, time: Time) -> bool {
+        self.now <= time.now || self.wall <= time.wall
+    }
+
+    /// For how long yet: by the wall clock if that says less. A second makes no difference:
+    /// the clocks are not read at the same moment, and drift apart.
+    pub(crate) fn left(self, time: Time) -> Duration {
+        let by_wall = self.wall.duration_since(time.wall).unwrap_or_default();
+        let left = self.now.saturating_duration_since(time.now);
+        if left > by_wall + Duration::from_secs(1) { by_wall } else { left }
+    }
+
+    /// The moment at which both have come.
+    #[must_use]
+    pub(crate) fn max(self, other: Self) -> Self {
+        Self { now: self.now.max(other.now), wall: self.wall.max(other.wall) }
+    }
+
+    /// The moment at which either has come.
+    #[must_use]
+    pub(crate) fn min(self, other: Self) -> Self {
+        Self { now: self.now.min(other.now), wall: self.wall.min(other.wall) }
+    }
+
+    /// So much earlier.
+    #[must_use]
+    pub(crate) fn before(self, window: Duration) -> Self {
+        Self {
+            now: self.now.checked_sub(window).unwrap_or(self.now),
+            wall: self.wall.checked_sub(window).unwrap_or(self.wall),
+        }
     }
 }
 

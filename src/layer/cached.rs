@@ -1,6 +1,6 @@
 //! [`CachedToken`]: a credential's token, as a service puts it on one request after the other.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::HeaderValue;
 use tokio::time::Instant;
@@ -9,6 +9,7 @@ use super::attach::Attach;
 use crate::{
     credential::Credential,
     state::{Admission, RefreshFailure, RefreshState, Wait},
+    tokens::Time,
 };
 
 /// A token as it goes on requests. Usable while the state's gate word stays the same and the
@@ -16,12 +17,16 @@ use crate::{
 #[derive(Clone)]
 pub(super) struct CachedToken {
     gate_word: u64,
-    /// From when on the token is to be renewed ahead of its end.
-    early: Option<Instant>,
+    /// From when on the state has to be asked. `None`: the token has no known end.
+    ask_from: Option<Instant>,
     pub(super) credential: Credential,
     /// The header's value, if it goes into a header.
     pub(super) value: Option<HeaderValue>,
 }
+
+/// How long the wall clock is not looked at, at most: a request that uses the token in the slot
+/// looks at the monotonic clock only, which stands still while the machine sleeps.
+const LOOK: Duration = Duration::from_secs(1);
 
 impl CachedToken {
     /// The state's current token. `own_memory`: see [`Attach::value`].
@@ -31,7 +36,11 @@ impl CachedToken {
         let gate_word = state.gate_word();
         let credential = state.current();
         let value = attach.value(&credential, own_memory);
-        Self { gate_word, early: credential.early(), credential, value }
+        let ask_from = credential.early().map(|early| {
+            let time = Time::now();
+            if early.has_come(time) { time.now } else { early.now.min(time.now + LOOK) }
+        });
+        Self { gate_word, ask_from, credential, value }
     }
 
     /// The token in the slot, if a request can be sent with it without asking the state. An
@@ -50,7 +59,7 @@ impl CachedToken {
         const GATE_CLOSED: u64 = 1;
         self.gate_word == state.gate_word()
             && self.gate_word & GATE_CLOSED == 0
-            && self.early.is_none_or(|early| Instant::now() < early)
+            && self.ask_from.is_none_or(|moment| Instant::now() < moment)
     }
 
     /// Asks the state, which may start a refresh: the token to send the request with, and why

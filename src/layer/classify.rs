@@ -3,7 +3,8 @@
 use std::fmt;
 
 use http::{
-    Extensions, HeaderMap, HeaderValue, Response, StatusCode, Version, header::WWW_AUTHENTICATE,
+    Extensions, HeaderMap, HeaderValue, Response, StatusCode, Uri, Version,
+    header::WWW_AUTHENTICATE,
 };
 
 use super::www_authenticate::Challenges;
@@ -29,6 +30,7 @@ pub struct ResponseHead<'a> {
     version: Version,
     headers: &'a HeaderMap,
     extensions: &'a Extensions,
+    uri: Option<&'a Uri>,
 }
 
 impl<'a> ResponseHead<'a> {
@@ -39,7 +41,21 @@ impl<'a> ResponseHead<'a> {
             version: response.version(),
             headers: response.headers(),
             extensions: response.extensions(),
+            uri: None,
         }
+    }
+
+    /// The head of a response to a request for this URI.
+    #[must_use]
+    pub fn with_uri(self, uri: &'a Uri) -> Self {
+        Self { uri: Some(uri), ..self }
+    }
+
+    /// The URI of the request, as the layer got it. `None` only if the head was made without
+    /// one.
+    #[must_use]
+    pub fn uri(&self) -> Option<&'a Uri> {
+        self.uri
     }
 
     /// The status code (RFC 9110, section 15).

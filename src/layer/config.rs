@@ -19,6 +19,8 @@ pub(crate) struct Config {
     pub(crate) attach: Attach,
     pub(super) origins: Vec<Origin>,
     pub(crate) classify: Option<Arc<dyn Classify>>,
+    pub(super) wants_uri: bool,
+    pub(super) heeds: Option<Predicate>,
     pub(super) may_replay: Option<Predicate>,
     pub(super) cap: usize,
     pub(super) budget: Budget,
@@ -34,6 +36,8 @@ impl Config {
             attach: Attach::BEARER,
             origins: Vec::new(),
             classify: None,
+            wants_uri: false,
+            heeds: None,
             may_replay: None,
             cap: 1 << 20,
             budget: Budget::new(64 << 20),
@@ -45,6 +49,11 @@ impl Config {
     #[inline]
     pub(super) fn allows(&self, uri: &Uri) -> bool {
         self.origins.is_empty() || self.origins.iter().any(|origin| origin.covers(uri))
+    }
+
+    /// Whether the response to this request counts.
+    pub(super) fn heeds(&self, parts: &Parts) -> bool {
+        self.heeds.as_ref().is_none_or(|heeds| heeds(parts))
     }
 
     pub(super) fn may_replay(&self, parts: &Parts) -> bool {

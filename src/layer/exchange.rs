@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use http_body::Body;
 use tokio::time::Instant;
 use tower_service::Service;
@@ -25,7 +25,7 @@ use crate::{
     credential::Credential,
     error::BoxError,
     grpc::timeout,
-    state::{Admission, FailureKind, RefreshFailure, RefreshState, Wait},
+    state::{Accepted, Admission, FailureKind, RefreshFailure, RefreshState, Route, Wait},
     tokens::Generation,
 };
 
@@ -45,6 +45,14 @@ pub(super) struct Exchange<S, B> {
     attempt: u8,
     /// What that attempt is sent with.
     generation: Generation,
+    /// Whether anything is concluded from the response.
+    heeded: bool,
+    /// The request's URI, if the classifier wants it.
+    uri: Option<Box<Uri>>,
+    /// The request's route, once it was challenged and it matters.
+    route: Option<Route>,
+    /// What it means if the attempt's token is accepted.
+    accepted: Accepted,
     /// Why that attempt has no fresh token, if it has none.
     refused: Option<Box<RefreshFailure>>,
     /// Boxed because few requests have one: nearly all are sent by `call`.
@@ -116,8 +124,22 @@ impl<S, B> Exchange<S, B> {
         replay: ReplayParts<B>,
         generation: Generation,
         refused: Option<Box<RefreshFailure>>,
+        uri: Option<Box<Uri>>,
     ) -> Self {
-        Self { shared, own_state, replay, attempt: FIRST, generation, refused, pending: None }
+        Self {
+            shared,
+            own_state,
+            replay,
+            attempt: FIRST,
+            generation,
+            // The response to another one is not looked at.
+            heeded: true,
+            uri,
+            route: None,
+            accepted: Accepted::Request,
+            refused,
+            pending: None,
+        }
     }
 
     /// Of a request that waits at the gate, with its first attempt pending.
@@ -127,6 +149,7 @@ impl<S, B> Exchange<S, B> {
         replay: ReplayParts<B>,
         request: Request<ReplayBody<B>>,
         deadline: Option<Instant>,
+        (heeded, uri): (bool, Option<Box<Uri>>),
     ) -> Self {
         let pending = PendingAttempt { request, deadline, service: None };
         Self {
@@ -135,6 +158,10 @@ impl<S, B> Exchange<S, B> {
             replay,
             attempt: FIRST,
             generation: Generation::ZERO,
+            heeded,
+            uri,
+            route: None,
+            accepted: Accepted::Request,
             refused: None,
             pending: Some(Box::new(pending)),
         }
@@ -170,18 +197,36 @@ where
     /// What follows from the response to the attempt that was under way. The attempt itself
     /// must have been dropped: it may hold the other end of the body.
     pub(super) fn judge<ResBody: Body>(&mut self, response: &mut Response<ResBody>) -> Action {
-        match self.shared.config.judge(&ResponseHead::of(response)) {
+        if !self.heeded {
+            return self.finish(response, None);
+        }
+        let mut head = ResponseHead::of(response);
+        if let Some(uri) = &self.uri {
+            head = head.with_uri(uri);
+        }
+        match self.shared.config.judge(&head) {
             Verdict::Challenge if self.attempt == FIRST => return self.challenged(response),
-            Verdict::Accept => self.state().accepted(self.generation),
             // A replay that is refused, too, is the caller's.
-            Verdict::Challenge | Verdict::Ignore => {}
+            Verdict::Challenge => self.state().refused_again(self.generation, self.route),
+            Verdict::Accept => {
+                self.state().accepted_on(self.generation, self.accepted, || self.route());
+            }
+            Verdict::Ignore => {}
         }
         self.finish(response, None)
     }
 
+    fn route(&self) -> Option<Route> {
+        self.route.or_else(|| self.replay.head.as_ref()?.route())
+    }
+
     /// The first attempt's token was refused.
     fn challenged<ResBody: Body>(&mut self, response: &mut Response<ResBody>) -> Action {
-        let admission = self.state().challenge(self.generation);
+        self.route = self.route();
+        let admission = self.state().challenge(self.generation, self.route);
+        if matches!(admission, Admission::Wait(ticket) if ticket.before_redeem) {
+            self.accepted = Accepted::HelpedReplay;
+        }
         if let Admission::Refuse(failure) = &admission {
             self.refuse(failure.clone());
         }

@@ -78,7 +78,7 @@ pin_project! {
     {
         #[pin]
         state: State<S::Future, ResBody>,
-        // `None`: the request passes untouched.
+        // `None`: the response passes untouched.
         exchange: Option<Exchange<S, B>>,
     }
 }
@@ -127,8 +127,10 @@ where
             return Self::untouched(inner, parts, body);
         };
 
-        // Before a token is attached, which is not the predicate's business.
-        let may_replay = config.may_replay(&parts);
+        // Before a token is attached, which is not the predicates' business.
+        let heeded = config.heeds(&parts);
+        let may_replay = heeded && config.may_replay(&parts);
+        let uri = config.wants_uri.then(|| Box::new(parts.uri.clone()));
 
         // A token, or a flight to wait for.
         let mut once = None;
@@ -164,8 +166,9 @@ where
                 attach.complete(&mut parts, credential, token.value.as_ref());
                 config.mark(&mut parts, credential, FIRST);
                 let future = inner.call(Request::from_parts(parts, body));
-                let exchange = Exchange::sent(shared, own_state, replay, generation, refused);
-                Self { state: State::Sent { future }, exchange: Some(exchange) }
+                let exchange = heeded
+                    .then(|| Exchange::sent(shared, own_state, replay, generation, refused, uri));
+                Self { state: State::Sent { future }, exchange }
             }
             Err(wait) => {
                 tracing::debug!("waiting for a token");
@@ -173,7 +176,9 @@ where
                 *inner = shared.service();
                 let deadline = timeout::deadline(&parts.headers);
                 let request = Request::from_parts(parts, body);
-                let exchange = Exchange::waiting(shared, own_state, replay, request, deadline);
+                let heeded = (heeded, uri);
+                let exchange =
+                    Exchange::waiting(shared, own_state, replay, request, deadline, heeded);
                 let wait = wait.no_later_than(deadline);
                 Self { state: State::Gate { wait }, exchange: Some(exchange) }
             }

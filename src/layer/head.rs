@@ -18,7 +18,8 @@ use http::{
 };
 use tokio::time::Instant;
 
-use crate::grpc::timeout;
+use super::route::route;
+use crate::{grpc::timeout, state::Route};
 
 /// A copy of a request's head.
 pub(super) struct Head {
@@ -85,6 +86,10 @@ impl Head {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.deadline
+    }
+
+    pub(super) fn route(&self) -> Option<Route> {
+        route(&self.method, &self.uri)
     }
 
     pub(super) fn restore(self) -> Parts {

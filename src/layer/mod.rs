@@ -16,6 +16,7 @@
 // | `sharing.rs` | what a service shares with its futures and clones |
 // | `source.rs`, `origin.rs` | which credential a request uses; where its token may go |
 // | `attach.rs` | how the token goes on a request |
+// | `route.rs` | which requests are of the same route |
 // | `head.rs` | the copy of a request's head for its replay |
 // | `classify.rs` | what a response says of the token |
 // | `www_authenticate.rs` | the header that a refusal explains itself in |
@@ -34,6 +35,7 @@ mod exchange;
 mod future;
 mod head;
 mod origin;
+mod route;
 mod service;
 mod sharing;
 mod source;
@@ -157,6 +159,18 @@ impl<K> RefreshLayer<K> {
     /// Judges responses by this classifier. Default: [`classify`](classify()).
     pub fn classify(mut self, classify: impl Classify) -> Self {
         self.config.classify = Some(Arc::new(classify));
+        self.config.wants_uri = true;
+        self
+    }
+
+    /// Concludes something from the responses only to requests for which this predicate over
+    /// the head, as the caller has made it, says `true`. It is asked once a request, before the
+    /// first attempt. A request for which it says `false` carries the token all the same, and
+    /// its response goes to the caller as it is: a refusal starts no refresh, and is not taken
+    /// for one of the token. For routes that refuse for reasons of their own: a login, a proxy to
+    /// foreign servers, a route with an API key. Default: every request.
+    pub fn refresh_if(mut self, heeds: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.config.heeds = Some(Arc::new(heeds));
         self
     }
 

@@ -22,9 +22,10 @@ use tokio::{
 
 use super::{
     RefreshState,
+    clock::sleep_until_due,
     machine::{Machine, Upkeep, after},
 };
-use crate::credential::Credential;
+use crate::{credential::Credential, tokens::Due};
 
 /// However short the tokens' lives and the cool-down are, no flight is started sooner
 /// after the one before.
@@ -50,9 +51,11 @@ impl RefreshState {
     /// A refresh is started when a request would start it: at the early moment (see
     /// [`early_refresh`](super::RefreshStateBuilder::early_refresh)), while requests go on with the
     /// token that still works, or at the token's end if early refresh is turned off.
-    /// After a failure it is tried again as soon as the cool-down or the brake allows. A
-    /// credential that was rejected or signed out is left alone until it changes, by
-    /// [`set`](Self::set) for instance; one without an expiry, too. No more than ten refreshes
+    /// After a failure it is tried again as soon as the cool-down or the brake allows. Once a
+    /// credential was rejected or signed out, a store that was set is looked at now and then, at
+    /// the pace of the [cool-down](super::RefreshStateBuilder::cool_down), in case another
+    /// process has signed in. One without an expiry is left alone. A machine that has slept is
+    /// caught up with within half a minute: the wall clock counts, too. No more than ten refreshes
     /// a second are started, whatever the tokens' life and the cool-down are. Ends with
     /// [`drain`](Self::drain).
     ///
@@ -123,13 +126,13 @@ async fn keep(
 async fn news(
     changes: &mut watch::Receiver<Credential>,
     ends: &mut watch::Receiver<()>,
-    moment: Option<Instant>,
+    moment: Option<Due>,
 ) {
     let mut changed = pin!(changes.changed());
     let mut landed = pin!(ends.changed());
     let mut due = pin!(async {
         match moment {
-            Some(moment) => sleep_until(moment).await,
+            Some(moment) => sleep_until_due(moment).await,
             None => std::future::pending().await,
         }
     });

@@ -19,12 +19,14 @@ use tracing::{Instrument, Span, field};
 
 use super::{
     RefreshState, Running,
+    clock::sleep_until_due,
     machine::{Departure, Outcome, Step, Ticket, after},
 };
 use crate::{
     error::BoxError,
     state::failure::FailureKind,
     store::{Lease, Leased, SaveError, StoreError},
+    tokens::Time,
 };
 
 /// Drives one flight. If it is dropped before the landing (its runtime is shut down, or
@@ -145,7 +147,7 @@ impl FlightDriver {
             Step::Pause { wait, generation } => {
                 let mut current = self.state().subscribe();
                 let mut changed = pin!(current.wait_for(|now| now.generation() > generation));
-                let mut over = pin!(sleep_until(after(Instant::now(), wait)));
+                let mut over = pin!(sleep_until_due(Time::now().after(wait)));
                 poll_fn(|cx| match changed.as_mut().poll(cx) {
                     Poll::Ready(_) => Poll::Ready(()),
                     Poll::Pending => over.as_mut().poll(cx),
@@ -172,7 +174,7 @@ impl FlightDriver {
     }
 
     fn report(&self, begun: Instant) {
-        let Ticket { generation: base, failures } = self.departure.ticket;
+        let Ticket { generation: base, failures, .. } = self.departure.ticket;
         let inner = self.state().lock();
         let generation = inner.machine.credential().generation();
         let outcome = match inner.machine.last_failure() {

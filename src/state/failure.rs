@@ -4,7 +4,7 @@ use std::{error::Error, fmt};
 
 use tokio::time::Instant;
 
-use crate::{credential::Credential, error::SharedError, store::OpenCause};
+use crate::{credential::Credential, error::SharedError, store::OpenCause, tokens::Due};
 
 /// Why there is no fresh token. Cheap to clone, and put into the extensions of a
 /// response that could not be helped.
@@ -12,7 +12,7 @@ use crate::{credential::Credential, error::SharedError, store::OpenCause};
 pub struct RefreshFailure {
     kind: FailureKind,
     open_redeem: Option<OpenCause>,
-    retry_at: Option<Instant>,
+    retry_at: Option<Due>,
     source: Option<SharedError>,
 }
 
@@ -34,6 +34,10 @@ pub enum FailureKind {
     Unsaved,
     /// Brand-new tokens were refused again and again: refreshing pauses.
     Braked,
+    /// The token is accepted elsewhere, or was until a moment ago, and refreshing it did not
+    /// help lately: the refusal may not be about the token. Another refusal may start a refresh
+    /// after a pause, sooner if there are signs that the token does not work any more.
+    Doubted,
     /// There is no token, and none can be had without signing in.
     SignedOut,
     /// The refresh took longer than this request may wait. It goes on.
@@ -51,7 +55,7 @@ impl RefreshFailure {
         Self::new(FailureKind::SignedOut)
     }
 
-    pub(crate) fn with_retry_at(mut self, at: Instant) -> Self {
+    pub(crate) fn with_retry_at(mut self, at: Due) -> Self {
         self.retry_at = Some(at);
         self
     }
@@ -85,10 +89,16 @@ impl RefreshFailure {
         self.open_redeem
     }
 
-    /// Before this moment no refresh is tried again. `None` where time alone
+    /// Before this moment no refresh is tried again, unless the wall clock says that it has
+    /// come: a machine that slept does not wait out the rest. `None` where time alone
     /// does not help, or nothing has to be waited for.
     #[must_use]
     pub fn retry_at(&self) -> Option<Instant> {
+        self.retry_at.map(|due| due.now)
+    }
+
+    /// The same, by both clocks.
+    pub(super) fn due(&self) -> Option<Due> {
         self.retry_at
     }
 }
@@ -109,6 +119,7 @@ impl FailureKind {
             Self::Store => "store",
             Self::Unsaved => "unsaved",
             Self::Braked => "braked",
+            Self::Doubted => "doubted",
             Self::SignedOut => "signed_out",
             Self::Deadline => "deadline",
             Self::Shutdown => "shutdown",
@@ -125,6 +136,9 @@ impl fmt::Display for FailureKind {
             Self::Store => "the token store failed",
             Self::Unsaved => "the new tokens could not be saved yet",
             Self::Braked => "new tokens are refused again and again; refreshing pauses",
+            Self::Doubted => {
+                "the refusal may not be about the token, and refreshing did not help lately"
+            }
             Self::SignedOut => "signed out",
             Self::Deadline => "the refresh took too long to wait for",
             Self::Shutdown => "shutting down",

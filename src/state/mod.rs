@@ -8,12 +8,14 @@
 // | `machine/` | the decisions, pure |
 // | `driver.rs` | does what a flight's steps say, in a task of its own |
 // | `waiters.rs`, `wait.rs` | the list of waiters, and the waiting |
+// | `clock.rs` | sleeping by both clocks |
 // | `auto_refresh.rs` | refreshes ahead of expiry where no request does |
 // | `sign.rs` | sign-in and sign-out |
 // | `failure.rs`, `status.rs` | why there is no token; what an operator can read |
 
 mod auto_refresh;
 mod builder;
+mod clock;
 mod driver;
 mod failure;
 mod machine;
@@ -31,7 +33,7 @@ use std::{
     },
 };
 
-use tokio::{runtime::Handle, sync::watch, time::Instant};
+use tokio::{runtime::Handle, sync::watch};
 
 pub use self::{
     auto_refresh::KeepFresh,
@@ -47,8 +49,16 @@ use self::{
     machine::{Effects, Gate, Machine, Moment},
     waiters::Waiters,
 };
-pub(crate) use self::{machine::Admission, wait::Wait};
-use crate::{credential::Credential, refresher::Refresher, store::TokenStore, tokens::Generation};
+pub(crate) use self::{
+    machine::{Accepted, Admission, Route},
+    wait::Wait,
+};
+use crate::{
+    credential::Credential,
+    refresher::Refresher,
+    store::TokenStore,
+    tokens::{Due, Generation, Time},
+};
 
 /// One credential: its tokens, generation, flight and failure.
 ///
@@ -148,7 +158,7 @@ impl RefreshState {
     /// Why there is no token; [`FailureKind::Deadline`]
     /// after the builder's [`deadline`](RefreshStateBuilder::deadline).
     pub async fn token(self: &Arc<Self>) -> Result<Credential, RefreshFailure> {
-        let answer = self.admit();
+        let answer = self.with(Machine::token);
         self.settle(answer).await
     }
 
@@ -178,16 +188,15 @@ impl RefreshState {
         self: &Arc<Self>,
         generation: Generation,
     ) -> Result<Credential, RefreshFailure> {
-        let answer = self.challenge(generation);
+        let answer = self.challenge(generation, None);
         self.settle(answer).await
     }
 
-    /// A server accepted the token of this generation. Tells the brake that new
-    /// tokens work. For protocols that no layer serves.
+    /// A server accepted the token of this generation. A later refusal of the same token is a
+    /// doubt then (see [`FailureKind::Doubted`]), and the brake knows that new tokens work. For
+    /// protocols that no layer serves.
     pub fn accepted(&self, generation: Generation) {
-        if self.accepted.load(Ordering::Relaxed) < generation.get() {
-            self.accepted.fetch_max(generation.get(), Ordering::Relaxed);
-        }
+        self.accepted_on(generation, Accepted::Caller, || None);
     }
 
     /// The current credential as it is, without waiting: perhaps run out, perhaps
@@ -227,14 +236,14 @@ impl RefreshState {
     /// What an operator may want to know.
     #[must_use]
     pub fn status(&self) -> Status {
-        let now = Instant::now();
-        let left = |end: Instant| end.saturating_duration_since(now);
+        let now = Time::now();
+        let left = |end: Due| end.left(now);
         let inner = self.lock();
         let machine = &inner.machine;
         Status {
             generation: machine.credential().generation(),
             signed_in: machine.credential().is_present(),
-            expires_in: machine.credential().expires().map(left),
+            expires_in: machine.credential().end().map(left),
             in_flight: machine.in_flight(),
             retry_in: machine.retry_at(now).map(left),
             last_failure: machine.last_failure().cloned(),
@@ -252,16 +261,60 @@ impl RefreshState {
         self.with(Machine::admit)
     }
 
-    pub(crate) fn challenge(self: &Arc<Self>, generation: Generation) -> Admission {
+    pub(crate) fn challenge(
+        self: &Arc<Self>,
+        generation: Generation,
+        route: Option<Route>,
+    ) -> Admission {
         self.with(|machine, at| {
             let accepted =
                 self.accepted.load(Ordering::Relaxed) >= machine.credential().generation().get();
-            machine.challenge(generation, accepted, at)
+            let answer = machine.challenge(generation, accepted, route, at);
+            self.listen(machine);
+            answer
         })
     }
 
+    /// The token of this generation was accepted. The route is asked for only if it matters.
+    #[inline]
+    pub(crate) fn accepted_on(
+        &self,
+        generation: Generation,
+        what: Accepted,
+        route: impl FnOnce() -> Option<Route>,
+    ) {
+        if self.accepted.load(Ordering::Relaxed) < generation.get() {
+            self.heed(generation, what, route());
+        }
+    }
+
+    #[cold]
+    fn heed(&self, generation: Generation, what: Accepted, route: Option<Route>) {
+        let machine = &mut self.lock().machine;
+        machine.accepted(generation, route, what, self.renewal.moment());
+        if !machine.listens() {
+            self.accepted.fetch_max(generation.get(), Ordering::Relaxed);
+        }
+    }
+
+    /// If the machine has to hear of each response that accepts a token, makes it so: then
+    /// none counts as known. Called under the lock, as is all else that writes there.
+    fn listen(&self, machine: &Machine) {
+        if machine.listens() {
+            self.accepted.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A request is sent a second time.
     pub(crate) fn replayed(&self) {
         self.replays.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A replay was refused, too.
+    pub(crate) fn refused_again(&self, generation: Generation, route: Option<Route>) {
+        let machine = &mut self.lock().machine;
+        machine.refused_again(generation, route, self.renewal.moment());
+        self.listen(machine);
     }
 
     async fn settle(self: &Arc<Self>, answer: Admission) -> Result<Credential, RefreshFailure> {

@@ -192,17 +192,17 @@ async fn tokens_of_no_life_to_speak_of_do_not_make_it_spin() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_brake_is_respected() {
+async fn the_brake_is_respected_until_the_token_has_run_out() {
     let auth = Auth::new();
     let state = living_state(&auth).brake(0, secs(10), secs(5000)).build();
     let _fresh = state.keep_fresh();
-    // The first brand-new token that is refused brakes, and the pause outlasts it.
+    // The first brand-new token that is refused brakes, and the pause would outlast it.
     let generation = state.refresh().await.unwrap().generation();
     let braked = Instant::now();
     assert_eq!(state.challenged(generation).await.unwrap_err().kind(), FailureKind::Braked);
-    sleep_until(braked + secs(4999)).await;
+    sleep_until(braked + secs(LIFE - 1)).await;
     assert_eq!(auth.count(), 1);
-    sleep_until(braked + secs(5001)).await;
+    sleep_until(braked + secs(LIFE + 1)).await;
     assert_eq!(auth.count(), 2);
 }
 

@@ -129,9 +129,7 @@ impl Course<'_> {
                 return self.save_seed(*seed);
             }
         } else if newer {
-            let time = self.at.time;
-            let is_usable =
-                |tokens: &Tokens| tokens.deadline(time).is_none_or(|end| end > time.now);
+            let is_usable = |tokens: &Tokens| !tokens.has_run_out(self.at.time);
             if record.tokens.as_ref().is_none_or(is_usable) {
                 return self.adopt(&record);
             }

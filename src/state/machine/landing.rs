@@ -7,7 +7,7 @@ use super::{
     Machine,
     flight::Course,
     parts::{Flight, Stage, Standing, Step},
-    policy::{MAX_RETRY_AFTER, after},
+    policy::MAX_RETRY_AFTER,
 };
 use crate::{
     refresher::Trigger,
@@ -64,7 +64,7 @@ impl Course<'_> {
             troubles.transient_failures = troubles.transient_failures.saturating_add(1);
             let pause = self.at.policy.backoff(troubles.transient_failures, self.at.jitter);
             let asked = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
-            let failure = failure.with_retry_at(after(self.at.now(), pause.max(asked)));
+            let failure = failure.with_retry_at(self.at.after(pause.max(asked)));
             troubles.blocked_by = Some(failure.clone());
             self.machine.tell_waiters(failure);
         }

@@ -9,6 +9,7 @@
 //! | file | who calls it, and what it decides |
 //! |---|---|
 //! | `requests.rs` | requests and callers: proceed, wait for a flight, be refused |
+//! | `doubts.rs` | challenges that may not be about the token |
 //! | `recheck.rs` | challenges of a credential that cannot be redeemed: read the store again? |
 //! | `upkeep.rs` | `keep_fresh`: when to look ahead |
 //! | `sign_in_out.rs` | sign-ins and sign-outs of this process |
@@ -26,6 +27,7 @@
 //! - a flight that began before a sign-in or sign-out (it is *superseded*) changes nothing
 //!   any more.
 
+mod doubts;
 mod flight;
 mod intent;
 mod landing;
@@ -44,6 +46,7 @@ mod upkeep;
 use self::parts::{Flight, Minted, Stage, Standing, Troubles};
 pub use self::policy::WhileUnsaved;
 pub(crate) use self::{
+    doubts::{Accepted, Route},
     parts::{Admission, Departure, Effects, Gate, Moment, Outcome, Step, Ticket, Upkeep},
     policy::{Policy, after},
 };
@@ -53,7 +56,7 @@ use crate::{
     refresher::Trigger,
     state::failure::{FailureKind, RefreshFailure},
     store::Record,
-    tokens::{Generation, Tokens},
+    tokens::{Due, Generation, Time, Tokens},
 };
 
 /// What is known of one credential, and its flight.
@@ -147,8 +150,8 @@ impl Machine {
     }
 
     /// When the next refresh may be tried, while none may now.
-    pub(crate) fn retry_at(&self, now: tokio::time::Instant) -> Option<tokio::time::Instant> {
-        self.blocked_by()?.retry_at().filter(|at| *at > now)
+    pub(crate) fn retry_at(&self, time: Time) -> Option<Due> {
+        self.blocked_by()?.due().filter(|due| !due.has_come(time))
     }
 
     /// How many failures waiters were told. Only equal or not equal has a meaning.
@@ -188,7 +191,7 @@ impl Machine {
     fn gate(&self) -> Gate {
         let closed = match &self.flight {
             _ if self.standing == Standing::Unread => true,
-            Some(flight) => flight.has_waiters && !self.is_superseded(flight) && !flight.is_stuck(),
+            Some(flight) => flight.closes_gate && !self.is_superseded(flight) && !flight.is_stuck(),
             None => false,
         };
         if closed { Gate::Closed } else { Gate::Open }
@@ -196,7 +199,8 @@ impl Machine {
 
     /// The ticket of a request that waits from now on.
     fn ticket(&self) -> Ticket {
-        Ticket { generation: self.credential.generation(), failures: self.failures }
+        let before_redeem = self.flight.as_ref().is_some_and(|flight| flight.is_before_redeem());
+        Ticket { generation: self.credential.generation(), failures: self.failures, before_redeem }
     }
 
     /// Whether a sign-in or sign-out came after this flight had begun.
@@ -247,6 +251,7 @@ impl Machine {
         if let Some(troubles) = &mut self.troubles {
             troubles.recover();
             troubles.strikes.clear();
+            troubles.doubts = None;
             troubles.unsaved = None;
         }
         self.seed = None;
@@ -260,9 +265,7 @@ impl Machine {
         let generation = self.credential.generation().next().max(record.generation);
         match &record.tokens {
             Some(tokens) => {
-                let expires = tokens.deadline(at.time);
-                let early = expires.map(|end| at.policy.early(at.now(), end, at.jitter));
-                self.publish(Credential::new(generation, tokens, expires, early));
+                self.publish(at.credential(generation, tokens, at.time));
             }
             None => self.publish_absent(generation),
         }

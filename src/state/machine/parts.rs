@@ -4,14 +4,14 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-use super::policy::Policy;
+use super::{doubts::Doubts, policy::Policy};
 use crate::{
     credential::Credential,
     error::{BoxError, SharedError},
     refresher::{RefreshError, RefreshRequest, Trigger},
     state::failure::{FailureKind, RefreshFailure},
     store::{OpenRedeem, Record},
-    tokens::{Generation, Time, Tokens},
+    tokens::{Due, Generation, Time, Tokens},
 };
 
 /// What every verb is given: the rules, the time by both clocks, and a random number from 0
@@ -26,6 +26,28 @@ pub(crate) struct Moment<'a> {
 impl Moment<'_> {
     pub(super) fn now(&self) -> Instant {
         self.time.now
+    }
+
+    /// So much later.
+    pub(super) fn after(&self, wait: Duration) -> Due {
+        self.time.after(wait)
+    }
+
+    pub(super) fn has_come(&self, due: Due) -> bool {
+        due.has_come(self.time)
+    }
+
+    /// These tokens as requests see them, which were asked for at `begun`.
+    pub(super) fn credential(
+        &self,
+        generation: Generation,
+        tokens: &Tokens,
+        begun: Time,
+    ) -> Credential {
+        let end = tokens.end(begun);
+        let life = end.map_or(Duration::ZERO, |end| end.left(begun));
+        let early = self.policy.early_window(life, self.jitter);
+        Credential::new(generation, tokens, end, early)
     }
 }
 
@@ -45,13 +67,15 @@ pub(crate) enum Admission {
 pub(crate) struct Ticket {
     pub(crate) generation: Generation,
     pub(crate) failures: u32,
+    /// The flight had not begun to redeem yet when the waiter came.
+    pub(crate) before_redeem: bool,
 }
 
 /// When `keep_fresh` looks again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Upkeep {
     /// At this moment, which is to come; sooner if there is news.
-    Until(Instant),
+    Until(Due),
     /// When there is news: a flight has landed, or a sign-in has come.
     News,
     /// Never: no flight will begin any more.
@@ -198,8 +222,9 @@ pub(super) struct Flight {
     pub(super) trigger: Trigger,
     /// The generation that this flight is to replace.
     pub(super) base: Generation,
-    /// Requests wait for it. An early flight has no waiters until a token is refused.
-    pub(super) has_waiters: bool,
+    /// Requests are held until it has landed: the token that they have does not work. Not so
+    /// while it does, or while that is in doubt.
+    pub(super) closes_gate: bool,
     /// It was superseded, and a caller waits for a refresh of what came between.
     pub(super) relaunch: bool,
     /// It may adopt what is newer in the store, and redeems nothing.
@@ -280,7 +305,7 @@ impl Flight {
         Self {
             trigger,
             base,
-            has_waiters: trigger != Trigger::Early,
+            closes_gate: trigger != Trigger::Early,
             relaunch: false,
             adopt_only,
             leased: false,
@@ -301,6 +326,10 @@ impl Flight {
         self.leased = false;
         self.found = None;
         self.open_redeem = None;
+    }
+
+    pub(super) fn is_before_redeem(&self) -> bool {
+        matches!(self.stage, Stage::Leasing | Stage::Loading | Stage::Intending { .. })
     }
 
     /// Its save keeps failing: requests do not wait for that.
@@ -329,11 +358,13 @@ pub(super) struct Troubles {
     /// How often a challenge had the store read again while only a sign-in elsewhere could
     /// help, and when it may be read again.
     pub(super) rechecks: u32,
-    pub(super) recheck_at: Option<Instant>,
+    pub(super) recheck_at: Option<Due>,
     /// Minted by a flight whose runtime went away before the save.
     pub(super) unsaved: Option<Box<Minted>>,
     /// When brand-new tokens were refused.
     pub(super) strikes: VecDeque<Instant>,
+    /// Refusals that may not be about the token.
+    pub(super) doubts: Option<Box<Doubts>>,
     /// The last failure that waiters were told.
     pub(super) last_failure: Option<RefreshFailure>,
     pub(super) failures_by_kind: Vec<(FailureKind, u64)>,

@@ -67,14 +67,10 @@ pub(crate) fn after(now: Instant, wait: Duration) -> Instant {
 }
 
 impl Policy {
-    /// From when on a token that lives from `begun` to `expires` is renewed ahead
-    /// of its end. `jitter` (0 to 1) takes up to a quarter off the window, so that
-    /// replicas do not all renew in the same second.
-    pub(crate) fn early(&self, begun: Instant, expires: Instant, jitter: f64) -> Instant {
-        let life = expires.saturating_duration_since(begun);
-        let window = self.early.min(life / self.early_fraction);
-        let window = window.mul_f64(1.0 - jitter / 4.0);
-        expires.checked_sub(window).unwrap_or(expires)
+    /// How long before its end a token of this life is renewed. `jitter` (0 to 1) takes up to
+    /// a quarter off the window, so that replicas do not all renew in the same second.
+    pub(crate) fn early_window(&self, life: Duration, jitter: f64) -> Duration {
+        self.early.min(life / self.early_fraction).mul_f64(1.0 - jitter / 4.0)
     }
 
     /// How long to cool down after the given number of failures in a row: doubled

@@ -4,7 +4,6 @@
 use super::{
     Machine,
     parts::{Admission, Moment, Standing},
-    policy::after,
 };
 use crate::refresher::Trigger;
 use crate::state::failure::{FailureKind, RefreshFailure};
@@ -18,7 +17,7 @@ impl Machine {
 
     /// Reads a shared store once more, not too often. `None`: that is of no use now.
     pub(super) fn recheck(&mut self, at: Moment<'_>) -> Option<Admission> {
-        if self.signing_out || !self.shared {
+        if !self.may_recheck() {
             return None;
         }
         match (&self.flight, self.cooling(at)) {
@@ -39,9 +38,15 @@ impl Machine {
         Some(Admission::Wait(self.ticket()))
     }
 
+    /// Other processes may write to the store, and it does not still hold what a sign-out here
+    /// is to delete.
+    pub(super) fn may_recheck(&self) -> bool {
+        self.shared && !self.signing_out
+    }
+
     fn recheck_is_early(&self, at: Moment<'_>) -> bool {
         let allowed = self.troubles.as_ref().and_then(|troubles| troubles.recheck_at);
-        allowed.is_some_and(|allowed| allowed > at.now())
+        allowed.is_some_and(|allowed| !at.has_come(allowed))
     }
 
     /// The pauses between rechecks grow like those between tries.
@@ -49,7 +54,7 @@ impl Machine {
         let troubles = self.troubles_mut();
         troubles.rechecks = troubles.rechecks.saturating_add(1);
         let pause = at.policy.backoff(troubles.rechecks, 1.0);
-        troubles.recheck_at = Some(after(at.now(), pause));
+        troubles.recheck_at = Some(at.after(pause));
     }
 }
 
@@ -68,10 +73,10 @@ mod tests {
         let _ = machine.advance(Outcome::Loaded(stored()), rules.at(0));
         let generation = machine.credential().generation();
 
-        let refused = machine.challenge(generation, true, rules.at(0));
+        let refused = machine.challenge(generation, true, None, rules.at(0));
         assert!(matches!(refused, Admission::Refuse(why) if why.kind() == FailureKind::Rejected));
         let later = rules.policy.cool_down.as_secs();
-        let reads = machine.challenge(generation, true, rules.at(later));
+        let reads = machine.challenge(generation, true, None, rules.at(later));
         assert!(matches!(reads, Admission::Wait(_)));
     }
 
@@ -81,7 +86,7 @@ mod tests {
         machine.shared = false;
         machine.sign_out();
         let generation = machine.credential().generation();
-        let answer = machine.challenge(generation, true, rules.at(LIFE));
+        let answer = machine.challenge(generation, true, None, rules.at(LIFE));
         assert!(matches!(answer, Admission::Refuse(why) if why.kind() == FailureKind::SignedOut));
     }
 }

@@ -1,11 +1,9 @@
 //! What requests and callers are told: proceed, wait for a flight, or be refused.
 
-use tokio::time::Instant;
-
 use super::{
     Machine,
+    doubts::{Route, Weight},
     parts::{Admission, Gate, Moment, Standing, Ticket},
-    policy::after,
 };
 use crate::{
     credential::Credential,
@@ -18,15 +16,14 @@ impl Machine {
     /// Before a request is sent. With [`Admission::Refuse`] it is sent all the same, with
     /// what there is.
     pub(crate) fn admit(&mut self, at: Moment<'_>) -> Admission {
-        let is_due = |moment: Option<Instant>| moment.is_some_and(|moment| moment <= at.now());
         match self.standing {
             Standing::SignedOut => Admission::Proceed,
             Standing::Unread => self.await_flight(Trigger::FirstUse, at),
-            Standing::SignedIn if is_due(self.credential.expires()) || self.is_closed() => {
+            Standing::SignedIn if self.credential.has_run_out(at.time) || self.is_closed() => {
                 self.await_flight(Trigger::Expired, at)
             }
             Standing::SignedIn => {
-                let early = is_due(self.credential.early());
+                let early = self.credential.early().is_some_and(|early| at.has_come(early));
                 if early && self.flight.is_none() && self.blocked(at).is_none() {
                     self.begin_flight(Trigger::Early);
                 }
@@ -35,12 +32,25 @@ impl Machine {
         }
     }
 
-    /// The server refused the token of `generation`. `accepted` says whether the
-    /// current generation was ever accepted.
+    /// A caller asks for the token. Unlike a request, it will not be challenged: if only a
+    /// sign-in of another process can help, the store is looked at now and then.
+    pub(crate) fn token(&mut self, at: Moment<'_>) -> Admission {
+        let answer = self.admit(at);
+        let helpless = match answer {
+            Admission::Proceed => self.standing == Standing::SignedOut,
+            Admission::Refuse(_) => self.is_unredeemable(),
+            Admission::Wait(_) => false,
+        };
+        if helpless { self.recheck(at).unwrap_or(answer) } else { answer }
+    }
+
+    /// The server refused the token of `generation` on this route, if that is known.
+    /// `accepted` says whether the current generation was ever accepted.
     pub(crate) fn challenge(
         &mut self,
         generation: Generation,
         accepted: bool,
+        route: Option<Route>,
         at: Moment<'_>,
     ) -> Admission {
         if self.standing == Standing::SignedOut {
@@ -50,13 +60,21 @@ impl Machine {
         if generation < self.credential.generation() {
             return self.admit(at);
         }
-        self.strike(accepted, at);
+        let weight = self.weigh(accepted, route, at);
+        if weight == (Weight::Fact { brand_new: true }) {
+            self.strike(at);
+        }
         if self.is_unredeemable() {
             if let Some(answer) = self.recheck(at) {
                 return answer;
             }
         }
-        self.await_flight(Trigger::Challenge, at)
+        match weight {
+            Weight::Doubt => self.await_doubtful_flight(route, at),
+            Weight::Fact { brand_new } => {
+                self.await_needed_flight(Trigger::Challenge, !brand_new, at)
+            }
+        }
     }
 
     /// A caller asks for a refresh. A rejected or signed-out credential is not redeemed,
@@ -93,16 +111,29 @@ impl Machine {
         self.gate() == Gate::Closed
     }
 
-    /// Joins the flight, or begins one.
+    /// Joins the flight, or begins one. Requests are held meanwhile.
     fn await_flight(&mut self, trigger: Trigger, at: Moment<'_>) -> Admission {
+        let run_out = self.credential.has_run_out(at.time);
+        self.await_needed_flight(trigger, run_out, at)
+    }
+
+    /// `unbraked`: the brake is not for this one. It stops servers that refuse brand-new
+    /// tokens, and what is to be replaced has worked, or has run out by its own expiry.
+    fn await_needed_flight(
+        &mut self,
+        trigger: Trigger,
+        unbraked: bool,
+        at: Moment<'_>,
+    ) -> Admission {
         let generation = self.credential.generation();
-        let blocked = self.blocked(at);
+        let braked = |failure: &RefreshFailure| failure.kind() == FailureKind::Braked;
+        let blocked = self.blocked(at).filter(|failure| !unbraked || !braked(failure));
         match (&mut self.flight, blocked) {
             (Some(flight), _) if flight.is_stuck() && flight.base == generation => {
                 return Admission::Refuse(RefreshFailure::new(FailureKind::Unsaved));
             }
             (Some(flight), _) if flight.base == generation => {
-                flight.has_waiters = true;
+                flight.closes_gate = true;
                 self.joined += 1;
             }
             (_, Some(failure)) => return Admission::Refuse(failure),
@@ -115,10 +146,37 @@ impl Machine {
         Admission::Wait(self.ticket())
     }
 
+    /// Joins the flight, or begins one unless that did not help lately. Requests go on with
+    /// the token that they have.
+    fn await_doubtful_flight(&mut self, route: Option<Route>, at: Moment<'_>) -> Admission {
+        let generation = self.credential.generation();
+        match &self.flight {
+            Some(flight) if flight.base != generation || flight.is_stuck() => {
+                return self.await_flight(Trigger::Challenge, at);
+            }
+            Some(_) => self.joined += 1,
+            None => {
+                if let Some(failure) = self.blocked(at).or_else(|| self.doubt_pauses(at)) {
+                    return Admission::Refuse(failure);
+                }
+                self.doubt_begins(route, at);
+                self.begin_flight(Trigger::Challenge);
+                self.leave_gate_open();
+            }
+        }
+        Admission::Wait(self.ticket())
+    }
+
+    fn leave_gate_open(&mut self) {
+        if let Some(flight) = &mut self.flight {
+            flight.closes_gate = false;
+        }
+    }
+
     /// Why no flight may begin for a while.
     pub(super) fn cooling(&self, at: Moment<'_>) -> Option<RefreshFailure> {
         let failure = self.blocked_by()?;
-        failure.retry_at().filter(|end| *end > at.now()).map(|_| failure.clone())
+        failure.due().filter(|end| !at.has_come(*end)).map(|_| failure.clone())
     }
 
     /// Why no flight may begin now.
@@ -126,15 +184,14 @@ impl Machine {
         if self.draining {
             return Some(RefreshFailure::new(FailureKind::Shutdown));
         }
-        let is_over = |end: Instant| end <= at.now();
-        self.blocked_by().filter(|failure| !failure.retry_at().is_some_and(is_over)).cloned()
+        let is_over = |failure: &RefreshFailure| failure.due().is_some_and(|end| at.has_come(end));
+        self.blocked_by().filter(|failure| !is_over(failure)).cloned()
     }
 
     /// The brake: counts brand-new tokens that were refused without ever having been
     /// accepted, and stops refreshing when there were too many.
-    fn strike(&mut self, accepted: bool, at: Moment<'_>) {
-        let brand_new = std::mem::take(&mut self.brand_new);
-        if accepted || !brand_new {
+    fn strike(&mut self, at: Moment<'_>) {
+        if !std::mem::take(&mut self.brand_new) {
             return;
         }
         let (now, policy) = (at.now(), at.policy);
@@ -143,7 +200,7 @@ impl Machine {
         strikes.retain(|strike| now.duration_since(*strike) <= policy.brake_window);
         if strikes.len() > policy.brake_after {
             strikes.clear();
-            let until = after(now, policy.brake_pause);
+            let until = at.after(policy.brake_pause);
             let failure = RefreshFailure::new(FailureKind::Braked).with_retry_at(until);
             self.tell_waiters(failure.clone());
             self.troubles_mut().blocked_by = Some(failure);
@@ -176,9 +233,9 @@ mod tests {
     fn a_second_challenge_joins_the_flight_of_the_first() {
         let (mut machine, rules) = signed_in();
         let generation = machine.credential().generation();
-        let first = machine.challenge(generation, true, rules.at(0));
+        let first = machine.challenge(generation, true, None, rules.at(0));
         assert!(machine.effects().begin.is_some());
-        let second = machine.challenge(generation, true, rules.at(0));
+        let second = machine.challenge(generation, true, None, rules.at(0));
         assert!(machine.effects().begin.is_none());
         assert!(matches!((first, second), (Admission::Wait(a), Admission::Wait(b)) if a == b));
         assert_eq!(machine.joined(), 1);
@@ -187,7 +244,7 @@ mod tests {
     #[test]
     fn a_challenge_of_an_older_token_refreshes_nothing() {
         let (mut machine, rules) = signed_in();
-        let late = machine.challenge(Generation::ZERO, true, rules.at(0));
+        let late = machine.challenge(Generation::ZERO, true, None, rules.at(0));
         assert!(matches!(late, Admission::Proceed));
         assert!(machine.effects().begin.is_none());
     }
@@ -198,7 +255,7 @@ mod tests {
         for _ in 0..=rules.policy.brake_after {
             machine.brand_new = true;
             let generation = machine.credential().generation();
-            let _ = machine.challenge(generation, false, rules.at(0));
+            let _ = machine.challenge(generation, false, None, rules.at(0));
             machine.flight = None;
         }
         let braked = machine.refresh(rules.at(0));

@@ -12,7 +12,6 @@ use super::{
     policy::WhileUnsaved,
 };
 use crate::{
-    credential::Credential,
     state::failure::FailureKind,
     store::Record,
     tokens::{Generation, Time, Tokens},
@@ -42,7 +41,7 @@ impl Course<'_> {
         let rotated = spent.is_none() || spent != tokens.refresh_token();
         // A token that has run out the moment it was made tells of clocks that
         // disagree, not of its life: better to learn its end from a challenge.
-        if tokens.deadline(redeem.begun).is_none_or(|end| end <= self.at.now()) {
+        if tokens.end(redeem.begun).is_none_or(|end| end.now <= self.at.now()) {
             tokens = tokens.without_expiry();
         }
         let minted = self.mint(redeem.from, tokens, redeem.begun, Origin::Refresh { rotated });
@@ -53,11 +52,9 @@ impl Course<'_> {
     fn mint(&self, expected: Generation, tokens: Tokens, begun: Time, origin: Origin) -> Minted {
         let machine = &self.machine;
         let generation = machine.credential.generation().max(machine.stored).max(expected).next();
-        let expires = tokens.deadline(begun);
-        let early = expires.map(|end| self.at.policy.early(begun.now, end, self.at.jitter));
         Minted {
             expected,
-            credential: Credential::new(generation, &tokens, expires, early),
+            credential: self.at.credential(generation, &tokens, begun),
             record: Record::new(generation, tokens.absolute(begun)),
             origin,
             failed_saves: 0,
@@ -112,7 +109,7 @@ impl Course<'_> {
             return self.discard(minted);
         }
         self.machine.seed = None;
-        let run_out = minted.credential.expires().is_some_and(|end| end <= self.at.now());
+        let run_out = minted.credential.has_run_out(self.at.time);
         if minted.origin == Origin::Seed && run_out {
             // Known to the store now, and of no use but to be redeemed.
             return self.loaded(minted.record);

@@ -1,10 +1,13 @@
 //! When to look ahead without a request: what
 //! [`keep_fresh`](crate::RefreshState::keep_fresh) asks.
 
+use std::time::Duration;
+
 use super::{
     Machine,
     parts::{Moment, Standing, Upkeep},
 };
+use crate::{state::failure::FailureKind, tokens::Due};
 
 impl Machine {
     /// Begins the flight that a request would begin now, and says when to look again.
@@ -12,21 +15,40 @@ impl Machine {
         if self.draining {
             return Upkeep::Over;
         }
-        if self.flight.is_none() {
+        if self.is_unredeemable() {
+            self.recheck(at);
+        } else if self.flight.is_none() {
             self.admit(at);
         }
-        let due = match self.standing {
-            Standing::SignedIn => self.credential.early(),
-            // It is being read, or will be when the failure is over.
-            Standing::Unread => Some(at.now()),
-            Standing::SignedOut => None,
+        if self.flight.is_some() {
+            return Upkeep::News;
+        }
+        if self.is_unredeemable() {
+            // Only a sign-in of another process can help.
+            let cooling = self.cooling(at).and_then(|failure| failure.due());
+            let allowed = self.troubles.as_ref().and_then(|troubles| troubles.recheck_at);
+            return match cooling.into_iter().chain(allowed).reduce(Due::max) {
+                Some(due) if self.may_recheck() => Upkeep::Until(due),
+                _ => Upkeep::News,
+            };
+        }
+        let now = at.after(Duration::ZERO);
+        let (due, end) = match self.standing {
+            Standing::SignedIn => (self.credential.early(), self.credential.end()),
+            // It will be read when the failure is over.
+            Standing::Unread => (Some(now), None),
+            Standing::SignedOut => (None, None),
         };
         let allowed = match self.blocked_by() {
-            Some(failure) => failure.retry_at(),
-            None => Some(at.now()),
+            // The brake does not hold for a token that has run out.
+            Some(failure) if failure.kind() == FailureKind::Braked => {
+                failure.due().zip(end).map(|(over, end)| over.min(end))
+            }
+            Some(failure) => failure.due(),
+            None => Some(now),
         };
         match (due, allowed) {
-            (Some(due), Some(allowed)) if self.flight.is_none() => Upkeep::Until(due.max(allowed)),
+            (Some(due), Some(allowed)) => Upkeep::Until(due.max(allowed)),
             _ => Upkeep::News,
         }
     }
@@ -36,12 +58,12 @@ impl Machine {
 mod tests {
     use super::super::testing::*;
     use super::*;
-    use crate::state::failure::{FailureKind, RefreshFailure};
+    use crate::state::failure::RefreshFailure;
 
     #[test]
     fn it_looks_again_when_the_cool_down_is_over() {
         let rules = Rules::default();
-        let over = rules.at(60).now();
+        let over = rules.at(60).after(Duration::ZERO);
         let mut machine = Machine::unread(true, None);
         let failure = RefreshFailure::new(FailureKind::Store).with_retry_at(over);
         machine.troubles_mut().blocked_by = Some(failure);
@@ -53,7 +75,7 @@ mod tests {
     fn it_begins_the_early_flight_of_an_idle_credential() {
         let (mut machine, rules) = signed_in();
         let Upkeep::Until(early) = machine.upkeep(rules.at(0)) else { panic!("nothing is due") };
-        assert!(early < rules.at(LIFE).now());
+        assert!(early.now < rules.at(LIFE).now());
         assert_eq!(machine.upkeep(rules.at(LIFE)), Upkeep::News);
         assert!(machine.effects().begin.is_some());
     }

@@ -31,13 +31,17 @@ impl World {
                 assert!(unread || machine.flight.is_some(), "the gate stays closed");
             }
             let replaced = |flight: &Flight| flight.base == machine.credential().generation();
-            if machine.flight.as_deref().is_some_and(replaced) && !node.waiters.is_empty() {
+            let is_refused = node.refused == machine.credential().generation();
+            if machine.flight.as_deref().is_some_and(replaced)
+                && !node.waiters.is_empty()
+                && is_refused
+            {
                 assert_eq!(gate, Gate::Closed, "a token is sent that others have been refused");
             }
             // `keep_fresh` neither spins nor sleeps on.
             match looked.upkeep(at) {
-                Upkeep::Until(moment) => {
-                    assert!(moment > self.time.now && looked.flight.is_none(), "it spins");
+                Upkeep::Until(due) => {
+                    assert!(!due.has_come(self.time) && looked.flight.is_none(), "it spins");
                 }
                 upkeep => {
                     let hopeless =

@@ -13,9 +13,11 @@
 //! |---|---|
 //! | `world.rs` | what there is, and what can happen |
 //! | `steps.rs` | a flight's step: what the store and the server make of it |
+//! | `doubts.rs` | a smaller world: what refusals are about |
 //! | `checks.rs` | what must hold after every event, and in the end |
 
 mod checks;
+mod doubts;
 mod steps;
 mod world;
 

@@ -108,7 +108,7 @@ impl World {
     fn finds_nothing_to_adopt(&self, n: usize) {
         let known = self.nodes[n].machine.credential().generation();
         let time = self.time;
-        let usable = |tokens: &Tokens| tokens.deadline(time) > Some(time.now);
+        let usable = |tokens: &Tokens| !tokens.has_run_out(time);
         if self.store.generation > known {
             let better = self.store.tokens.as_ref().is_some_and(usable);
             assert!(!better, "redeems where there is something to adopt");

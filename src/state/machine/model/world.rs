@@ -21,6 +21,8 @@ pub(super) enum Event {
     Request(usize),
     /// A 401 for the current generation, or for the one before it.
     Challenge(usize, Age),
+    /// The same for the current generation, which was accepted before.
+    Doubt(usize),
     Refresh(usize),
     /// The flight's step is done, and this came of it.
     Step(usize, Fate),
@@ -71,6 +73,8 @@ pub(super) struct Node {
     pub(super) waiters: Vec<Ticket>,
     /// Sign-ins and sign-outs under way, one after the other.
     pub(super) writes: VecDeque<Write>,
+    /// The generation that was refused last, and not only in doubt.
+    pub(super) refused: Generation,
     /// No token may be seen here.
     pub(super) signed_out: bool,
     /// The refresh token that the server has rejected last.
@@ -127,6 +131,7 @@ impl World {
             landing: None,
             waiters: Vec::new(),
             writes: VecDeque::new(),
+            refused: Generation::ZERO,
             signed_out: false,
             rejected: None,
             published: Generation::ZERO,
@@ -167,6 +172,7 @@ impl World {
                 Event::Request(n),
                 Event::Challenge(n, Age::Current),
                 Event::Challenge(n, Age::Late),
+                Event::Doubt(n),
                 Event::Refresh(n),
             ]);
             let fates: &[Fate] = match &node.step {
@@ -212,6 +218,12 @@ impl World {
             Event::Request(n) => self.ask(n, jitter, Machine::admit),
             Event::Refresh(n) => self.ask(n, jitter, Machine::refresh),
             Event::Challenge(n, age) => self.challenge(n, age, jitter),
+            Event::Doubt(n) => {
+                let current = self.nodes[n].machine.credential().generation();
+                // It was accepted since.
+                self.nodes[n].refused = Generation::ZERO;
+                self.ask(n, jitter, |machine, at| machine.challenge(current, true, None, at));
+            }
             Event::Step(n, fate) => self.step(n, fate, jitter),
             Event::Release(n) => self.release(n),
             Event::Expire(_) => {
@@ -275,18 +287,24 @@ impl World {
     }
 
     fn challenge(&mut self, n: usize, age: Age, jitter: f64) {
-        let (now, node) = (self.time.now, &self.nodes[n]);
+        let node = &self.nodes[n];
         let current = node.machine.credential().clone();
         match age {
             Age::Current => {
-                self.ask(n, jitter, |machine, at| machine.challenge(current.generation(), true, at))
+                let refused = current.generation();
+                self.ask(n, jitter, |machine, at| machine.challenge(refused, false, None, at));
+                let machine = &self.nodes[n].machine;
+                let doubted = machine.listens() && !current.has_run_out(self.time);
+                if !doubted && machine.credential().generation() == refused {
+                    self.nodes[n].refused = refused;
+                }
             }
             Age::Late if current.generation() > Generation::ZERO => {
-                let usable = current.expires().is_none_or(|at| at > now);
-                let early = current.early().is_some_and(|at| at <= now);
+                let usable = !current.has_run_out(self.time);
+                let early = current.early().is_some_and(|early| early.has_come(self.time));
                 let idle = node.step.is_none();
                 let late = Generation::new(current.generation().get() - 1);
-                self.ask(n, jitter, |machine, at| machine.challenge(late, true, at));
+                self.ask(n, jitter, |machine, at| machine.challenge(late, true, None, at));
                 // I2: a newer token is there, so nothing is refreshed on its account.
                 if idle && current.is_present() && usable && !early {
                     assert!(self.nodes[n].step.is_none(), "a late challenge started a refresh");

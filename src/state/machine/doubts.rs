@@ -1,0 +1,436 @@
+//! Refusals that may not be about the token: a forbidden route, an API key, a login.
+//!
+//! A challenge for a token that has run out, or that no server has accepted, is a *fact*. One
+//! for a token that was accepted since it was published is a *doubt*:
+//!
+//! - It may start a refresh, but requests are not held at the gate meanwhile.
+//! - While refreshes do not help those who asked for them, the pause before a doubt may start
+//!   the next one grows. A replay that is accepted ends that.
+//! - It becomes a fact when nothing was accepted for [`SILENCE`] after another doubt, or when
+//!   a route refuses the token that it has accepted: so a token that is really revoked does
+//!   not wait for the pause to end. A route that has refused a brand-new token, too, is not
+//!   believed then, and not in silence either if it has never accepted any: it refuses for
+//!   another reason.
+//!
+//! What is remembered is bounded ([`MAX_ROUTES`]) and forgotten when it is of no use any more.
+
+use std::{num::NonZeroU64, time::Duration};
+
+use super::{Machine, parts::Moment};
+use crate::{
+    state::failure::{FailureKind, RefreshFailure},
+    tokens::{Due, Generation},
+};
+
+/// Where a request goes, as a number: two requests with the same one are of the same route.
+pub(crate) type Route = NonZeroU64;
+
+/// How long nothing has to be accepted before a doubt is a fact. Also the first pause.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// The longest pause between two refreshes that doubts start, while they do not help. After as
+/// much time without a doubt all is forgotten.
+const MAX_PAUSE: Duration = Duration::from_secs(300);
+
+/// How many routes are remembered. The one that was not seen for longest makes room.
+const MAX_ROUTES: usize = 64;
+
+/// What is known of refusals that may not be about the token.
+#[derive(Clone, Debug)]
+pub(super) struct Doubts {
+    /// Refreshes in a row that did not help.
+    fruitless: u32,
+    /// The last of them is only presumed to be: no replay with its token was answered yet.
+    presumed: bool,
+    /// The last refresh that a doubt has started was asked for by a caller without a route,
+    /// who says himself that a token was accepted.
+    by_caller: bool,
+    /// No doubt starts a refresh before this.
+    pause: Due,
+    /// When all of this is forgotten, unless there is another doubt.
+    forgotten: Due,
+    /// The newest generation that is known to have been accepted.
+    accepted: Generation,
+    /// The newest generation that a replay was refused with.
+    refused: Generation,
+    /// When it will have been silent for long enough, and the generation that this is about:
+    /// since a doubt nothing was accepted.
+    silence: Option<(Generation, Due)>,
+    /// The routes that were seen last come last.
+    routes: Vec<Known>,
+}
+
+/// What is known of a route.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    route: Route,
+    /// The newest generation that it has accepted.
+    accepted: Generation,
+    /// It has refused a brand-new token.
+    unreliable: bool,
+}
+
+/// Whose token was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accepted {
+    /// That of a request, which says nothing of what a refresh has helped.
+    Request,
+    /// That of a replay, whose request was refused before the redeem began. A refusal that came
+    /// later may be the redeem's own doing: some servers end the old access token with it.
+    HelpedReplay,
+    /// That of a caller without requests.
+    Caller,
+}
+
+/// What a challenge says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weight {
+    /// The token does not work. `brand_new`: it never has, and should have by its own expiry,
+    /// so the brake holds for it.
+    Fact { brand_new: bool },
+    /// The token may work for other requests.
+    Doubt,
+}
+
+impl Doubts {
+    fn new(at: Moment<'_>) -> Self {
+        let now = at.after(Duration::ZERO);
+        Self {
+            fruitless: 0,
+            presumed: false,
+            by_caller: false,
+            pause: now,
+            forgotten: at.after(MAX_PAUSE),
+            accepted: Generation::ZERO,
+            refused: Generation::ZERO,
+            silence: None,
+            routes: Vec::new(),
+        }
+    }
+
+    fn known(&self, route: Option<Route>) -> Option<&Known> {
+        self.routes.iter().find(|known| Some(known.route) == route)
+    }
+
+    /// Notes what a route has done, as the last that was seen.
+    fn note(&mut self, route: Option<Route>, note: impl FnOnce(&mut Known)) {
+        let Some(route) = route else { return };
+        let mut known = Known { route, accepted: Generation::ZERO, unreliable: false };
+        if let Some(place) = self.routes.iter().position(|known| known.route == route) {
+            known = self.routes.remove(place);
+        } else if self.routes.len() == MAX_ROUTES {
+            self.routes.remove(0);
+        }
+        note(&mut known);
+        self.routes.push(known);
+    }
+
+    /// The pause begins now.
+    fn pause_from(&mut self, at: Moment<'_>) {
+        let pause = SILENCE.saturating_mul(1 << self.fruitless.saturating_sub(1).min(16));
+        self.pause = self.pause.max(at.after(pause.min(MAX_PAUSE)));
+        self.forgotten = self.pause.max(at.after(MAX_PAUSE));
+    }
+}
+
+impl Machine {
+    fn doubts(&self) -> Option<&Doubts> {
+        self.troubles.as_ref()?.doubts.as_deref()
+    }
+
+    fn doubts_mut(&mut self, at: Moment<'_>) -> &mut Doubts {
+        let doubts = &mut self.troubles_mut().doubts;
+        doubts.get_or_insert_with(|| Box::new(Doubts::new(at)))
+    }
+
+    fn forget_old_doubts(&mut self, at: Moment<'_>) {
+        if self.doubts().is_some_and(|doubts| at.has_come(doubts.forgotten)) {
+            self.troubles_mut().doubts = None;
+        }
+    }
+
+    /// Whether it has to hear of every response that accepts a token, and not only of the
+    /// first for each generation.
+    pub(crate) fn listens(&self) -> bool {
+        self.doubts().is_some()
+    }
+
+    /// A server has accepted the token of this generation on this route.
+    pub(crate) fn accepted(
+        &mut self,
+        generation: Generation,
+        route: Option<Route>,
+        what: Accepted,
+        at: Moment<'_>,
+    ) {
+        self.forget_old_doubts(at);
+        if generation != self.credential.generation() {
+            return;
+        }
+        let doubts = self.troubles.as_mut().and_then(|troubles| troubles.doubts.as_mut());
+        let Some(doubts) = doubts else { return };
+        doubts.accepted = generation;
+        doubts.silence = None;
+        doubts.note(route, |known| known.accepted = generation);
+        let helped = match what {
+            Accepted::Request => false,
+            Accepted::HelpedReplay => true,
+            Accepted::Caller => doubts.presumed && doubts.by_caller,
+        };
+        if helped {
+            doubts.fruitless = 0;
+            doubts.presumed = false;
+            doubts.pause = at.after(Duration::ZERO);
+        }
+    }
+
+    /// A replay was refused with the token of this generation.
+    pub(crate) fn refused_again(
+        &mut self,
+        generation: Generation,
+        route: Option<Route>,
+        at: Moment<'_>,
+    ) {
+        if generation != self.credential.generation() {
+            return;
+        }
+        let doubts = self.doubts_mut(at);
+        if doubts.refused < generation {
+            doubts.refused = generation;
+            if !std::mem::take(&mut doubts.presumed) {
+                doubts.fruitless = doubts.fruitless.saturating_add(1);
+            }
+            doubts.pause_from(at);
+        }
+        if doubts.accepted < generation {
+            doubts.silence.get_or_insert((generation, at.after(SILENCE)));
+        }
+        doubts.note(route, |known| known.unreliable = true);
+    }
+
+    /// What a challenge of the current token says. `accepted`: this token was accepted at
+    /// some time before.
+    pub(super) fn weigh(&mut self, accepted: bool, route: Option<Route>, at: Moment<'_>) -> Weight {
+        let generation = self.credential.generation();
+        let known_good =
+            accepted || self.doubts().is_some_and(|doubts| doubts.accepted == generation);
+        self.forget_old_doubts(at);
+        if self.credential.has_run_out(at.time) {
+            return Weight::Fact { brand_new: false };
+        }
+        if !known_good && self.doubts().is_none_or(|doubts| doubts.fruitless == 0) {
+            return Weight::Fact { brand_new: true };
+        }
+        let doubts = self.doubts_mut(at);
+        if known_good {
+            doubts.accepted = generation;
+        }
+        doubts.forgotten = doubts.pause.max(at.after(MAX_PAUSE));
+        doubts.silence = doubts.silence.filter(|(of, _)| *of == generation);
+        let silent = doubts.silence.is_some_and(|(_, due)| at.has_come(due));
+        doubts.silence.get_or_insert((generation, at.after(SILENCE)));
+        let route = doubts.known(route);
+        let unreliable = route.is_some_and(|route| route.unreliable);
+        let changed = route.is_some_and(|route| route.accepted == generation);
+        let hopeless = unreliable && route.is_some_and(|route| route.accepted == Generation::ZERO);
+        let fact = match known_good {
+            true => (changed && !unreliable) || (silent && !hopeless),
+            false => silent,
+        };
+        if fact { Weight::Fact { brand_new: !known_good } } else { Weight::Doubt }
+    }
+
+    /// Why a doubt may not start a refresh now.
+    pub(super) fn doubt_pauses(&self, at: Moment<'_>) -> Option<RefreshFailure> {
+        let pause = self.doubts()?.pause;
+        let pauses = !at.has_come(pause);
+        pauses.then(|| RefreshFailure::new(FailureKind::Doubted).with_retry_at(pause))
+    }
+
+    /// A doubt starts a refresh. It is presumed not to help, because that may never be heard.
+    pub(super) fn doubt_begins(&mut self, route: Option<Route>, at: Moment<'_>) {
+        let doubts = self.doubts_mut(at);
+        doubts.presumed = true;
+        doubts.by_caller = route.is_none();
+        doubts.fruitless = doubts.fruitless.saturating_add(1);
+        doubts.pause_from(at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Admission, Gate, Outcome, parts::Step, testing::*};
+    use super::*;
+
+    fn route(number: u64) -> Option<Route> {
+        NonZeroU64::new(number)
+    }
+
+    /// A token that works, and refreshing it has not helped the route 1.
+    fn doubted(rules: &Rules) -> Machine {
+        let (mut machine, _) = signed_in();
+        machine.signed_in(&stored(), 0, rules.at(0));
+        let refused = machine.credential().generation();
+        assert!(matches!(
+            machine.challenge(refused, true, route(1), rules.at(0)),
+            Admission::Wait(_)
+        ));
+        refresh(&mut machine, 2, rules.at(0));
+        let fresh = machine.credential().generation();
+        machine.refused_again(fresh, route(1), rules.at(0));
+        machine.accepted(fresh, route(2), Accepted::Request, rules.at(0));
+        machine
+    }
+
+    /// The flight that has begun, to its end.
+    fn refresh(machine: &mut Machine, number: u64, at: Moment<'_>) {
+        assert!(machine.effects().begin.is_some());
+        let stored = record(machine.stored.get());
+        for outcome in [
+            Outcome::Leased(None),
+            Outcome::Loaded(stored),
+            Outcome::Intended,
+            Outcome::Redeemed(tokens(number)),
+        ] {
+            let _ = machine.advance(outcome, at);
+        }
+        assert!(matches!(machine.advance(Outcome::Saved, at), Step::Land { .. }));
+        let _ = machine.effects();
+    }
+
+    fn challenge(machine: &mut Machine, number: u64, at: Moment<'_>) -> Result<(), FailureKind> {
+        let refused = machine.credential().generation();
+        match machine.challenge(refused, false, route(number), at) {
+            Admission::Wait(_) => Ok(()),
+            Admission::Refuse(failure) => Err(failure.kind()),
+            Admission::Proceed => panic!("it is the current token"),
+        }
+    }
+
+    #[test]
+    fn a_doubt_holds_no_request() {
+        let (mut machine, rules) = signed_in();
+        let refused = machine.credential().generation();
+        let _ = machine.challenge(refused, true, route(1), rules.at(0));
+        let effects = machine.effects();
+        assert!(effects.begin.is_some());
+        assert_eq!(effects.gate, Gate::Open);
+        assert!(matches!(machine.admit(rules.at(0)), Admission::Proceed));
+    }
+
+    #[test]
+    fn a_fact_that_joins_the_flight_of_a_doubt_closes_the_gate() {
+        let (mut machine, rules) = signed_in();
+        let refused = machine.credential().generation();
+        let _ = machine.challenge(refused, true, route(1), rules.at(0));
+        let _ = machine.challenge(refused, false, route(2), rules.at(1));
+        assert_eq!(machine.effects().gate, Gate::Closed, "nothing was accepted for a second");
+    }
+
+    #[test]
+    fn the_pause_grows_until_a_refresh_helps() {
+        let rules = Rules::default();
+        let mut machine = doubted(&rules);
+        for (pause, helped) in [(1, false), (2, false), (4, true), (1, false)] {
+            let now = machine.doubts().unwrap().pause;
+            let begun = now.now - Duration::from_secs(pause);
+            let at = |millis| {
+                let passed = Duration::from_millis(millis);
+                let time = crate::tokens::Time { now: begun + passed, wall: rules.at(0).time.wall };
+                Moment { time, ..rules.at(0) }
+            };
+            let fresh = machine.credential().generation();
+            machine.accepted(fresh, route(2), Accepted::Request, at(0));
+            assert_eq!(challenge(&mut machine, 1, at(pause * 1000 - 1)), Err(FailureKind::Doubted));
+            assert_eq!(challenge(&mut machine, 1, at(pause * 1000)), Ok(()));
+            refresh(&mut machine, 3, at(pause * 1000));
+            let fresh = machine.credential().generation();
+            match helped {
+                true => {
+                    machine.accepted(fresh, route(1), Accepted::HelpedReplay, at(pause * 1000));
+                    assert_eq!(challenge(&mut machine, 1, at(pause * 1000)), Ok(()), "no pause");
+                    refresh(&mut machine, 4, at(pause * 1000));
+                    let next = machine.doubts().unwrap().pause;
+                    assert_eq!(next.now, at(pause * 1000 + 1000).now(), "it begins anew");
+                }
+                false => machine.refused_again(fresh, route(1), at(pause * 1000)),
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_redeem_itself_has_ended_does_not_count_as_helped() {
+        let rules = Rules::default();
+        let mut machine = doubted(&rules);
+        let late = machine.credential().generation();
+        assert_eq!(challenge(&mut machine, 1, rules.at(1)), Ok(()));
+        assert!(machine.effects().begin.is_some());
+        for outcome in [Outcome::Leased(None), Outcome::Loaded(record(2)), Outcome::Intended] {
+            let _ = machine.advance(outcome, rules.at(1));
+        }
+        let Admission::Wait(ticket) = machine.challenge(late, false, route(3), rules.at(1)) else {
+            panic!("it joins the flight")
+        };
+        assert!(!ticket.before_redeem);
+    }
+
+    #[test]
+    fn a_route_that_refuses_what_it_has_accepted_is_believed_at_once() {
+        let rules = Rules::default();
+        let mut machine = doubted(&rules);
+        assert_eq!(challenge(&mut machine, 3, rules.at(0)), Err(FailureKind::Doubted));
+        let fresh = machine.credential().generation();
+        machine.accepted(fresh, route(3), Accepted::Request, rules.at(0));
+        machine.accepted(fresh, route(2), Accepted::Request, rules.at(0));
+        assert_eq!(challenge(&mut machine, 2, rules.at(0)), Ok(()));
+    }
+
+    #[test]
+    fn in_silence_every_route_is_believed_but_one_that_refuses_whatever_it_is_sent() {
+        let rules = Rules::default();
+        let mut machine = doubted(&rules);
+        assert_eq!(challenge(&mut machine, 1, rules.at(0)), Err(FailureKind::Doubted));
+        let pause = machine.doubts_mut(rules.at(0));
+        pause.pause = rules.at(50).after(Duration::ZERO);
+        assert_eq!(challenge(&mut machine, 1, rules.at(2)), Err(FailureKind::Doubted));
+        assert_eq!(challenge(&mut machine, 3, rules.at(2)), Ok(()));
+    }
+
+    #[test]
+    fn a_token_that_has_run_out_is_in_no_doubt_and_not_braked() {
+        let rules = Rules::default();
+        let mut machine = doubted(&rules);
+        let braked = RefreshFailure::new(FailureKind::Braked)
+            .with_retry_at(rules.at(999).after(Duration::ZERO));
+        machine.troubles_mut().blocked_by = Some(braked);
+        assert_eq!(challenge(&mut machine, 1, rules.at(LIFE - 1)), Err(FailureKind::Braked));
+        let mut request = machine.clone();
+        assert!(matches!(request.admit(rules.at(LIFE)), Admission::Wait(_)));
+        assert_eq!(challenge(&mut machine, 1, rules.at(LIFE)), Ok(()));
+    }
+
+    #[test]
+    fn what_is_remembered_of_routes_is_bounded() {
+        let rules = Rules::default();
+        let mut machine = doubted(&rules);
+        let fresh = machine.credential().generation();
+        for number in 10..1000 {
+            machine.accepted(fresh, route(number), Accepted::Request, rules.at(0));
+        }
+        let doubts = machine.doubts().unwrap();
+        assert_eq!(doubts.routes.len(), MAX_ROUTES);
+        assert!(doubts.known(route(999)).is_some() && doubts.known(route(10)).is_none());
+    }
+
+    #[test]
+    fn doubts_are_forgotten_in_time() {
+        let rules = Rules::default();
+        let mut machine = doubted(&rules);
+        assert!(machine.listens());
+        let fresh = machine.credential().generation();
+        machine.accepted(fresh, route(2), Accepted::Request, rules.at(299));
+        assert!(machine.listens());
+        machine.accepted(fresh, route(2), Accepted::Request, rules.at(302));
+        assert!(!machine.listens());
+    }
+}
