@@ -27,6 +27,8 @@
 //! - a flight that began before a sign-in or sign-out (it is *superseded*) changes nothing
 //!   any more.
 
+#[cfg(test)]
+mod clocks;
 mod doubts;
 mod flight;
 mod intent;
