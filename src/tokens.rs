@@ -42,6 +42,21 @@ impl Generation {
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
+
+    /// The generation after this one, for a change that is made at `wall`: one more, and after
+    /// [`ZERO`](Self::ZERO) the milliseconds since the Unix epoch, 1 at least.
+    ///
+    /// A store that has lost a credential (a file that was removed, a Redis that was emptied)
+    /// begins its number anew. Begun with the clock, the new number is greater than the one
+    /// that a process may remember, and the process finds what was written.
+    #[must_use]
+    pub fn next_at(self, wall: SystemTime) -> Self {
+        if self != Self::ZERO {
+            return self.next();
+        }
+        let since = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(1))
+    }
 }
 
 impl fmt::Display for Generation {
@@ -355,4 +370,28 @@ impl Due {
 /// A copy without spare room, which would be given back unwiped.
 fn secret(text: impl Into<String>) -> SecretString {
     SecretString::from(Zeroizing::new(text.into()).as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_begins_anew_is_greater_than_those_before() {
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(1_800_000_000_123);
+        let first = Generation::ZERO.next_at(wall);
+        assert_eq!(first, Generation::new(1_800_000_000_123));
+        // After that the clock has no say, wherever it was set.
+        for wall in [wall, SystemTime::UNIX_EPOCH] {
+            assert_eq!(first.next_at(wall), Generation::new(1_800_000_000_124));
+            assert_eq!(Generation::new(1).next_at(wall), Generation::new(2));
+        }
+    }
+
+    #[test]
+    fn a_clock_before_the_epoch_begins_with_one() {
+        for wall in [SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH - Duration::from_secs(1)] {
+            assert_eq!(Generation::ZERO.next_at(wall), Generation::new(1));
+        }
+    }
 }
