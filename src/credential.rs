@@ -81,13 +81,14 @@ impl Credential {
         self.0.generation
     }
 
-    /// The access token; `None` when signed out or not signed in yet.
+    /// The access token; `None` when signed out, not signed in yet, or signed in with a refresh
+    /// token alone.
     #[must_use]
     pub fn access_token(&self) -> Option<&str> {
         match &self.0.access.as_ref()?.token {
             // It is `BEARER` and a string, as `header` has put them together.
             Token::Bearer(value) => std::str::from_utf8(value.as_bytes().get(BEARER.len()..)?).ok(),
-            Token::Unsendable(token) => Some(token.expose_secret()),
+            Token::Unsendable(token) => Some(token.expose_secret()).filter(|it| !it.is_empty()),
         }
     }
 
@@ -127,6 +128,15 @@ impl Credential {
 
     pub(crate) fn has_run_out(&self, time: Time) -> bool {
         self.end().is_some_and(|end| end.has_come(time))
+    }
+
+    /// The access token and what came with it. Never a refresh token.
+    pub(crate) fn tokens(&self) -> Option<Tokens> {
+        let mut tokens = Tokens::new(self.access_token()?);
+        if let Some(at) = self.expires_at() {
+            tokens = tokens.with_expires_at(at);
+        }
+        Some(tokens.with_extras(self.0.access.as_ref()?.extra.clone()))
     }
 
     pub(crate) fn is_present(&self) -> bool {

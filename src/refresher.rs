@@ -112,7 +112,8 @@ pub trait Refresher: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`RefreshError::rejected`] only where the server refused the grant itself;
+    /// [`RefreshError::rejected`] only where the server refused the grant itself,
+    /// [`RefreshError::client_refused`] where it refused the client;
     /// everything else is [`RefreshError::transient`].
     fn refresh(&self, request: RefreshRequest) -> BoxFuture<'_, Result<Tokens, RefreshError>>;
 
@@ -121,6 +122,14 @@ pub trait Refresher: Send + Sync + 'static {
     /// credentials (RFC 6749, section 4.4): it is asked on first use.
     fn needs_tokens(&self) -> bool {
         true
+    }
+
+    /// What tokens are minted for, if their use depends on it: the resource (RFC 8707) or
+    /// audience that is asked for, in any form that is always the same. It is noted in the
+    /// record, and a state whose refresher names another one does not use the record's tokens.
+    /// Default: `None`: that is not known, and any tokens will do.
+    fn minted_for(&self) -> Option<String> {
+        None
     }
 }
 
@@ -147,6 +156,10 @@ impl<R: Refresher + ?Sized> Refresher for Arc<R> {
 
     fn needs_tokens(&self) -> bool {
         (**self).needs_tokens()
+    }
+
+    fn minted_for(&self) -> Option<String> {
+        (**self).minted_for()
     }
 }
 
@@ -193,27 +206,46 @@ impl<F> fmt::Debug for RefresherFn<F> {
 
 /// Why a refresher could not redeem.
 ///
-/// The difference between the two kinds matters more than anything else here: a
-/// *rejected* credential stays dead until the next sign-in, while a
-/// *transient* failure is tried again. When in doubt, say transient.
+/// What kind of error it is matters more than anything else here: a *rejected* credential
+/// stays dead until the next sign-in, a *refused client* pauses for minutes, and after a
+/// *transient* failure it is tried again soon. When in doubt, say transient.
 pub struct RefreshError {
-    pub(crate) rejected: bool,
+    pub(crate) kind: RefreshErrorKind,
     pub(crate) unspent: bool,
     pub(crate) retry_after: Option<Duration>,
     pub(crate) source: SharedError,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RefreshErrorKind {
+    Rejected,
+    ClientRefused,
+    Transient,
+}
+
 impl RefreshError {
-    /// The server refused the grant for good: `invalid_grant` and the like
-    /// (RFC 6749, section 5.2).
+    fn new(kind: RefreshErrorKind, unspent: bool, source: BoxError) -> Self {
+        Self { kind, unspent, retry_after: None, source: Arc::new(source) }
+    }
+
+    /// The server refused the grant for good: `invalid_grant` (RFC 6749, section 5.2). The
+    /// refresh token is dead.
     pub fn rejected(source: impl Into<BoxError>) -> Self {
-        Self { rejected: true, unspent: true, retry_after: None, source: Arc::new(source.into()) }
+        Self::new(RefreshErrorKind::Rejected, true, source.into())
+    }
+
+    /// The server refused the client, or what it asks for: `invalid_client`,
+    /// `unauthorized_client`, `unsupported_grant_type`, `invalid_scope` (RFC 6749, section
+    /// 5.2). That says nothing of the refresh token: the same is tried again after a long pause
+    /// ([`client_cool_down`](crate::state::RenewalBuilder::client_cool_down)).
+    pub fn client_refused(source: impl Into<BoxError>) -> Self {
+        Self::new(RefreshErrorKind::ClientRefused, true, source.into())
     }
 
     /// Anything that may pass: the network, a 5xx, a 429, an answer that could
     /// not be read.
     pub fn transient(source: impl Into<BoxError>) -> Self {
-        Self { rejected: false, unspent: false, retry_after: None, source: Arc::new(source.into()) }
+        Self::new(RefreshErrorKind::Transient, false, source.into())
     }
 
     /// The server's `Retry-After` (RFC 9110, section 10.2.3): no try before that, or
@@ -237,7 +269,13 @@ impl RefreshError {
     /// Whether the server refused the grant for good.
     #[must_use]
     pub fn is_rejected(&self) -> bool {
-        self.rejected
+        self.kind == RefreshErrorKind::Rejected
+    }
+
+    /// Whether the server refused the client, or what it asks for.
+    #[must_use]
+    pub fn is_client_refused(&self) -> bool {
+        self.kind == RefreshErrorKind::ClientRefused
     }
 
     /// Whether the refresh token was certainly not spent.
@@ -257,7 +295,7 @@ impl RefreshError {
 impl fmt::Debug for RefreshError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RefreshError")
-            .field("rejected", &self.rejected)
+            .field("kind", &self.kind)
             .field("unspent", &self.unspent)
             .field("retry_after", &self.retry_after)
             .finish_non_exhaustive()
@@ -266,10 +304,10 @@ impl fmt::Debug for RefreshError {
 
 impl fmt::Display for RefreshError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.rejected {
-            "the refresh was rejected"
-        } else {
-            "the refresh failed and may be tried again"
+        f.write_str(match self.kind {
+            RefreshErrorKind::Rejected => "the refresh was rejected",
+            RefreshErrorKind::ClientRefused => "the server refused the client",
+            RefreshErrorKind::Transient => "the refresh failed and may be tried again",
         })
     }
 }

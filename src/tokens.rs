@@ -145,19 +145,24 @@ pub(crate) type Extra = BTreeMap<String, SecretString>;
 impl Tokens {
     /// Tokens with an access token only: no refresh token, no known expiry.
     ///
+    /// White space at its ends, such as a file's last line end, is taken off. An empty one has
+    /// run out: a credential that is signed in with it begins with its refresh token, which is
+    /// redeemed before the first request is sent.
+    ///
     /// An access token that cannot stand in a header is not refused here, since
     /// the refresh token beside it must not get lost: it is stored like any
-    /// other, and requests are sent without it.
+    /// other, and a request goes without it and is told so
+    /// ([`FailureKind::Unsendable`](crate::FailureKind::Unsendable)).
     #[must_use]
     pub fn new(access_token: impl Into<String>) -> Self {
-        Self { access_token: secret(access_token), refresh_token: None, expiry: None, extra: None }
+        Self { access_token: token(access_token), refresh_token: None, expiry: None, extra: None }
     }
 
-    /// Sets the refresh token. A refresh whose answer has none keeps the one
+    /// Sets the refresh token, without white space at its ends. A refresh whose answer has none keeps the one
     /// that was spent (RFC 6749, section 6).
     #[must_use]
     pub fn with_refresh_token(mut self, refresh_token: impl Into<String>) -> Self {
-        self.refresh_token = Some(secret(refresh_token));
+        self.refresh_token = Some(token(refresh_token));
         self
     }
 
@@ -226,6 +231,10 @@ impl Tokens {
         Self { expiry: None, ..self }
     }
 
+    pub(crate) fn with_extras(self, extra: Option<Arc<Extra>>) -> Self {
+        Self { extra, ..self }
+    }
+
     pub(crate) fn shared_extra(&self) -> Option<Arc<Extra>> {
         self.extra.clone()
     }
@@ -262,8 +271,17 @@ impl Tokens {
         self
     }
 
-    /// The end of the access token, for one that was read or asked for at this moment.
+    /// The end of the access token, for one that was read at this moment. An empty one has come
+    /// to its end.
     pub(crate) fn end(&self, time: Time) -> Option<Due> {
+        match self.access_token().is_empty() {
+            true => Some(time.after(Duration::ZERO)),
+            false => self.stated_end(time),
+        }
+    }
+
+    /// The same as the server has said it, for a token that was asked for at this moment.
+    pub(crate) fn stated_end(&self, time: Time) -> Option<Due> {
         let (left, wall) = match self.expiry()? {
             Expiry::In(life) => (life, time.wall.checked_add(life)?),
             // If the clock went past it already, it ran out just now.
@@ -370,6 +388,12 @@ impl Due {
 /// A copy without spare room, which would be given back unwiped.
 fn secret(text: impl Into<String>) -> SecretString {
     SecretString::from(Zeroizing::new(text.into()).as_str())
+}
+
+/// A token, without white space at its ends: neither has any (RFC 6750, section 2.1), but the
+/// files and variables that they are read from do.
+fn token(text: impl Into<String>) -> SecretString {
+    SecretString::from(Zeroizing::new(text.into()).trim())
 }
 
 #[cfg(test)]

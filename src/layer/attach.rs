@@ -82,6 +82,15 @@ impl Attach {
         }
     }
 
+    /// Whether this credential's token has no way onto a request.
+    pub(super) fn is_unsendable(
+        &self,
+        credential: &Credential,
+        value: Option<&HeaderValue>,
+    ) -> bool {
+        matches!(self, Self::Header { .. }) && value.is_none() && credential.is_present()
+    }
+
     /// Whether the request has brought credentials of its own.
     pub(super) fn is_taken(&self, headers: &HeaderMap) -> bool {
         match self {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::attach::Attach;
 use crate::{
     credential::Credential,
-    state::{Admission, RefreshFailure, RefreshState, Wait},
+    state::{Admission, FailureKind, RefreshFailure, RefreshState, Wait},
     tokens::Time,
 };
 
@@ -20,6 +20,8 @@ pub(super) struct CachedToken {
     /// From when on the state has to be asked. `None`: the token has no known end.
     ask_from: Option<Instant>,
     pub(super) credential: Credential,
+    /// The credential's token cannot stand in a header.
+    unsendable: bool,
     /// The header's value, if it goes into a header.
     pub(super) value: Option<HeaderValue>,
 }
@@ -40,7 +42,8 @@ impl CachedToken {
             let time = Time::now();
             if early.has_come(time) { time.now } else { early.now.min(time.now + LOOK) }
         });
-        Self { gate_word, ask_from, credential, value }
+        let unsendable = attach.is_unsendable(&credential, value.as_ref());
+        Self { gate_word, ask_from, credential, unsendable, value }
     }
 
     /// The token in the slot, if a request can be sent with it without asking the state. An
@@ -62,6 +65,11 @@ impl CachedToken {
             && self.ask_from.is_none_or(|moment| Instant::now() < moment)
     }
 
+    /// Why a request goes without a token although there is one.
+    pub(super) fn refusal(&self) -> Option<Box<RefreshFailure>> {
+        self.unsendable.then(|| Box::new(RefreshFailure::new(FailureKind::Unsendable)))
+    }
+
     /// Asks the state, which may start a refresh: the token to send the request with, and why
     /// it is no fresh one, if it is not; or what the request has to wait for.
     pub(super) fn admit<'a>(
@@ -75,6 +83,7 @@ impl CachedToken {
             Admission::Refuse(failure) => Some(Box::new(failure)),
             Admission::Wait(ticket) => return Err(Wait::new(Arc::clone(state), ticket)),
         };
-        Ok((slot.insert(Self::read(attach, state, own_memory)), refused))
+        let token = slot.insert(Self::read(attach, state, own_memory));
+        Ok((token, refused.or_else(|| token.refusal())))
     }
 }

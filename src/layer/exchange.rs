@@ -351,6 +351,9 @@ where
         }
         let config = &self.shared.config;
         let value = config.attach.value(&credential, false);
+        if config.attach.is_unsendable(&credential, value.as_ref()) {
+            self.refused = Some(Box::new(RefreshFailure::new(FailureKind::Unsendable)));
+        }
         let (mut parts, body) = request.into_parts();
         if let Some(deadline) = deadline {
             parts.headers.insert(&timeout::TIMEOUT, timeout::until(deadline));

@@ -140,7 +140,7 @@ where
         };
         let attach = &config.attach;
         let admission = match CachedToken::usable(slot, attach, state, long_lived) {
-            Some(token) => Ok((token, None)),
+            Some(token) => Ok((token, token.refusal())),
             // Asking the state may start a refresh, for which a request that brings
             // credentials of its own is no reason.
             None if attach.is_taken(&parts.headers) => {

@@ -41,14 +41,13 @@ pub(super) type Messages<Revocation> = ::oauth2::Client<
 /// Why a request failed, as the oauth2 crate has it.
 pub(super) type RequestError = RequestTokenError<Error, BasicErrorResponse>;
 
-/// The error codes that are final (RFC 6749, section 5.2).
-const REJECTED_CODES: [&str; 5] = [
-    "invalid_grant",
-    "invalid_client",
-    "unauthorized_client",
-    "unsupported_grant_type",
-    "invalid_scope",
-];
+/// The error code of a refresh token that is dead (RFC 6749, section 5.2).
+const INVALID_GRANT: &str = "invalid_grant";
+
+/// The error codes that are about the client and not about the refresh token (RFC 6749, section
+/// 5.2).
+const CLIENT_REFUSED_CODES: [&str; 4] =
+    ["invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope"];
 
 /// The parameters that this module sets, and [`ClientBuilder::param`] must not.
 const RESERVED_PARAMS: [&str; 7] = [
@@ -142,10 +141,8 @@ impl Client {
             RequestTokenError::Request(error) => roundtrip.with_head(error),
             RequestTokenError::ServerResponse(response) => {
                 let code = response.error().as_ref();
-                let kind = match status {
-                    Some(status) if self.0.settings.rejects(status, code) => ErrorKind::Rejected,
-                    _ => ErrorKind::Refused,
-                };
+                let kind = status
+                    .map_or(ErrorKind::Refused, |status| self.0.settings.kind_of(status, code));
                 let description = response.error_description().map(String::as_str);
                 let basic = roundtrip.basic_credentials();
                 let basic = basic.as_ref().map(|basic| basic.expose_secret());
@@ -173,13 +170,28 @@ impl Settings {
         self.secret.iter().map(|secret| secret.expose_secret()).chain(params)
     }
 
-    /// Whether this error code is final. With a 5xx or a 429 none is: a server in trouble may
-    /// say anything.
-    fn rejects(&self, status: StatusCode, code: &str) -> bool {
+    /// What tokens are minted for: all resources and audiences that are asked for.
+    pub(super) fn minted_for(&self) -> String {
+        let mut targets = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in &self.params {
+            if name == "resource" || name == "audience" {
+                targets.append_pair(name, value);
+            }
+        }
+        targets.finish()
+    }
+
+    /// What this error code says. With a 5xx or a 429 none says anything: a server in trouble
+    /// may send any.
+    fn kind_of(&self, status: StatusCode, code: &str) -> ErrorKind {
         let in_trouble = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
-        let is_final =
-            REJECTED_CODES.contains(&code) || self.also_rejected.iter().any(|it| it == code);
-        is_final && !in_trouble
+        let is_dead = || code == INVALID_GRANT || self.also_rejected.iter().any(|it| it == code);
+        match code {
+            _ if in_trouble => ErrorKind::Refused,
+            _ if is_dead() => ErrorKind::Rejected,
+            code if CLIENT_REFUSED_CODES.contains(&code) => ErrorKind::ClientRefused,
+            _ => ErrorKind::Refused,
+        }
     }
 }
 

@@ -29,8 +29,10 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The server refused for good: the grant, the client, or the scope it asks for.
+    /// The server refused the grant for good: the refresh token is dead.
     Rejected,
+    /// The server refused the client, the kind of grant, or the scope it asks for.
+    ClientRefused,
     /// Any other response that is no success: something is wrong with the server now, or with
     /// this request.
     Refused,
@@ -167,6 +169,7 @@ impl From<Error> for RefreshError {
         let unspent = error.is_unspent();
         let failure = match error.kind() {
             ErrorKind::Rejected => Self::rejected(error),
+            ErrorKind::ClientRefused => Self::client_refused(error),
             _ if unspent => Self::transient(error).unspent(),
             _ => Self::transient(error),
         };
@@ -183,6 +186,7 @@ impl ErrorKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rejected => "rejected",
+            Self::ClientRefused => "client_refused",
             Self::Refused => "refused",
             Self::Malformed => "malformed",
             Self::TooLarge => "too_large",
@@ -196,6 +200,7 @@ impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Rejected => "rejected",
+            Self::ClientRefused => "the client was refused",
             Self::Refused => "refused",
             Self::Malformed => "the response is not what it should be",
             Self::TooLarge => "the response is too long",
@@ -251,7 +256,7 @@ mod tests {
     #[test]
     fn a_kind_has_its_name_in_snake_case() {
         use ErrorKind::*;
-        for kind in [Rejected, Refused, Malformed, TooLarge, TimedOut, Connection] {
+        for kind in [Rejected, ClientRefused, Refused, Malformed, TooLarge, TimedOut, Connection] {
             let name = format!("{kind:?}");
             let word = kind.as_str();
             assert!(word.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{word}");

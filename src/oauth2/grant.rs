@@ -169,6 +169,10 @@ impl Refresher for RefreshTokenGrant {
             }
         })
     }
+
+    fn minted_for(&self) -> Option<String> {
+        Some(self.0.0.settings.minted_for())
+    }
 }
 
 impl Refresher for ClientCredentialsGrant {
@@ -178,6 +182,10 @@ impl Refresher for ClientCredentialsGrant {
 
     fn needs_tokens(&self) -> bool {
         false
+    }
+
+    fn minted_for(&self) -> Option<String> {
+        Some(self.0.0.settings.minted_for())
     }
 }
 

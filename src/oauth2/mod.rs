@@ -40,8 +40,11 @@
 //! - Every other field of the response is kept as an [extra](crate::Tokens::extra): strings as
 //!   they are, anything else as JSON. `scope` is what was granted; a response without it has
 //!   granted what was asked for (section 5.1), or, if nothing was, what it granted before.
-//! - `invalid_grant`, `invalid_client`, `unauthorized_client`, `unsupported_grant_type` and
-//!   `invalid_scope` (section 5.2) are [rejected](crate::RefreshError::rejected). Everything
+//! - `invalid_grant` (section 5.2) is [rejected](crate::RefreshError::rejected), and so is what
+//!   `ClientBuilder::also_rejected` names. `invalid_client`, `unauthorized_client`,
+//!   `unsupported_grant_type` and `invalid_scope` say nothing of the refresh token: the
+//!   [client is refused](crate::RefreshError::client_refused), and the same is tried again after
+//!   five minutes ([`client_cool_down`](crate::state::RenewalBuilder::client_cool_down)). Everything
 //!   else is [transient](crate::RefreshError::transient): other error codes, any 5xx and 429,
 //!   a body that is not JSON or has more than 64 KiB, a connection that fails, a response that
 //!   does not come in time. `Retry-After` counts, in seconds or as a date.
@@ -53,8 +56,8 @@
 //! - The server may have rotated although its response was lost (a timeout, a reset, a body
 //!   that breaks off). The client cannot tell, and sends the same refresh token again after
 //!   the cool-down.
-//! - A rejection is final until [`set`](crate::RefreshState::set), `invalid_client` too: a
-//!   client whose secret has changed takes a new [`Client`] and a new state.
+//! - A rejection is final until [`set`](crate::RefreshState::set).
+//! - A client whose secret has changed takes a new [`Client`] and a new state.
 //! - An access token is attached as `Bearer`, whatever its `token_type` (which is an extra).
 //!   [`attach_with`](crate::RefreshLayer::attach_with) attaches it otherwise.
 //! - The oauth2 crate and rustls keep secrets out of `Debug`, but do not wipe their copies from

@@ -30,7 +30,11 @@ pub type RefreshStateBuilder = RenewalBuilder<RefreshState>;
 
 impl<T> RenewalBuilder<T> {
     pub(super) fn new(refresher: Arc<dyn Refresher>) -> Self {
-        let policy = Policy { needs_tokens: refresher.needs_tokens(), ..Policy::default() };
+        let policy = Policy {
+            needs_tokens: refresher.needs_tokens(),
+            minted_for: refresher.minted_for(),
+            ..Policy::default()
+        };
         Self {
             refresher,
             policy,
@@ -68,6 +72,16 @@ impl<T> RenewalBuilder<T> {
         self
     }
 
+    /// How long no refresh is tried after the server refused the client and not the refresh
+    /// token: a wrong secret, a grant or scope that it may not have
+    /// ([`RefreshError::client_refused`](crate::RefreshError::client_refused)). Only a person
+    /// can mend that, so [`refresh`](RefreshState::refresh) tries at once. A `Retry-After`
+    /// that is longer counts instead, up to an hour. Default: 5 minutes.
+    pub fn client_cool_down(mut self, pause: Duration) -> Self {
+        self.policy.client_cool_down = pause;
+        self
+    }
+
     /// The brake: if more than `refreshes` within `window` brought tokens that were
     /// refused without ever having been accepted, none is tried for `pause`.
     /// Default: 5 within 30 s, pause 60 s.
@@ -82,6 +96,15 @@ impl<T> RenewalBuilder<T> {
     /// Default: 30 s.
     pub fn deadline(mut self, wait: Duration) -> Self {
         self.policy.deadline = wait;
+        self
+    }
+
+    /// Whether a store without a record means that the session has ended, as a sign-out does. A
+    /// sign-out leaves a number in the store, so an empty store has lost its data, or has
+    /// evicted the record. Default: `false`: a token that works is used to its end, and its
+    /// access token is put into the store again. Where the record is the session, say `true`.
+    pub fn empty_store_ends(mut self, ends: bool) -> Self {
+        self.policy.absent_ends = ends;
         self
     }
 

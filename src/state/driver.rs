@@ -26,7 +26,7 @@ use crate::{
     error::BoxError,
     state::failure::FailureKind,
     store::{Lease, Leased, SaveError, StoreError},
-    tokens::Time,
+    tokens::{Generation, Time},
 };
 
 /// Drives one flight. If it is dropped before the landing (its runtime is shut down, or
@@ -74,14 +74,15 @@ impl FlightDriver {
         // task after the current one, and a refresher that blocks its thread would leave
         // every deadline unset.
         yield_now().await;
-        let mut lease = None;
+        let (mut lease, mut saved) = (None, false);
         let mut step = self.departure.step.clone();
         let open_redeem = loop {
             tracing::debug!(step = step.name(), "flight");
             if let Step::Land { open_redeem } = step {
                 break open_redeem;
             }
-            let outcome = self.execute(step, &mut lease).await;
+            let outcome = self.execute(step, &mut lease, saved).await;
+            saved = matches!(outcome, Outcome::Saved);
             // Kept until the machine is done with it: see `RefreshState::with`.
             let _error = outcome.error();
             step = self.state().with(|machine, at| machine.advance(outcome, at));
@@ -97,20 +98,29 @@ impl FlightDriver {
     /// Does one step. A panic in what the user wrote is an outcome like others. All
     /// of it runs in this one task: between a refresher's answer and the machine's
     /// knowing of it there is no moment at which a runtime could shut down.
-    async fn execute(&self, step: Step, lease: &mut Option<Box<dyn Lease>>) -> Outcome {
+    async fn execute(
+        &self,
+        step: Step,
+        lease: &mut Option<Box<dyn Lease>>,
+        saved: bool,
+    ) -> Outcome {
         let RefreshState { store, renewal, .. } = &**self.state();
         match step {
             Step::Lease(known) => {
-                // One that was lost is worth nothing, and would be waited for.
-                *lease = None;
-                match catch_store(async { store.lease(known).await }).await {
+                // One that was lost is worth nothing, and would be waited for. One that a save
+                // may have given back is given back.
+                if let Some(old) = lease.take().filter(|_| saved) {
+                    catch(old.release(None)).await;
+                }
+                match self.lease(known).await {
+                    Err(None) => Outcome::Done,
                     Ok(Leased::Lease(held)) => {
                         let found = catch_unwind(AssertUnwindSafe(|| held.open_redeem()));
                         *lease = Some(held);
                         found.map_or_else(|_| Outcome::failed(PANICKED), Outcome::Leased)
                     }
                     Ok(Leased::Newer(record)) => Outcome::Newer(record),
-                    Err(error) => Outcome::failed(error),
+                    Err(Some(error)) => Outcome::failed(error),
                 }
             }
             Step::Load => match catch_store(async { store.load().await }).await {
@@ -171,6 +181,26 @@ impl FlightDriver {
             }
             Step::Land { .. } => Outcome::Done,
         }
+    }
+
+    /// Waits for the lease. `Err(None)`: until it was not worth waiting for any more.
+    async fn lease(&self, known: Generation) -> Result<Leased, Option<BoxError>> {
+        let state = self.state();
+        let mut leasing = pin!(catch_store(async { state.store.lease(known).await }));
+        poll_fn(|cx| {
+            if let Poll::Ready(leased) = leasing.as_mut().poll(cx) {
+                return Poll::Ready(leased.map_err(Some));
+            }
+            let mut inner = state.lock();
+            if inner.machine.gives_up_lease() {
+                return Poll::Ready(Err(None));
+            }
+            let stale = inner.waiters.flight_waits(cx.waker());
+            drop(inner);
+            drop(stale);
+            Poll::Pending
+        })
+        .await
     }
 
     fn report(&self, begun: Instant) {

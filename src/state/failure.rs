@@ -12,6 +12,7 @@ use crate::{credential::Credential, error::SharedError, store::OpenCause, tokens
 pub struct RefreshFailure {
     kind: FailureKind,
     open_redeem: Option<OpenCause>,
+    awaits_lease: bool,
     retry_at: Option<Due>,
     source: Option<SharedError>,
 }
@@ -23,6 +24,11 @@ pub enum FailureKind {
     /// The server refused the refresh token. Stays so until a sign-in, here or, where
     /// the store is shared, by another process: challenges read the store now and then.
     Rejected,
+    /// The server refused the client, or what it asks for, and not the refresh token: a wrong
+    /// secret, a grant or a scope that it may not have. Tried again after the
+    /// [`client_cool_down`](super::RenewalBuilder::client_cool_down), by
+    /// [`refresh`](crate::RefreshState::refresh) at once.
+    ClientRefused,
     /// The refresh failed and is tried again after the cool-down.
     Transient,
     /// The refresher panicked. Treated like [`Transient`](Self::Transient).
@@ -38,6 +44,9 @@ pub enum FailureKind {
     /// help lately: the refusal may not be about the token. Another refusal may start a refresh
     /// after a pause, sooner if there are signs that the token does not work any more.
     Doubted,
+    /// The access token cannot stand in a header: it is empty, or has a control character. The
+    /// request was sent without it.
+    Unsendable,
     /// There is no token, and none can be had without signing in.
     SignedOut,
     /// The refresh took longer than this request may wait. It goes on.
@@ -48,7 +57,7 @@ pub enum FailureKind {
 
 impl RefreshFailure {
     pub(crate) fn new(kind: FailureKind) -> Self {
-        Self { kind, open_redeem: None, retry_at: None, source: None }
+        Self { kind, open_redeem: None, awaits_lease: false, retry_at: None, source: None }
     }
 
     pub(crate) fn signed_out() -> Self {
@@ -62,6 +71,11 @@ impl RefreshFailure {
 
     pub(crate) fn with_open_redeem(mut self, cause: Option<OpenCause>) -> Self {
         self.open_redeem = cause;
+        self
+    }
+
+    pub(super) fn awaiting_lease(mut self, awaits: bool) -> Self {
+        self.awaits_lease = awaits;
         self
     }
 
@@ -89,6 +103,14 @@ impl RefreshFailure {
         self.open_redeem
     }
 
+    /// Of a [`FailureKind::Deadline`]: the refresh had not begun, because another process (or
+    /// another state of this one) had the store's lease. `false`: the token endpoint or the store
+    /// took too long.
+    #[must_use]
+    pub fn awaits_lease(&self) -> bool {
+        self.awaits_lease
+    }
+
     /// Before this moment no refresh is tried again, unless the wall clock says that it has
     /// come: a machine that slept does not wait out the rest. `None` where time alone
     /// does not help, or nothing has to be waited for.
@@ -114,12 +136,14 @@ impl FailureKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rejected => "rejected",
+            Self::ClientRefused => "client_refused",
             Self::Transient => "transient",
             Self::Panicked => "panicked",
             Self::Store => "store",
             Self::Unsaved => "unsaved",
             Self::Braked => "braked",
             Self::Doubted => "doubted",
+            Self::Unsendable => "unsendable",
             Self::SignedOut => "signed_out",
             Self::Deadline => "deadline",
             Self::Shutdown => "shutdown",
@@ -131,6 +155,7 @@ impl fmt::Display for FailureKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Rejected => "the refresh token was rejected",
+            Self::ClientRefused => "the server refused the client, not the refresh token",
             Self::Transient => "the refresh failed and will be tried again",
             Self::Panicked => "the refresher panicked",
             Self::Store => "the token store failed",
@@ -139,6 +164,7 @@ impl fmt::Display for FailureKind {
             Self::Doubted => {
                 "the refusal may not be about the token, and refreshing did not help lately"
             }
+            Self::Unsendable => "the access token cannot stand in a header",
             Self::SignedOut => "signed out",
             Self::Deadline => "the refresh took too long to wait for",
             Self::Shutdown => "shutting down",
@@ -149,6 +175,9 @@ impl fmt::Display for FailureKind {
 impl fmt::Display for RefreshFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.kind.fmt(f)?;
+        if self.awaits_lease {
+            f.write_str(": another process has the credential's lease")?;
+        }
         match self.open_redeem {
             Some(cause) => write!(f, "; an earlier refresh may have spent it: {cause}"),
             None => Ok(()),
@@ -161,6 +190,7 @@ impl fmt::Debug for RefreshFailure {
         f.debug_struct("RefreshFailure")
             .field("kind", &self.kind)
             .field("open_redeem", &self.open_redeem)
+            .field("awaits_lease", &self.awaits_lease)
             .field("retry_at", &self.retry_at)
             .finish_non_exhaustive()
     }

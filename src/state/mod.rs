@@ -162,7 +162,8 @@ impl RefreshState {
         self.settle(answer).await
     }
 
-    /// Refreshes now, whatever the token's age, or joins the refresh under way. A
+    /// Refreshes now, whatever the token's age, or joins the refresh under way. What another
+    /// process has written to the store since this call is adopted instead. A
     /// credential that was rejected or signed out is not redeemed, but adopted from
     /// the store if there is a newer one.
     ///
@@ -170,10 +171,25 @@ impl RefreshState {
     ///
     /// # Errors
     ///
-    /// Why there is no newer token. A cool-down or the brake is not overridden.
+    /// Why there is no newer token. A cool-down or the brake is not overridden, but for the
+    /// [`client_cool_down`](RenewalBuilder::client_cool_down).
     pub async fn refresh(self: &Arc<Self>) -> Result<Credential, RefreshFailure> {
-        let answer = self.with(Machine::refresh);
-        self.settle(answer).await
+        let limit = Time::now().after(self.renewal.deadline()).now;
+        let (refreshes, reading) = self.with(|machine, at| (machine.refreshes(), machine.read(at)));
+        if let Some(ticket) = reading {
+            // What the store holds now is what is to be refreshed.
+            let read = Wait::new(Arc::clone(self), ticket).await?;
+            if self.lock().machine.refreshes() != refreshes {
+                // It had run out, and was refreshed at once.
+                return Ok(read);
+            }
+        }
+        match self.with(Machine::refresh) {
+            Admission::Wait(ticket) => {
+                Wait::new(Arc::clone(self), ticket).no_later_than(Some(limit)).await
+            }
+            answer => self.settle(answer).await,
+        }
     }
 
     /// A server refused the token of this generation: waits for a newer one, which
@@ -218,13 +234,16 @@ impl RefreshState {
     /// under way has saved its tokens. If saving keeps failing this takes as long
     /// as that does; wrap it in a timeout. Cancel safe.
     ///
-    /// It waits for the hooks, too, for sign-ins and sign-outs under way, and for a lease that
-    /// another process has, however long that process keeps it. Neither the refresher, the
+    /// It waits for the hooks, too, and for sign-ins and sign-outs under way. It waits for a lease
+    /// that another process has only if there are tokens to be saved. Neither the refresher, the
     /// store nor a hook may await it: it would wait for itself.
     pub async fn drain(self: &Arc<Self>) {
         let channels = self.channels();
         let mut ends = channels.ends.subscribe();
         self.with(|machine, _| machine.drain());
+        // A flight that waits for its lease hears of it. The waiters look, and wait on.
+        let woken = self.lock().waiters.take_all();
+        woken.for_each(|waker| waker.wake());
         // `keep_fresh`, which would wait for the next flight, hears that there is none.
         channels.ends.send_replace(());
         while self.lock().running > 0 {

@@ -92,6 +92,11 @@ impl Renewal {
         Moment { policy: &self.0.policy, time: Time::now(), jitter: fastrand::f64() }
     }
 
+    /// These tokens, with what they were minted for.
+    pub(super) fn stamp(&self, tokens: Tokens) -> Tokens {
+        self.0.policy.stamp(tokens)
+    }
+
     pub(super) fn deadline(&self) -> Duration {
         self.0.policy.deadline
     }

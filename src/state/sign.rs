@@ -41,9 +41,11 @@ impl RefreshState {
         self.finish(move |turn| async move {
             let _turn = turn;
             let time = Time::now();
+            let tokens = state.renewal.stamp(tokens);
             for _ in 0..MAX_CONFLICTS {
                 let held = state.store.load().await?;
-                let generation = state.current().generation().max(held.generation).next();
+                let known = state.current().generation().max(held.generation);
+                let generation = state.lock().machine.next_generation(known, held.generation, time);
                 let record = Record::new(generation, tokens.clone().absolute(time));
                 match state.store.save(held.generation, record).await {
                     Ok(()) => {

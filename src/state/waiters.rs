@@ -21,6 +21,8 @@ pub(super) struct Waiters {
 struct List {
     /// The runtime that the flight runs in, as long as that is known.
     flight_runtime: Option<runtime::Id>,
+    /// The flight itself, while it waits for its lease.
+    flight: Option<Waker>,
     /// In the order they came. `None`: that waiter has left.
     waiters: VecDeque<Option<Waiter>>,
 }
@@ -39,6 +41,11 @@ impl Waiters {
     /// A flight begins in this runtime. It wakes its waiters at their deadlines.
     pub(super) fn flight_begins(&mut self, runtime: Option<runtime::Id>) {
         self.list.get_or_insert_default().flight_runtime = runtime;
+    }
+
+    /// The flight waits for its lease, and is woken with the waiters.
+    pub(super) fn flight_waits(&mut self, waker: &Waker) -> Option<Waker> {
+        self.list.get_or_insert_default().flight.replace(waker.clone())
     }
 
     /// The runtime that the flight runs in. `None`: it is not known any more, and a waiter
@@ -76,9 +83,9 @@ impl Waiters {
 
     /// Everyone, to be woken outside the lock.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = Waker> + use<> {
-        let waiters = self.list.take().map(|list| list.waiters).unwrap_or_default();
+        let List { flight, waiters, .. } = self.list.take().map(|list| *list).unwrap_or_default();
         self.first += waiters.len() as u64;
-        waiters.into_iter().flatten().map(|waiter| waiter.waker)
+        flight.into_iter().chain(waiters.into_iter().flatten().map(|waiter| waiter.waker))
     }
 
     /// Those whose deadline has come, to be woken outside the lock.

@@ -33,6 +33,9 @@ pub(super) struct Course<'a> {
     pub(super) at: Moment<'a>,
 }
 
+const MINTED_FOR_ANOTHER: &str = "the store holds tokens that were minted for another resource \
+    or audience; give each resource or audience a name of its own in the store, or sign in again";
+
 impl Machine {
     /// Goes on with the flight after a step.
     pub(crate) fn advance(&mut self, outcome: Outcome, at: Moment<'_>) -> Step {
@@ -57,6 +60,14 @@ impl Machine {
             _ => {}
         }
         self.tell_waiters(RefreshFailure::new(FailureKind::Shutdown));
+    }
+
+    /// Whether the flight waits for a lease in which nothing of ours is to be saved, and need
+    /// not, because no new flight is wanted.
+    pub(crate) fn gives_up_lease(&self) -> bool {
+        let leasing = |flight: &Flight| matches!(flight.stage, Stage::Leasing);
+        let unsaved = self.troubles.as_ref().is_some_and(|troubles| troubles.unsaved.is_some());
+        self.draining && !unsaved && self.flight.as_deref().is_some_and(leasing)
     }
 
     /// Minted tokens that are in this machine's hands only, for the model to count.
@@ -99,6 +110,11 @@ impl Course<'_> {
                 self.save_ended(minted, outcome)
             }
             (Stage::Discarding, _) => self.finish_or_relaunch(),
+            // Nothing of ours is at stake, and the process does not wait for another one to end.
+            (Stage::Leasing, Outcome::Done) => {
+                self.machine.tell_waiters(RefreshFailure::new(FailureKind::Shutdown));
+                self.finish_or_relaunch()
+            }
             // The store failed. The driver makes no other pair; should one come, the flight
             // ends rather than leaving its waiters asleep.
             (_, outcome) => self.fail(outcome.into_failure(FailureKind::Store), None),
@@ -120,6 +136,11 @@ impl Course<'_> {
     pub(super) fn loaded(self, record: Record) -> Step {
         if self.is_superseded() {
             return self.finish_or_relaunch();
+        }
+        let accepts = |tokens: &Tokens| self.at.policy.accepts(tokens);
+        if !record.tokens.as_ref().is_none_or(accepts) {
+            return self
+                .fail(Outcome::failed(MINTED_FOR_ANOTHER).into_failure(FailureKind::Store), None);
         }
         let machine = &*self.machine;
         let unread = machine.standing == Standing::Unread;
@@ -145,7 +166,7 @@ impl Course<'_> {
             return self.finish_or_relaunch();
         }
         if record.tokens.is_none() && self.at.policy.needs_tokens {
-            return self.store_is_empty();
+            return self.store_is_empty(&record);
         }
         if !self.flight.leased {
             // It was read while another process had the lease, and has run out already.

@@ -15,7 +15,7 @@ use super::{
     parts::{Outcome, Redeem, Stage, Step},
 };
 use crate::{
-    refresher::RefreshRequest,
+    refresher::{RefreshErrorKind, RefreshRequest},
     state::failure::{FailureKind, RefreshFailure},
     store::{OpenCause, OpenRedeem, Record},
     tokens::{Generation, Tokens},
@@ -56,7 +56,11 @@ impl Course<'_> {
         }
         match outcome {
             Outcome::Redeemed(tokens) => self.redeemed(tokens, &redeem),
-            Outcome::Refused(error) if error.rejected => {
+            // Where no token was needed and none was sent, a sign-in would not mend it.
+            Outcome::Refused(error)
+                if error.is_rejected()
+                    && (self.at.policy.needs_tokens || redeem.refresh_token().is_some()) =>
+            {
                 let from = redeem.from;
                 let failure = RefreshFailure::new(FailureKind::Rejected)
                     .with_source(error.source)
@@ -67,7 +71,11 @@ impl Course<'_> {
                 self.go(Stage::Rechecking { from, failure }, Step::Load)
             }
             Outcome::Refused(error) => {
-                let failure = RefreshFailure::new(FailureKind::Transient).with_source(error.source);
+                let kind = match error.kind {
+                    RefreshErrorKind::Transient => FailureKind::Transient,
+                    _ => FailureKind::ClientRefused,
+                };
+                let failure = RefreshFailure::new(kind).with_source(error.source);
                 self.fail(failure, error.retry_after)
             }
             Outcome::Panicked => self.fail(RefreshFailure::new(FailureKind::Panicked), None),
@@ -85,7 +93,7 @@ impl Course<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::*;
+    use super::super::{Admission, Machine, testing::*};
     use super::*;
     use crate::refresher::RefreshError;
 
@@ -109,6 +117,39 @@ mod tests {
         let refused = Outcome::Refused(RefreshError::transient("no connection").unspent());
         let landed = machine.advance(refused, rules.at(0));
         assert!(matches!(landed, Step::Land { open_redeem: None }));
+    }
+
+    #[test]
+    fn a_refused_client_is_tried_again_and_at_once_by_a_caller() {
+        let (mut machine, rules) = signed_in();
+        redeeming(&mut machine, &rules);
+        let wrong_secret = Outcome::Refused(RefreshError::client_refused("invalid_client"));
+        let landed = machine.advance(wrong_secret, rules.at(0));
+        assert!(matches!(landed, Step::Land { open_redeem: None }), "the token is not spent");
+        let told = machine.last_failure().map(RefreshFailure::kind);
+        assert_eq!(told, Some(FailureKind::ClientRefused));
+        let pause = rules.policy.client_cool_down.as_secs();
+        for (at, tries) in [(LIFE, false), (pause - 1, false), (pause, true)] {
+            let waits = matches!(machine.clone().admit(rules.at(at)), Admission::Wait(_));
+            assert_eq!(waits, tries, "at {at} s");
+        }
+        assert!(matches!(machine.refresh(rules.at(1)), Admission::Wait(_)));
+    }
+
+    /// As client credentials are: there is nothing that a sign-in could set.
+    #[test]
+    fn what_needs_no_tokens_does_not_die_of_a_rejection() {
+        let (mut machine, mut rules) = (Machine::unread(true, None), Rules::default());
+        rules.policy.needs_tokens = false;
+        let _ = machine.admit(rules.at(0));
+        for outcome in [Outcome::Leased(None), Outcome::Loaded(Record::default())] {
+            let _ = machine.advance(outcome, rules.at(0));
+        }
+        let no = Outcome::Refused(RefreshError::rejected("invalid_grant"));
+        let _ = machine.advance(no, rules.at(0));
+        let pause = rules.policy.client_cool_down.as_secs();
+        assert!(matches!(machine.admit(rules.at(pause - 1)), Admission::Refuse(_)));
+        assert!(matches!(machine.admit(rules.at(pause)), Admission::Wait(_)));
     }
 
     #[test]

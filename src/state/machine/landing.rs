@@ -36,7 +36,10 @@ impl Course<'_> {
     }
 
     /// The store is empty, and the refresher needs tokens.
-    pub(super) fn store_is_empty(self) -> Step {
+    pub(super) fn store_is_empty(self, record: &Record) -> Step {
+        if self.may_outlive(record) {
+            return self.offer();
+        }
         match self.machine.standing {
             Standing::SignedIn => {
                 let next = self.machine.credential.generation().next();
@@ -46,6 +49,29 @@ impl Course<'_> {
         }
         self.machine.tell_waiters(RefreshFailure::signed_out());
         self.finish_or_relaunch()
+    }
+
+    /// Whether the current token is used on: the store has lost its record, rather than having
+    /// been told of a sign-out, and nothing says that the token does not work.
+    fn may_outlive(&self, record: &Record) -> bool {
+        let refused = self.flight.closes_gate && self.flight.trigger != Trigger::Requested;
+        self.machine.standing == Standing::SignedIn
+            && *record == Record::default()
+            && !self.at.policy.absent_ends
+            && !refused
+            && !self.machine.credential.has_run_out(self.at.time)
+    }
+
+    /// Puts the access token that still works into the store again. The refresh token is lost:
+    /// the store's was the only one.
+    fn offer(self) -> Step {
+        if !self.flight.leased {
+            return self.go(Stage::Leasing, Step::Lease(Generation::ZERO));
+        }
+        match self.machine.credential.tokens() {
+            Some(tokens) => self.save_offered(tokens),
+            None => self.finish_or_relaunch(),
+        }
     }
 
     /// The server rejected the refresh token, and the store has no other.
@@ -62,7 +88,10 @@ impl Course<'_> {
         if !self.is_superseded() {
             let troubles = self.machine.troubles_mut();
             troubles.transient_failures = troubles.transient_failures.saturating_add(1);
-            let pause = self.at.policy.backoff(troubles.transient_failures, self.at.jitter);
+            let pause = match failure.kind() {
+                FailureKind::ClientRefused => self.at.policy.client_cool_down,
+                _ => self.at.policy.backoff(troubles.transient_failures, self.at.jitter),
+            };
             let asked = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
             let failure = failure.with_retry_at(self.at.after(pause.max(asked)));
             troubles.blocked_by = Some(failure.clone());
@@ -119,14 +148,101 @@ mod tests {
         assert!(matches!(landed, Step::Land { .. }), "it is not redeemed again");
     }
 
+    /// A flight that finds the store empty.
+    fn finds_nothing(trigger: Trigger, closes_gate: bool, at: u64, ends: bool) -> (Machine, Step) {
+        let (mut machine, mut rules) = signed_in();
+        rules.policy.absent_ends = ends;
+        machine.begin_flight(trigger);
+        machine.flight.as_mut().expect("it has begun").closes_gate = closes_gate;
+        let _ = machine.effects();
+        let _ = machine.advance(Outcome::Leased(None), rules.at(at));
+        let step = machine.advance(Outcome::Loaded(Record::default()), rules.at(at));
+        (machine, step)
+    }
+
     #[test]
-    fn an_empty_store_signs_out() {
-        let (mut machine, rules) = signed_in();
-        begin(&mut machine, &rules);
-        let _ = machine.advance(Outcome::Leased(None), rules.at(0));
-        let _ = machine.advance(Outcome::Loaded(Record::default()), rules.at(0));
-        assert!(!machine.credential().is_present());
-        assert!(machine.effects().wake);
+    fn an_empty_store_does_not_take_away_a_token_that_works() {
+        for (trigger, closes_gate) in
+            [(Trigger::Early, false), (Trigger::Challenge, false), (Trigger::Requested, true)]
+        {
+            let (mut machine, step) = finds_nothing(trigger, closes_gate, 0, false);
+            let Step::Save { expected, record } = step else { panic!("{step:?}") };
+            assert_eq!(expected, Generation::ZERO);
+            let offered = record.tokens.expect("they are offered to the store");
+            assert_eq!(offered.access_token(), "access-1");
+            assert_eq!(offered.refresh_token(), None);
+            assert_eq!(offered.expires_at(), machine.credential().expires_at());
+            let rules = Rules::default();
+            assert!(matches!(machine.advance(Outcome::Saved, rules.at(0)), Step::Land { .. }));
+            assert_eq!(machine.credential().access_token(), Some("access-1"));
+            assert_eq!(machine.credential().generation(), record.generation);
+            assert!(machine.effects().wake);
+        }
+    }
+
+    #[test]
+    fn an_empty_store_signs_out_when_the_token_does_not_work_or_it_is_to_mean_that() {
+        for (trigger, closes_gate, at, ends) in [
+            (Trigger::Challenge, true, 0, false),
+            (Trigger::Expired, true, LIFE, false),
+            (Trigger::Early, false, 0, true),
+        ] {
+            let (mut machine, step) = finds_nothing(trigger, closes_gate, at, ends);
+            assert!(matches!(step, Step::Land { .. }));
+            assert!(!machine.credential().is_present());
+            assert!(machine.effects().wake);
+        }
+    }
+
+    #[test]
+    fn an_offer_that_cannot_be_saved_keeps_no_request_waiting() {
+        let (mut machine, _) = finds_nothing(Trigger::Early, false, 0, false);
+        let landed = machine.advance(Outcome::failed("away"), Rules::default().at(0));
+        assert!(matches!(landed, Step::Land { .. }));
+        assert!(machine.credential().is_present());
+    }
+
+    #[test]
+    fn tokens_that_were_minted_for_another_resource_are_not_used() {
+        for (asked, minted, used) in [
+            (Some("a"), Some("a"), true),
+            (Some("a"), Some("b"), false),
+            (Some(""), Some("b"), false),
+            (Some("a"), None, true),
+            (None, Some("b"), true),
+        ] {
+            let mut rules = Rules::default();
+            rules.policy.minted_for = minted.map(str::to_owned);
+            let tokens = rules.policy.stamp(tokens(1));
+            rules.policy.minted_for = asked.map(str::to_owned);
+            let mut machine = Machine::unread(true, None);
+            let _ = machine.admit(rules.at(0));
+            let record = Record::new(generation(1), tokens);
+            let landed = machine.advance(Outcome::Newer(record), rules.at(0));
+            assert!(matches!(landed, Step::Land { .. }));
+            assert_eq!(machine.credential().is_present(), used, "{asked:?} {minted:?}");
+            if !used {
+                let told = machine.last_failure().unwrap().shared_source().unwrap();
+                assert!(told.to_string().contains("another resource"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_lease_that_is_waited_for_is_given_up_at_the_end_unless_there_are_tokens_to_save() {
+        for unsaved in [false, true] {
+            let (mut machine, rules) = signed_in();
+            redeeming(&mut machine, &rules);
+            let _ = machine.advance(Outcome::Redeemed(tokens(2)), rules.at(0));
+            match unsaved {
+                true => machine.aborted(),
+                false => machine.flight = None,
+            }
+            begin(&mut machine, &rules);
+            assert!(!machine.gives_up_lease());
+            machine.drain();
+            assert_eq!(machine.gives_up_lease(), !unsaved);
+        }
     }
 
     #[test]

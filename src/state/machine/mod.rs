@@ -261,13 +261,28 @@ impl Machine {
         self.brand_new = false;
     }
 
+    /// The number of tokens that are to be stored after `known`, over what the store holds as
+    /// `stored`. A store that has lost its data begins with a number that no other process
+    /// remembers.
+    pub(crate) fn next_generation(
+        &self,
+        known: Generation,
+        stored: Generation,
+        time: Time,
+    ) -> Generation {
+        match self.shared {
+            true => known.next().max(stored.next_at(time.wall)),
+            false => known.next(),
+        }
+    }
+
     /// Makes the store's record the current credential.
     fn publish_record(&mut self, record: &Record, at: Moment<'_>) {
         self.stored = record.generation;
         let generation = self.credential.generation().next().max(record.generation);
         match &record.tokens {
             Some(tokens) => {
-                self.publish(at.credential(generation, tokens, at.time));
+                self.publish(at.credential(generation, tokens, tokens.end(at.time), at.time));
             }
             None => self.publish_absent(generation),
         }

@@ -42,9 +42,9 @@ impl Moment<'_> {
         &self,
         generation: Generation,
         tokens: &Tokens,
+        end: Option<Due>,
         begun: Time,
     ) -> Credential {
-        let end = tokens.end(begun);
         let life = end.map_or(Duration::ZERO, |end| end.left(begun));
         let early = self.policy.early_window(life, self.jitter);
         Credential::new(generation, tokens, end, early)
@@ -296,6 +296,8 @@ pub(super) struct Minted {
 pub(super) enum Origin {
     /// The user gave them to begin with.
     Seed,
+    /// They were in use, and the store has lost them.
+    Offer,
     /// A refresh. Without rotation the refresh token is the one that was redeemed.
     Refresh { rotated: bool },
 }
@@ -322,6 +324,7 @@ impl Flight {
         self.open_redeem = found;
     }
 
+    /// It is held no longer: another process may have it, or a save has given it back.
     pub(super) fn lost_lease(&mut self) {
         self.leased = false;
         self.found = None;

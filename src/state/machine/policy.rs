@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::tokens::Tokens;
+
 /// What requests get while new tokens are minted but could not be saved.
 ///
 /// Either way the minted pair is kept, saving it is tried again until it works,
@@ -26,10 +28,15 @@ pub enum WhileUnsaved {
 pub(crate) struct Policy {
     /// The refresher must have tokens to redeem.
     pub(crate) needs_tokens: bool,
+    /// What the refresher has tokens minted for, if it says so.
+    pub(crate) minted_for: Option<String>,
+    /// An empty store means that the session has ended, as after a sign-out.
+    pub(crate) absent_ends: bool,
     pub(crate) early: Duration,
     pub(crate) early_fraction: u32,
     pub(crate) cool_down: Duration,
     pub(crate) cool_down_max: Duration,
+    pub(crate) client_cool_down: Duration,
     pub(crate) brake_after: usize,
     pub(crate) brake_window: Duration,
     pub(crate) brake_pause: Duration,
@@ -41,10 +48,13 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             needs_tokens: true,
+            minted_for: None,
+            absent_ends: false,
             early: Duration::from_secs(60),
             early_fraction: 5,
             cool_down: Duration::from_secs(1),
             cool_down_max: Duration::from_secs(60),
+            client_cool_down: Duration::from_secs(300),
             brake_after: 5,
             brake_window: Duration::from_secs(30),
             brake_pause: Duration::from_secs(60),
@@ -66,7 +76,26 @@ pub(crate) fn after(now: Instant, wait: Duration) -> Instant {
     now.checked_add(wait.min(MAX_WAIT)).unwrap_or(now)
 }
 
+/// The name under which tokens keep what they were minted for.
+const MINTED_FOR: &str = "tower_refresh.minted_for";
+
 impl Policy {
+    /// Notes in tokens what they were minted for.
+    pub(crate) fn stamp(&self, tokens: Tokens) -> Tokens {
+        match &self.minted_for {
+            Some(target) => tokens.with_extra(MINTED_FOR, target),
+            None => tokens,
+        }
+    }
+
+    /// Whether these tokens were minted for what this refresher asks for, as far as is known.
+    pub(crate) fn accepts(&self, tokens: &Tokens) -> bool {
+        match (&self.minted_for, tokens.extra(MINTED_FOR)) {
+            (Some(asked), Some(minted)) => asked == minted,
+            _ => true,
+        }
+    }
+
     /// How long before its end a token of this life is renewed. `jitter` (0 to 1) takes up to
     /// a quarter off the window, so that replicas do not all renew in the same second.
     pub(crate) fn early_window(&self, life: Duration, jitter: f64) -> Duration {

@@ -3,7 +3,7 @@
 use super::{
     Machine,
     doubts::{Route, Weight},
-    parts::{Admission, Gate, Moment, Standing, Ticket},
+    parts::{Admission, Flight, Gate, Moment, Stage, Standing, Ticket},
 };
 use crate::{
     credential::Credential,
@@ -72,8 +72,21 @@ impl Machine {
         match weight {
             Weight::Doubt => self.await_doubtful_flight(route, at),
             Weight::Fact { brand_new } => {
-                self.await_needed_flight(Trigger::Challenge, !brand_new, at)
+                let passes = (!brand_new).then_some(FailureKind::Braked);
+                self.await_needed_flight(Trigger::Challenge, passes, at)
             }
+        }
+    }
+
+    /// A caller is about to ask for a refresh: if the store was never read, what is in it has
+    /// to be known before, or it would be taken for news.
+    pub(crate) fn read(&mut self, at: Moment<'_>) -> Option<Ticket> {
+        match self.standing {
+            Standing::Unread => match self.await_flight(Trigger::FirstUse, at) {
+                Admission::Wait(ticket) => Some(ticket),
+                _ => None,
+            },
+            _ => None,
         }
     }
 
@@ -83,12 +96,14 @@ impl Machine {
         if self.signing_out {
             return Admission::Refuse(RefreshFailure::signed_out());
         }
-        let may_begin = self.flight.is_none() && !self.draining && self.cooling(at).is_none();
+        let only_tries = |failure: &RefreshFailure| failure.kind() == FailureKind::ClientRefused;
+        let cooling = self.cooling(at).filter(|failure| !only_tries(failure));
+        let may_begin = self.flight.is_none() && !self.draining && cooling.is_none();
         if may_begin && self.is_unredeemable() {
             self.begin_flight(Trigger::Requested);
             return Admission::Wait(self.ticket());
         }
-        self.await_flight(Trigger::Requested, at)
+        self.await_needed_flight(Trigger::Requested, Some(FailureKind::ClientRefused), at)
     }
 
     /// News for a waiter, if there is any.
@@ -103,8 +118,11 @@ impl Machine {
     }
 
     /// A waiter has waited for as long as it may.
-    pub(crate) fn ran_out(&mut self) {
+    pub(crate) fn ran_out(&mut self) -> RefreshFailure {
         self.troubles_mut().count(FailureKind::Deadline);
+        let leasing = |flight: &Flight| matches!(flight.stage, Stage::Leasing);
+        let awaits_lease = self.flight.as_deref().is_some_and(leasing);
+        RefreshFailure::new(FailureKind::Deadline).awaiting_lease(awaits_lease)
     }
 
     fn is_closed(&self) -> bool {
@@ -113,21 +131,22 @@ impl Machine {
 
     /// Joins the flight, or begins one. Requests are held meanwhile.
     fn await_flight(&mut self, trigger: Trigger, at: Moment<'_>) -> Admission {
-        let run_out = self.credential.has_run_out(at.time);
-        self.await_needed_flight(trigger, run_out, at)
+        // The brake stops servers that refuse brand-new tokens. It is not for one that has run
+        // out by its own expiry.
+        let passes = self.credential.has_run_out(at.time).then_some(FailureKind::Braked);
+        self.await_needed_flight(trigger, passes, at)
     }
 
-    /// `unbraked`: the brake is not for this one. It stops servers that refuse brand-new
-    /// tokens, and what is to be replaced has worked, or has run out by its own expiry.
+    /// The same, and pauses of the kind `passes` do not hold for it.
     fn await_needed_flight(
         &mut self,
         trigger: Trigger,
-        unbraked: bool,
+        passes: Option<FailureKind>,
         at: Moment<'_>,
     ) -> Admission {
         let generation = self.credential.generation();
-        let braked = |failure: &RefreshFailure| failure.kind() == FailureKind::Braked;
-        let blocked = self.blocked(at).filter(|failure| !unbraked || !braked(failure));
+        let holds = |failure: &RefreshFailure| Some(failure.kind()) != passes;
+        let blocked = self.blocked(at).filter(holds);
         match (&mut self.flight, blocked) {
             (Some(flight), _) if flight.is_stuck() && flight.base == generation => {
                 return Admission::Refuse(RefreshFailure::new(FailureKind::Unsaved));

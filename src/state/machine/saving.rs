@@ -17,6 +17,9 @@ use crate::{
     tokens::{Generation, Time, Tokens},
 };
 
+const STORE_LOST_ITS_RECORD: &str = "the store has lost the refresh token; the access token is \
+    used to its end, after which a sign-in is needed";
+
 impl Minted {
     /// Its flight is gone; another one will save it.
     pub(super) fn inherited(self) -> Self {
@@ -31,6 +34,12 @@ impl Course<'_> {
         self.save(minted)
     }
 
+    /// The store has lost the tokens that are in use.
+    pub(super) fn save_offered(self, tokens: Tokens) -> Step {
+        let minted = self.mint(Generation::ZERO, tokens, self.at.time, Origin::Offer);
+        self.save(minted)
+    }
+
     /// The refresher's answer.
     pub(super) fn redeemed(self, tokens: Tokens, redeem: &Redeem) -> Step {
         let mut tokens = match &redeem.tokens {
@@ -41,7 +50,7 @@ impl Course<'_> {
         let rotated = spent.is_none() || spent != tokens.refresh_token();
         // A token that has run out the moment it was made tells of clocks that
         // disagree, not of its life: better to learn its end from a challenge.
-        if tokens.end(redeem.begun).is_none_or(|end| end.now <= self.at.now()) {
+        if tokens.stated_end(redeem.begun).is_none_or(|end| end.now <= self.at.now()) {
             tokens = tokens.without_expiry();
         }
         let minted = self.mint(redeem.from, tokens, redeem.begun, Origin::Refresh { rotated });
@@ -51,10 +60,17 @@ impl Course<'_> {
     /// Tokens as the next generation, to be saved over the stored one `expected`.
     fn mint(&self, expected: Generation, tokens: Tokens, begun: Time, origin: Origin) -> Minted {
         let machine = &self.machine;
-        let generation = machine.credential.generation().max(machine.stored).max(expected).next();
+        let known = machine.credential.generation().max(machine.stored).max(expected);
+        let generation = machine.next_generation(known, expected, self.at.time);
+        let end = match origin {
+            // What has just been minted is as new as it gets, even if it is empty.
+            Origin::Refresh { .. } => tokens.stated_end(begun),
+            Origin::Seed | Origin::Offer => tokens.end(begun),
+        };
+        let tokens = self.at.policy.stamp(tokens);
         Minted {
             expected,
-            credential: self.at.credential(generation, &tokens, begun),
+            credential: self.at.credential(generation, &tokens, end, begun),
             record: Record::new(generation, tokens.absolute(begun)),
             origin,
             failed_saves: 0,
@@ -80,7 +96,9 @@ impl Course<'_> {
     pub(super) fn save_ended(mut self, mut minted: Minted, outcome: Outcome) -> Step {
         match outcome {
             Outcome::Saved => {
-                self.flight.open_redeem = None;
+                // A store may have given it back in the same step: a flight that goes on takes it
+                // anew.
+                self.flight.lost_lease();
                 self.saved(minted)
             }
             // A pause is over.
@@ -117,23 +135,32 @@ impl Course<'_> {
         if minted.served && minted.inherited {
             // Its token was in use already: the request that began this flight waits for
             // the token after it.
-            return self.go(Stage::Loading, Step::Load);
+            let known = self.machine.stored;
+            return self.go(Stage::Leasing, Step::Lease(known));
         }
         if !minted.served {
             self.serve(&minted);
+        }
+        if minted.origin == Origin::Offer {
+            let lost = Outcome::failed(STORE_LOST_ITS_RECORD).into_failure(FailureKind::Store);
+            return self.fail(lost, None);
         }
         self.machine.recovered();
         self.finish_or_relaunch()
     }
 
     fn serve(&mut self, minted: &Minted) {
-        let is_refresh = minted.origin != Origin::Seed;
+        let is_refresh = matches!(minted.origin, Origin::Refresh { .. });
         self.machine.publish(minted.credential.clone());
         self.machine.brand_new = is_refresh;
         self.machine.refreshes += u64::from(is_refresh);
     }
 
     fn save_failed(mut self, mut minted: Minted, outcome: Outcome) -> Step {
+        if minted.origin == Origin::Offer {
+            // Nothing is lost that the store had not lost before.
+            return self.fail(outcome.into_failure(FailureKind::Store), None);
+        }
         minted.failed_saves = minted.failed_saves.saturating_add(1);
         if minted.failed_saves == 1 && !self.is_superseded() {
             let failure = outcome.into_failure(FailureKind::Unsaved);
@@ -177,7 +204,7 @@ impl Course<'_> {
             (Some(tokens), Origin::Refresh { rotated: true }) => tokens,
             // The process that came first may be using the refresh token.
             (Some(tokens), Origin::Refresh { rotated: false }) => tokens.without_refresh_token(),
-            (None, _) | (_, Origin::Seed) => return self.finish_or_relaunch(),
+            (None, _) | (_, Origin::Seed | Origin::Offer) => return self.finish_or_relaunch(),
         };
         self.go(Stage::Discarding, Step::Discard(tokens))
     }

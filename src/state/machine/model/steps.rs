@@ -65,6 +65,8 @@ impl World {
             (Step::Save { record, .. }, fate) => {
                 self.overwrite(record);
                 self.left = None;
+                // As a store may, in the same step.
+                self.lease = None;
                 if fate == Fate::Works { Outcome::Saved } else { failed() }
             }
             (Step::Pause { .. } | Step::Discard(_), _) => Outcome::Done,

@@ -37,20 +37,25 @@ async fn failure(reply: Reply) -> RefreshFailure {
 }
 
 #[tokio::test]
-async fn what_is_rejected() {
-    for code in [
-        "invalid_grant",
-        "invalid_client",
-        "unauthorized_client",
-        "unsupported_grant_type",
-        "invalid_scope",
+async fn what_is_rejected_and_what_is_about_the_client() {
+    use ErrorKind::{ClientRefused, Rejected};
+    for (code, kind) in [
+        ("invalid_grant", Rejected),
+        ("invalid_client", ClientRefused),
+        ("unauthorized_client", ClientRefused),
+        ("unsupported_grant_type", ClientRefused),
+        ("invalid_scope", ClientRefused),
     ] {
         for status in [400, 401, 403] {
             let body = format!(r#"{{"error":"{code}","error_description":"so it is"}}"#);
             let failure = failure(json(status, &body)).await;
-            assert_eq!(failure.kind(), FailureKind::Rejected, "{code} {status}");
+            let expected = match kind {
+                Rejected => FailureKind::Rejected,
+                _ => FailureKind::ClientRefused,
+            };
+            assert_eq!(failure.kind(), expected, "{code} {status}");
             let cause = cause(&failure);
-            assert_eq!(cause.kind(), ErrorKind::Rejected);
+            assert_eq!(cause.kind(), kind);
             assert_eq!(cause.status().unwrap().as_u16(), status);
             assert_eq!(cause.error(), Some(code));
             assert_eq!(cause.description(), Some("so it is"));
