@@ -177,11 +177,9 @@ impl RefreshState {
         let limit = Time::now().after(self.renewal.deadline()).now;
         let (refreshes, reading) = self.with(|machine, at| (machine.refreshes(), machine.read(at)));
         if let Some(ticket) = reading {
-            // What the store holds now is what is to be refreshed.
-            let read = Wait::new(Arc::clone(self), ticket).await?;
+            Wait::new(Arc::clone(self), ticket).await?;
             if self.lock().machine.refreshes() != refreshes {
-                // It had run out, and was refreshed at once.
-                return Ok(read);
+                return present(self.current());
             }
         }
         match self.with(Machine::refresh) {

@@ -238,10 +238,8 @@ impl Record {
 ///     .build();
 /// state.set(Tokens::new("old").with_refresh_token("refresh")).await?;
 /// state.refresh().await?;
-/// assert_eq!(store.load().await?, Record::new(
-///     Generation::new(2),
-///     Tokens::new("new").with_refresh_token("refresh"),
-/// ));
+/// let refreshed = Tokens::new("new").with_refresh_token("refresh");
+/// assert_eq!(store.load().await?.tokens, Some(refreshed));
 /// # #[cfg(feature = "test-util")]
 /// # {
 /// #     use tower_refresh::store::conformance::{self, Subject};
@@ -340,7 +338,8 @@ pub trait Lease: Send {
     fn intend(&mut self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Compare-and-swap like [`TokenStore::save`], for the holder of the lock. It ends
-    /// the intent in the same step.
+    /// the intent in the same step. A store may give the lock back in the same step, too: after
+    /// a save that has worked, the flight asks nothing more of the lease but `release`.
     ///
     /// # Errors
     ///

@@ -114,6 +114,11 @@ impl Store {
         *self.0.memory.lock().unwrap() = Arc::new(MemoryStore::with_tokens(tokens));
     }
 
+    /// Loses all that it holds, its number included.
+    pub async fn lose(&self) {
+        *self.0.memory.lock().unwrap() = Arc::new(MemoryStore::new());
+    }
+
     fn memory(&self) -> Arc<MemoryStore> {
         Arc::clone(&self.0.memory.lock().unwrap())
     }

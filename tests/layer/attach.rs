@@ -219,3 +219,70 @@ async fn a_service_keeps_no_token_of_the_request_before() {
         }
     }
 }
+
+/// As a refresh token in an environment variable is.
+#[tokio::test(start_paused = true)]
+async fn an_empty_access_token_means_begin_with_the_refresh_token() {
+    for empty in ["", " ", "\n"] {
+        let auth = Auth::new();
+        let begin = Tokens::new(empty).with_refresh_token("refresh-1\n");
+        let state = RefreshState::builder(auth.refresher()).tokens(begin).build();
+        assert_eq!(state.current().access_token(), None);
+        let (service, mut handle) = mock(&RefreshLayer::new(state));
+        let call = tokio::spawn(service.oneshot(get("/")));
+        let seen = serve(&mut handle, &[200]).await;
+        assert_eq!(token_of(&seen[0]), Some("access-2"));
+        call.await.unwrap().unwrap();
+        assert_eq!(auth.asked(), ["refresh-1"]);
+    }
+}
+
+/// As a file's last line end is.
+#[tokio::test(start_paused = true)]
+async fn white_space_at_the_ends_of_a_token_is_none_of_it() {
+    let auth = Auth::new();
+    let begin = Tokens::new(" access-1\r\n").with_refresh_token("\trefresh-1\n");
+    let state = RefreshState::builder(auth.refresher()).tokens(begin).build();
+    let (service, mut handle) = mock(&RefreshLayer::new(Arc::clone(&state)));
+    let call = tokio::spawn(service.oneshot(get("/")));
+    let seen = serve(&mut handle, &[200]).await;
+    assert_eq!(token_of(&seen[0]), Some("access-1"));
+    call.await.unwrap().unwrap();
+    state.refresh().await.unwrap();
+    assert_eq!(auth.asked(), ["refresh-1"]);
+}
+
+/// In the first attempt, in a later one, and in one that had to wait.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_cannot_stand_in_a_header_is_a_failure_that_says_so() {
+    let auth = Auth::new();
+    auth.next(Play::Mint(Tokens::new("line\nend").with_refresh_token("refresh-2")));
+    let state = RefreshState::builder(auth.refresher())
+        .tokens(Tokens::new("").with_refresh_token("refresh-1"))
+        .build();
+    let layer = RefreshLayer::new(state);
+    let (service, mut handle) = mock(&layer);
+    for _ in 0..3 {
+        let call = tokio::spawn(service.clone().oneshot(get("/")));
+        let seen = serve(&mut handle, &[200]).await;
+        assert_eq!(token_of(&seen[0]), None);
+        let response = call.await.unwrap().unwrap();
+        let failure = response.extensions().get::<RefreshFailure>().unwrap();
+        assert_eq!(failure.kind(), FailureKind::Unsendable);
+        assert!(!failure.to_string().contains("line"));
+    }
+    assert_eq!(auth.count(), 1, "it is not minted again and again");
+}
+
+/// A server that mints nothing is not asked again and again.
+#[tokio::test(start_paused = true)]
+async fn an_empty_token_that_was_minted_is_not_refreshed_in_a_loop() {
+    let auth = Auth::new();
+    auth.next(Play::Mint(Tokens::new("").with_refresh_token("refresh-2")));
+    let state = RefreshState::builder(auth.refresher()).tokens(tokens(1)).build();
+    state.refresh().await.unwrap();
+    for _ in 0..10 {
+        let _ = state.token().await;
+    }
+    assert_eq!(auth.count(), 1);
+}

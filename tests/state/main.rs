@@ -11,12 +11,14 @@
 //! | `look` | looking for sign-ins by other processes |
 //! | `sign_out` | what a sign-out tells its hook |
 //! | `shared` | several states, one store |
+//! | `elsewhere` | what other processes do to the store, and what is found of it |
 //! | `family` | many credentials that share how they are renewed |
 //! | `invariants` | those that are about the credential, by number |
 //! | `cancellation` | every point at which a caller, a runtime or a hook can go away |
 
 mod basics;
 mod cancellation;
+mod elsewhere;
 mod family;
 mod fence;
 mod intent;

@@ -31,8 +31,9 @@ impl Course<'_> {
         self.machine.recovered();
         if record.tokens.is_none() {
             self.machine.tell_waiters(RefreshFailure::signed_out());
+            return self.finish_or_relaunch();
         }
-        self.finish_or_relaunch()
+        self.refresh_or_finish()
     }
 
     /// The store is empty, and the refresher needs tokens.
@@ -100,13 +101,21 @@ impl Course<'_> {
         self.finish_or_relaunch()
     }
 
+    /// There are tokens now that a caller may have wanted to be refreshed before they were
+    /// known.
+    pub(super) fn refresh_or_finish(mut self) -> Step {
+        self.flight.relaunch |= self.flight.then_refresh;
+        self.finish_or_relaunch()
+    }
+
     /// The end, unless a caller waits for a refresh of what came between.
     pub(super) fn finish_or_relaunch(mut self) -> Step {
-        let Flight { relaunch, leased, found, open_redeem, .. } = *self.flight;
+        let Flight { relaunch, then_refresh, leased, found, open_redeem, .. } = *self.flight;
         if relaunch && self.machine.draining {
             self.machine.tell_waiters(RefreshFailure::new(FailureKind::Shutdown));
         } else if relaunch {
-            let next = self.machine.new_flight(Trigger::Challenge);
+            let trigger = if then_refresh { Trigger::Requested } else { Trigger::Challenge };
+            let next = self.machine.new_flight(trigger);
             *self.flight = Flight { leased, found, open_redeem, ..next };
             let known = self.machine.stored;
             return match leased {
@@ -175,8 +184,9 @@ mod tests {
             let rules = Rules::default();
             assert!(matches!(machine.advance(Outcome::Saved, rules.at(0)), Step::Land { .. }));
             assert_eq!(machine.credential().access_token(), Some("access-1"));
-            assert_eq!(machine.credential().generation(), record.generation);
-            assert!(machine.effects().wake);
+            assert_eq!(machine.stored, record.generation);
+            let effects = machine.effects();
+            assert!(effects.wake && effects.publish.is_none(), "nothing is newer");
         }
     }
 

@@ -74,7 +74,7 @@ pub(crate) struct Machine {
     /// Signed out here, while the store may still hold the tokens.
     signing_out: bool,
     /// The store's generation when it was last read or written. The credential's
-    /// own may be ahead of it, never behind.
+    /// own may be ahead of it, and behind what was redeemed or offered again.
     stored: Generation,
     /// How many sign-outs there were. May wrap around: it is compared for equality only.
     sign_outs: u32,

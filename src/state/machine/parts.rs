@@ -227,6 +227,8 @@ pub(super) struct Flight {
     pub(super) closes_gate: bool,
     /// It was superseded, and a caller waits for a refresh of what came between.
     pub(super) relaunch: bool,
+    /// It reads the store for the first time, and a caller wants what is found to be refreshed.
+    pub(super) then_refresh: bool,
     /// It may adopt what is newer in the store, and redeems nothing.
     pub(super) adopt_only: bool,
     /// It has the lease.
@@ -309,6 +311,7 @@ impl Flight {
             base,
             closes_gate: trigger != Trigger::Early,
             relaunch: false,
+            then_refresh: false,
             adopt_only,
             leased: false,
             found: None,

@@ -78,12 +78,17 @@ impl Machine {
         }
     }
 
-    /// A caller is about to ask for a refresh: if the store was never read, what is in it has
-    /// to be known before, or it would be taken for news.
+    /// A caller asks for a refresh. If the store was never read, what is in it is not news: it
+    /// is read, and then refreshed, even if the caller goes away. The caller asks again then.
     pub(crate) fn read(&mut self, at: Moment<'_>) -> Option<Ticket> {
         match self.standing {
             Standing::Unread => match self.await_flight(Trigger::FirstUse, at) {
-                Admission::Wait(ticket) => Some(ticket),
+                Admission::Wait(ticket) => {
+                    if let Some(flight) = &mut self.flight {
+                        flight.then_refresh = true;
+                    }
+                    Some(ticket)
+                }
                 _ => None,
             },
             _ => None,
@@ -229,7 +234,7 @@ impl Machine {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::*;
+    use super::super::{Outcome, Step, testing::*};
     use super::*;
 
     #[test]
@@ -258,6 +263,22 @@ mod tests {
         assert!(machine.effects().begin.is_none());
         assert!(matches!((first, second), (Admission::Wait(a), Admission::Wait(b)) if a == b));
         assert_eq!(machine.joined(), 1);
+    }
+
+    #[test]
+    fn a_first_refresh_redeems_what_was_there_and_adopts_what_was_written_since() {
+        for written_since in [false, true] {
+            let (mut machine, rules) = (Machine::unread(true, None), Rules::default());
+            assert!(machine.read(rules.at(0)).is_some());
+            let _ = machine.advance(Outcome::Leased(None), rules.at(0));
+            let again = machine.advance(Outcome::Loaded(record(1)), rules.at(0));
+            assert!(matches!(again, Step::Load), "{again:?}");
+            assert!(machine.read(rules.at(0)).is_none(), "it is known now");
+            let found = if written_since { record(7) } else { record(1) };
+            let next = machine.advance(Outcome::Loaded(found), rules.at(0));
+            assert_eq!(matches!(next, Step::Land { .. }), written_since);
+            assert_eq!(matches!(next, Step::Intend(_)), !written_since);
+        }
     }
 
     #[test]

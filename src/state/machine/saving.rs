@@ -138,15 +138,19 @@ impl Course<'_> {
             let known = self.machine.stored;
             return self.go(Stage::Leasing, Step::Lease(known));
         }
-        if !minted.served {
-            self.serve(&minted);
-        }
         if minted.origin == Origin::Offer {
+            // For this process's requests it is the same token, so nothing is published.
             let lost = Outcome::failed(STORE_LOST_ITS_RECORD).into_failure(FailureKind::Store);
             return self.fail(lost, None);
         }
+        if !minted.served {
+            self.serve(&minted);
+        }
         self.machine.recovered();
-        self.finish_or_relaunch()
+        match minted.origin {
+            Origin::Seed => self.refresh_or_finish(),
+            _ => self.finish_or_relaunch(),
+        }
     }
 
     fn serve(&mut self, minted: &Minted) {
