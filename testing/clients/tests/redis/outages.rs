@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use testing::{Auth, kind, tokens};
+use testing::{Auth, kind};
 use tower_refresh::{
     FailureKind, Generation, RefreshState,
     store::{Leased, RedisStore, SaveError, TokenStore},
@@ -15,9 +15,10 @@ use super::{
 
 /// A state with a token, whose store answers or gives up fast.
 async fn signed_in(server: &RedisServer, auth: &Auth) -> Arc<RefreshState> {
+    let store = quick(server);
+    sign_in(&store).await;
     let state = RefreshState::builder(auth.refresher())
-        .store(quick(server))
-        .tokens(tokens(1))
+        .store(store)
         .cool_down(millis(10), millis(50))
         .build();
     state.token().await.unwrap();

@@ -219,9 +219,9 @@ fn overtaken(server: &RedisServer) -> (Runtime, Arc<RefreshState>, Auth, Discard
     let stalled = process();
     let discarded = Discarded::default();
     let sink = Arc::clone(&discarded);
+    process().block_on(async { sign_in(&open(server)).await });
     let state = RefreshState::builder(auth.refresher())
         .store(brief(server).build().unwrap().store(NAME))
-        .tokens(tokens(1))
         .cool_down(millis(10), millis(50))
         .on_discard(move |tokens| {
             sink.lock().unwrap().push(tokens.access_token().to_owned());
