@@ -62,10 +62,9 @@ pub(super) async fn lease(
     known: Generation,
 ) -> Result<Leased, StoreError> {
     let Shared { wakes, poll, .. } = &*record.shared;
-    let owner = format!("{:032x}", fastrand::u128(..));
     let mut listener = None;
     loop {
-        let left = match attempt(record, known, &owner).await? {
+        let left = match attempt(record, known).await? {
             Attempt::Done(leased) => return Ok(leased),
             Attempt::Wait(left) => left,
         };
@@ -80,15 +79,16 @@ pub(super) async fn lease(
     }
 }
 
-async fn attempt(
-    record: &Arc<RedisRecord>,
-    known: Generation,
-    owner: &str,
-) -> Result<Attempt, StoreError> {
+async fn attempt(record: &Arc<RedisRecord>, known: Generation) -> Result<Attempt, StoreError> {
     let Shared { lease: time, ttl, .. } = *record.shared;
+    // Two holders of one name would take each other's lease for their own.
+    let owner = crate::seal::random().map(u128::from_ne_bytes).ok_or_else(|| {
+        StoreError::new("the operating system has no random bytes to name a lease's owner with")
+    })?;
+    let owner = format!("{owner:032x}");
     let begun = Instant::now();
     let keys = [record.keys.record(), &*record.keys.lease()];
-    let arguments = [known.get().to_string(), owner.to_owned(), millis(time), millis(ttl)];
+    let arguments = [known.get().to_string(), owner.clone(), millis(time), millis(ttl)];
     let mut answer = Answer::new(record.run(&ACQUIRE, &keys, &arguments).await?);
     match answer.text()?.as_deref() {
         Some("newer") => {
@@ -105,7 +105,7 @@ async fn attempt(
             let fence = answer.text()?.ok_or_else(unknown)?;
             let open_redeem = answer.text()?.and_then(|text| parse_open_redeem(&text));
             let validity = Mutex::new(Validity { until: begun + time, time });
-            let (record, owner) = (Arc::clone(record), owner.to_owned());
+            let record = Arc::clone(record);
             let holding = Arc::new(Holding { record, owner, fence, validity });
             let renewal = tokio::spawn(renew(Arc::clone(&holding))).abort_handle();
             let lease = RedisLease { holding, open_redeem, renewal };

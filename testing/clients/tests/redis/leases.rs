@@ -138,6 +138,22 @@ async fn a_lease_that_ran_out_is_taken_back_if_nobody_came_between() {
     assert!(!lease_is_there(&mut connection));
 }
 
+/// A program may seed the generator that libraries share, and a fork or a snapshot copies it.
+#[tokio::test]
+async fn an_owner_comes_from_no_generator_that_can_be_seeded_or_copied() {
+    let server = RedisServer::start();
+    let mut connection = server.connection();
+    let mut owners = std::collections::HashSet::new();
+    for _ in 0..8 {
+        fastrand::seed(7);
+        let holder = lease(&open(&server), 0).await;
+        let owner: String = connection.get(LEASE).unwrap();
+        assert_eq!(owner.len(), 32, "{owner}");
+        assert!(owners.insert(owner), "two holders have one name");
+        holder.release(None).await;
+    }
+}
+
 fn script(text: &str) -> redis::Script {
     redis::Script::new(text)
 }
