@@ -150,6 +150,17 @@ impl RedisStoresBuilder {
             "a Redis URL cannot be read: it has to be like redis://[[<name>]:<password>@]<host>[:<port>][/<database>], rediss:// for TLS, or redis+unix:///<path>",
         );
         let url = url.expose_secret();
+        let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
+        if scheme.contains("sentinel") {
+            return Err(ConfigError::new(
+                "a Redis URL asks for Sentinel, which this crate does not ask: give the redis:// URL of a name that leads to the primary (a proxy, a service, a DNS entry); after a failover the stores connect to it anew",
+            ));
+        }
+        if scheme.contains("cluster") {
+            return Err(ConfigError::new(
+                "a Redis URL asks for a cluster: give the redis:// URLs of its nodes to `RedisStores::cluster` (feature `redis-cluster`)",
+            ));
+        }
         let wants_tls = ["rediss:", "valkeys:"].iter().any(|scheme| url.starts_with(scheme));
         if wants_tls && !cfg!(feature = "redis-tls") {
             return Err(ConfigError::new(

@@ -11,6 +11,7 @@ mod records;
 mod replicas;
 mod scripts;
 mod secrets;
+mod sentinel;
 mod stalled;
 mod tls;
 mod waiting;
