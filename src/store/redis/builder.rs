@@ -7,7 +7,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     connection::{Connection, Server},
-    shared::Shared,
+    rights::Rights,
+    shared::{CENTURY, Shared},
     wake::Wakes,
 };
 use crate::{
@@ -133,12 +134,12 @@ impl RedisStoresBuilder {
         let nodes = self.urls.iter().map(|url| self.client(url)).collect::<Result<Vec<_>, _>>()?;
         let server = self.server(&nodes)?;
         Ok(Shared {
-            connection: Connection::new(server, self.timeout),
-            wakes: Wakes::new(nodes, self.timeout),
+            connection: Connection::new(server, self.timeout, Rights::new(&self.prefix)),
+            wakes: Wakes::new(nodes, self.timeout, Rights::new(&self.prefix)),
             keys: self.keys,
             prefix: self.prefix,
-            lease: self.lease,
-            intent: self.intent.max(self.lease),
+            lease: self.lease.min(CENTURY),
+            intent: self.intent.max(self.lease).min(CENTURY),
             ttl: self.ttl,
             tombstone_ttl: self.tombstone_ttl,
             poll: self.poll,
@@ -153,7 +154,7 @@ impl RedisStoresBuilder {
         let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
         if scheme.contains("sentinel") {
             return Err(ConfigError::new(
-                "a Redis URL asks for Sentinel, which this crate does not ask: give the redis:// URL of a name that leads to the primary (a proxy, a service, a DNS entry); after a failover the stores connect to it anew",
+                "a Redis URL asks for Sentinel, which this crate does not speak to: give the redis:// URL of a name that leads to the primary (a proxy, a service, a DNS entry); after a failover the stores connect to it anew",
             ));
         }
         if scheme.contains("cluster") {
