@@ -83,7 +83,8 @@ async fn orders(State((api, uri)): State<(Api, String)>) -> Response {
 async fn main() -> Result<ExitCode, AnyError> {
     let redis = RedisServer::start();
     let servers = Loopback::start(Duration::from_millis(20)).await?;
-    let key: [u8; 32] = std::array::from_fn(|_| fastrand::u8(..));
+    let mut key = [0; 32];
+    getrandom::fill(&mut key)?;
     let (mut addresses, mut states) = (Vec::new(), Vec::new());
     for _ in 0..REPLICAS {
         let (address, state) = replica(&redis.url(), key, &servers).await?;

@@ -186,7 +186,7 @@ impl Keyring {
         name: &[u8],
         text: &[u8],
     ) -> Result<Vec<u8>, SealError> {
-        let nonce = XNonce::try_generate().map_err(|_| SealError(SealErrorKind::NoRandomness))?;
+        let nonce = XNonce::from(random().ok_or(SealError(SealErrorKind::NoRandomness))?);
         let aad = &purpose.bind(name);
         let sealed = cipher(&self.keys[0]).encrypt(&nonce, Payload { msg: text, aad });
         // Its length is the one thing that the cipher may refuse.
@@ -209,6 +209,12 @@ impl Keyring {
             .map(|text| Plaintext(Zeroizing::new(text)))
             .ok_or(SealError(SealErrorKind::NoKeyOpens))
     }
+}
+
+/// Random bytes from the operating system: a program cannot seed its generator, and processes
+/// that were forked, or restored from one snapshot, are not given the same. `None`: it has none.
+pub(crate) fn random<const N: usize>() -> Option<[u8; N]> {
+    <[u8; N]>::try_generate().ok()
 }
 
 fn cipher(key: &[u8; 32]) -> XChaCha20Poly1305 {

@@ -272,7 +272,8 @@ pub trait TokenStore: Send + Sync + 'static {
 
     /// Removes the tokens whatever the generation, and moves to the next one. The
     /// generation must outlive the tokens, so that a save that was under way meets a
-    /// conflict.
+    /// conflict. Of a store that was never written, or has lost its record, the next one is
+    /// best [taken from the clock](Generation::next_at).
     fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>>;
 
     /// Waits for the credential's lock, or until the store holds a later generation
@@ -354,7 +355,7 @@ pub trait Lease: Send {
     ) -> BoxFuture<'_, Result<(), SaveError>>;
 
     /// Gives the lock back, and leaves an open redeem to the next holder. `None` ends the
-    /// intent.
+    /// intent. A lock that is another holder's by now is not touched.
     fn release(self: Box<Self>, open_redeem: Option<OpenRedeem>) -> BoxFuture<'static, ()>;
 }
 

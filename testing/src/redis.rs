@@ -44,6 +44,7 @@ enum Kind {
     Plain,
     Tls,
     Cluster,
+    Sentinel,
 }
 
 impl RedisServer {
@@ -78,6 +79,11 @@ impl RedisServer {
         }
     }
 
+    /// Starts a Sentinel, which watches nothing.
+    pub fn start_sentinel() -> Self {
+        Self::start_as(Kind::Sentinel)
+    }
+
     fn start_as(kind: Kind) -> Self {
         if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
             panic!("there is no redis-server here: `apt-get install redis-server`");
@@ -110,10 +116,18 @@ impl RedisServer {
         let folder = self.folder.to_str().expect("a readable path");
         let port = self.port.to_string();
         let mut command = Command::new("sh");
-        command.args(["-c", WRAPPER, "sh", folder, "redis-server", "--bind", "127.0.0.1"]);
-        command.args(["--dir", folder, "--save", "", "--daemonize", "no"]);
-        command.args(["--appendonly", "yes", "--appendfsync", "always"]);
+        command.args(["-c", WRAPPER, "sh", folder, "redis-server"]);
+        if self.kind == Kind::Sentinel {
+            // It keeps what it knows in there.
+            let file = format!("{folder}/sentinel.conf");
+            fs::write(&file, "").expect("a file");
+            command.args([&file, "--sentinel"]);
+        } else {
+            command.args(["--save", "", "--appendonly", "yes", "--appendfsync", "always"]);
+        }
+        command.args(["--bind", "127.0.0.1", "--dir", folder, "--daemonize", "no"]);
         match self.kind {
+            Kind::Sentinel => command.args(["--port", &port]),
             Kind::Plain => command.args(["--port", &port]),
             Kind::Tls => command
                 .args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no"])
@@ -139,6 +153,7 @@ impl RedisServer {
         while server.is_none() || !ready {
             let Some(line) = lines.next() else { break };
             ready |= line.contains("Ready to accept connections");
+            ready |= line.contains("Sentinel ID is");
             let pid = line.strip_prefix("pid ").and_then(|pid| pid.parse().ok());
             server = server.or(pid.and_then(Pid::from_raw));
         }

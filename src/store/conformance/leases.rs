@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::task::{JoinSet, yield_now};
+use tokio::{
+    task::{JoinSet, yield_now},
+    time::timeout,
+};
 
 use super::{MOMENT, Subject, done, lease, not_yet, record, signed_in, soon};
 use crate::{
@@ -203,16 +206,16 @@ pub async fn a_lost_lease_leaves_intents_alone<S: Subject>(subject: &S) {
     soon("release", held.release(None)).await;
 }
 
-/// One lease may be for several redeems.
-pub async fn a_lease_outlasts_a_save<S: Subject>(subject: &S) {
+/// Each intent under one lease is noted, of whichever generation.
+pub async fn a_lease_is_for_several_intents<S: Subject>(subject: &S) {
     let store = subject.open("several").await;
     signed_in(&store).await;
     let mut held = lease(&store).await;
     for generation in 1..4 {
         done("intend", held.intend(Generation::new(generation))).await;
         let next = record(generation + 1, "next");
-        done("save", held.save(Generation::new(generation), next)).await;
-        assert!(held.is_held(), "it ends with a save");
+        done("sign-in", store.save(Generation::new(generation), next)).await;
+        assert!(held.is_held(), "it ends with a sign-in");
         let other = subject.open("several").await;
         let known = Generation::new(generation + 1);
         not_yet("a lease that was used", other.lease(known), MOMENT).await;
@@ -223,4 +226,39 @@ pub async fn a_lease_outlasts_a_save<S: Subject>(subject: &S) {
     let open = held.open_redeem().map(|open| open.generation);
     assert_eq!(open, Some(Generation::new(4)), "the last intent is not told");
     soon("release", held.release(None)).await;
+}
+
+/// Whether the lock is given back by a save or by the release after it: that release takes it
+/// from no other holder, and says nothing of that holder's intent.
+pub async fn a_save_may_end_the_lease<S: Subject>(subject: &S) {
+    let store = subject.open("saved").await;
+    signed_in(&store).await;
+    for generation in 1..4 {
+        let known = Generation::new(generation + 1);
+        let mut held = lease(&store).await;
+        done("intend", held.intend(Generation::new(generation))).await;
+        done("save", held.save(Generation::new(generation), record(generation + 1, "next"))).await;
+        let other = subject.open("saved").await;
+        let early = match timeout(MOMENT, other.lease(known)).await {
+            Ok(Ok(Leased::Lease(mut early))) => {
+                assert_eq!(early.open_redeem(), None, "the save has not ended the intent");
+                done("intend", early.intend(known)).await;
+                Some(early)
+            }
+            Ok(early) => panic!("the lease after a save came to {early:?}"),
+            Err(_) => None,
+        };
+        soon("release", held.release(None)).await;
+        let third = subject.open("saved").await;
+        if let Some(early) = early {
+            not_yet("a lease given away by another holder", third.lease(known), MOMENT).await;
+            assert!(early.is_held());
+            drop(early);
+            let next = lease(&third).await;
+            let open = next.open_redeem().map(|open| open.generation);
+            assert_eq!(open, Some(known), "another holder has ended the intent");
+            soon("release", next.release(None)).await;
+        }
+        soon("release", lease(&third).await.release(None)).await;
+    }
 }

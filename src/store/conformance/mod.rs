@@ -129,7 +129,8 @@ macro_rules! store_conformance {
             a_living_holder_keeps_its_lease
             a_lost_lease_cannot_write
             a_lost_lease_leaves_intents_alone
-            a_lease_outlasts_a_save
+            a_lease_is_for_several_intents
+            a_save_may_end_the_lease
             an_intent_outlives_its_holder
             without_an_intent_nothing_is_left
             a_save_ends_the_intent

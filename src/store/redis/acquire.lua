@@ -1,4 +1,5 @@
--- KEYS: record, lease. ARGV: generation known, owner, milliseconds of a lease, of a record.
+-- KEYS: record, lease. ARGV: generation known, owner, milliseconds of a lease, milliseconds that
+-- a fence is kept, where fences begin.
 local generation, document, fence, redeem =
   unpack(redis.call('HMGET', KEYS[1], 'g', 'd', 'f', 'i'))
 local known = ARGV[1]
@@ -7,7 +8,7 @@ if generation and (#generation > #known or (#generation == #known and generation
   return {'newer', generation, document}
 end
 local open = redeem and string.match(redeem, '^%d+ open$')
-if open and redis.call('EXISTS', KEYS[2]) == 0 then
+if open and not redis.call('GET', KEYS[2]) then
   -- The lease ran out while its holder was redeeming: the holder has stalled, or Redis was
   -- away and could not be told. A lease without an owner keeps waiters waiting for one lease
   -- time, in which the holder may renew its own.
@@ -24,11 +25,11 @@ if not redis.call('SET', KEYS[2], ARGV[2], 'NX', 'PX', ARGV[3]) then
 end
 if not fence then
   -- Begin with the time, so that after a loss of all data no number is given a second time.
-  local now = redis.call('TIME')
-  redis.call('HSET', KEYS[1], 'f', string.format('%s%06d', now[1], now[2]))
+  redis.call('HSET', KEYS[1], 'f', ARGV[5])
 end
 redis.call('HINCRBY', KEYS[1], 'f', 1)
-if redis.call('PTTL', KEYS[1]) < 0 then
+if not generation and redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then
+  -- Nothing was written under this name yet: it may be made up.
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
 end
 return {'held', redis.call('HGET', KEYS[1], 'f'), redeem}

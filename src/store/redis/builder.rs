@@ -7,7 +7,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     connection::{Connection, Server},
-    shared::Shared,
+    rights::Rights,
+    shared::{CENTURY, Shared},
     wake::Wakes,
 };
 use crate::{
@@ -133,12 +134,12 @@ impl RedisStoresBuilder {
         let nodes = self.urls.iter().map(|url| self.client(url)).collect::<Result<Vec<_>, _>>()?;
         let server = self.server(&nodes)?;
         Ok(Shared {
-            connection: Connection::new(server, self.timeout),
-            wakes: Wakes::new(nodes, self.timeout),
+            connection: Connection::new(server, self.timeout, Rights::new(&self.prefix)),
+            wakes: Wakes::new(nodes, self.timeout, Rights::new(&self.prefix)),
             keys: self.keys,
             prefix: self.prefix,
-            lease: self.lease,
-            intent: self.intent.max(self.lease),
+            lease: self.lease.min(CENTURY),
+            intent: self.intent.max(self.lease).min(CENTURY),
             ttl: self.ttl,
             tombstone_ttl: self.tombstone_ttl,
             poll: self.poll,
@@ -150,6 +151,17 @@ impl RedisStoresBuilder {
             "a Redis URL cannot be read: it has to be like redis://[[<name>]:<password>@]<host>[:<port>][/<database>], rediss:// for TLS, or redis+unix:///<path>",
         );
         let url = url.expose_secret();
+        let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
+        if scheme.contains("sentinel") {
+            return Err(ConfigError::new(
+                "a Redis URL asks for Sentinel, which this crate does not speak to: give the redis:// URL of a name that leads to the primary (a proxy, a service, a DNS entry); after a failover the stores connect to it anew",
+            ));
+        }
+        if scheme.contains("cluster") {
+            return Err(ConfigError::new(
+                "a Redis URL asks for a cluster: give the redis:// URLs of its nodes to `RedisStores::cluster` (feature `redis-cluster`)",
+            ));
+        }
         let wants_tls = ["rediss:", "valkeys:"].iter().any(|scheme| url.starts_with(scheme));
         if wants_tls && !cfg!(feature = "redis-tls") {
             return Err(ConfigError::new(

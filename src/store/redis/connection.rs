@@ -7,12 +7,15 @@ use std::{
 };
 
 use redis::{
-    Client, Cmd, ErrorKind, RedisError, RedisResult, Script, ScriptInvocation, ServerErrorKind,
-    Value,
+    Client, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use tokio::time::timeout;
 
+use super::{
+    rights::Rights,
+    script::{Invocation, Script},
+};
 use crate::store::StoreError;
 
 /// Where Redis is.
@@ -29,14 +32,16 @@ enum Link {
     Cluster(redis::cluster_async::ClusterConnection),
 }
 
+#[derive(Clone, Copy)]
 enum Command<'a> {
     Plain(&'a Cmd),
-    Script(&'a ScriptInvocation<'a>),
+    Script(&'a Invocation<'a>),
 }
 
 pub(super) struct Connection {
     server: Server,
     limit: Duration,
+    rights: Rights,
     link: Mutex<Current>,
 }
 
@@ -50,8 +55,8 @@ struct Current {
 
 impl Connection {
     /// Nothing is connected yet.
-    pub(super) fn new(server: Server, limit: Duration) -> Self {
-        Self { server, limit, link: Mutex::default() }
+    pub(super) fn new(server: Server, limit: Duration, rights: Rights) -> Self {
+        Self { server, limit, rights, link: Mutex::default() }
     }
 
     /// Runs a script. It is sent a second time if the connection broke, and may then run twice:
@@ -62,7 +67,7 @@ impl Connection {
         keys: &[&str],
         arguments: &[&[u8]],
     ) -> Result<Value, StoreError> {
-        self.call(Command::Script(&invocation(script, keys, arguments)), 2).await
+        self.call(Command::Script(&Invocation { script, keys, arguments }), 2).await
     }
 
     /// Runs a script, and never sends it a second time.
@@ -72,7 +77,7 @@ impl Connection {
         keys: &[&str],
         arguments: &[&[u8]],
     ) -> Result<Value, StoreError> {
-        self.call(Command::Script(&invocation(script, keys, arguments)), 1).await
+        self.call(Command::Script(&Invocation { script, keys, arguments }), 1).await
     }
 
     /// Sends a command that only reads.
@@ -87,7 +92,7 @@ impl Connection {
             loop {
                 let mut link;
                 (number, link) = self.link()?;
-                let error = match link.send(&command).await {
+                let error = match link.send(command).await {
                     Ok(value) => return Ok(value),
                     Err(error) => error,
                 };
@@ -104,12 +109,25 @@ impl Connection {
             }
         };
         match timeout(self.limit, work).await {
-            Ok(done) => done.map_err(redacted),
+            Ok(done) => done.map_err(|error| self.told(error, command)),
             Err(_) => {
                 // A connection that has been cut off without a word never answers again.
                 self.forget(number);
                 Err(StoreError::new("Redis did not answer in time"))
             }
+        }
+    }
+
+    /// The client's error, in words of ours where the user can do something about it, and where
+    /// the server quotes what it was sent: it may be a password.
+    fn told(&self, error: RedisError, command: Command<'_>) -> StoreError {
+        let script = match command {
+            Command::Plain(_) => None,
+            Command::Script(invocation) => Some(invocation.script),
+        };
+        match self.rights.refusal(&error, script).or_else(|| unknown_command(&error)) {
+            Some(told) => StoreError::new(told),
+            None => StoreError::new(error),
         }
     }
 
@@ -163,14 +181,24 @@ impl Server {
 }
 
 impl Link {
-    async fn send(&mut self, command: &Command<'_>) -> RedisResult<Value> {
-        match (self, command) {
-            (Self::Single(link), Command::Plain(command)) => command.query_async(link).await,
-            (Self::Single(link), Command::Script(script)) => script.invoke_async(link).await,
+    async fn send(&mut self, command: Command<'_>) -> RedisResult<Value> {
+        let script = match command {
+            Command::Plain(command) => return self.query(command).await,
+            Command::Script(script) => script,
+        };
+        match self.query(&script.by_hash()).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.query(&script.whole()).await
+            }
+            done => done,
+        }
+    }
+
+    async fn query(&mut self, command: &Cmd) -> RedisResult<Value> {
+        match self {
+            Self::Single(link) => command.query_async(link).await,
             #[cfg(feature = "redis-cluster")]
-            (Self::Cluster(link), Command::Plain(command)) => command.query_async(link).await,
-            #[cfg(feature = "redis-cluster")]
-            (Self::Cluster(link), Command::Script(script)) => script.invoke_async(link).await,
+            Self::Cluster(link) => command.query_async(link).await,
         }
     }
 
@@ -186,13 +214,11 @@ impl Link {
     }
 }
 
-/// The client's error, unless the server quotes in it what it was sent, perhaps a password:
-/// Redis does that with a command that it does not know.
-fn redacted(error: RedisError) -> StoreError {
-    if error.to_string().contains("args beginning with") {
-        return StoreError::new("Redis does not know a command that is needed");
-    }
-    StoreError::new(error)
+/// The server does not know a command. Its own words quote what it was sent, perhaps a password.
+fn unknown_command(error: &RedisError) -> Option<String> {
+    error.to_string().contains("args beginning with").then(|| {
+        "the server does not know a command that is needed: the URL has to be that of a Redis 6.2 or later, and neither of a Sentinel nor of a proxy that runs no scripts".to_owned()
+    })
 }
 
 /// Whether this server is a replica by now, and another one takes the writes.
@@ -201,15 +227,4 @@ fn is_elsewhere(error: &RedisError) -> bool {
         error.kind(),
         ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
     )
-}
-
-fn invocation<'a>(script: &'a Script, keys: &[&str], arguments: &[&[u8]]) -> ScriptInvocation<'a> {
-    let mut invocation = script.prepare_invoke();
-    for key in keys {
-        invocation.key(*key);
-    }
-    for argument in arguments {
-        invocation.arg(*argument);
-    }
-    invocation
 }

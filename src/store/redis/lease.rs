@@ -2,24 +2,24 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use redis::Value;
 use tokio::{
     task::AbortHandle,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 
 use super::{
     record::RedisRecord,
-    script::{ACQUIRE, Answer, INTEND, RELEASE, RENEW, unknown},
+    script::{ACQUIRE, Answer, INTEND, RELEASE, RENEW, Script, unknown},
     shared::{Shared, millis},
 };
 use crate::{
     refresher::BoxFuture,
     store::{Lease, Leased, OpenCause, OpenRedeem, Record, SaveError, StoreError},
-    tokens::Generation,
+    tokens::{Generation, Time},
 };
 
 /// Stands in the record, in the place of an [`OpenCause`], while the holder that noted its
@@ -33,6 +33,8 @@ pub(super) struct RedisLease {
     holding: Arc<Holding>,
     open_redeem: Option<OpenRedeem>,
     renewal: AbortHandle,
+    /// It has ended with a save: there is nothing to be given back.
+    ended: bool,
 }
 
 /// What the lease and the task that renews it share.
@@ -45,8 +47,21 @@ struct Holding {
 
 /// How long the lease is held for certain, and for how long the next renewal takes it.
 struct Validity {
-    until: Instant,
+    until: Time,
     time: Duration,
+}
+
+impl Validity {
+    /// Of a lease of that time, asked for at `begun`: the server's own time limit begins later.
+    fn new(begun: Time, time: Duration) -> Self {
+        Self { until: Time { now: begun.now + time, wall: begun.wall + time }, time }
+    }
+
+    /// By both clocks. The monotonic one stands still while the machine sleeps, and the server's
+    /// does not.
+    fn holds(&self, at: Time) -> bool {
+        at.now < self.until.now && at.wall < self.until.wall
+    }
 }
 
 /// What came of an attempt to take the lease.
@@ -62,10 +77,9 @@ pub(super) async fn lease(
     known: Generation,
 ) -> Result<Leased, StoreError> {
     let Shared { wakes, poll, .. } = &*record.shared;
-    let owner = format!("{:032x}", fastrand::u128(..));
     let mut listener = None;
     loop {
-        let left = match attempt(record, known, &owner).await? {
+        let left = match attempt(record, known).await? {
             Attempt::Done(leased) => return Ok(leased),
             Attempt::Wait(left) => left,
         };
@@ -80,15 +94,17 @@ pub(super) async fn lease(
     }
 }
 
-async fn attempt(
-    record: &Arc<RedisRecord>,
-    known: Generation,
-    owner: &str,
-) -> Result<Attempt, StoreError> {
-    let Shared { lease: time, ttl, .. } = *record.shared;
-    let begun = Instant::now();
+async fn attempt(record: &Arc<RedisRecord>, known: Generation) -> Result<Attempt, StoreError> {
+    let Shared { lease: time, intent, .. } = *record.shared;
+    // Two holders of one name would take each other's lease for their own.
+    let owner = crate::seal::random().map(u128::from_ne_bytes).ok_or_else(|| {
+        StoreError::new("the operating system has no random bytes to name a lease's owner with")
+    })?;
+    let owner = format!("{owner:032x}");
+    let begun = Time::now();
     let keys = [record.keys.record(), &*record.keys.lease()];
-    let arguments = [known.get().to_string(), owner.to_owned(), millis(time), millis(ttl)];
+    let known = known.get().to_string();
+    let arguments = [known, owner.clone(), millis(time), millis(intent), first_fence(begun.wall)];
     let mut answer = Answer::new(record.run(&ACQUIRE, &keys, &arguments).await?);
     match answer.text()?.as_deref() {
         Some("newer") => {
@@ -104,27 +120,37 @@ async fn attempt(
         Some("held") => {
             let fence = answer.text()?.ok_or_else(unknown)?;
             let open_redeem = answer.text()?.and_then(|text| parse_open_redeem(&text));
-            let validity = Mutex::new(Validity { until: begun + time, time });
-            let (record, owner) = (Arc::clone(record), owner.to_owned());
+            let validity = Mutex::new(Validity::new(begun, time));
+            let record = Arc::clone(record);
             let holding = Arc::new(Holding { record, owner, fence, validity });
             let renewal = tokio::spawn(renew(Arc::clone(&holding))).abort_handle();
-            let lease = RedisLease { holding, open_redeem, renewal };
+            let lease = RedisLease { holding, open_redeem, renewal, ended: false };
             Ok(Attempt::Done(Leased::Lease(Box::new(lease))))
         }
         _ => Err(unknown()),
     }
 }
 
+/// Where the fences of a name begin: at nanoseconds since the epoch, by the client's clock, since
+/// the server's is a right more. What counts is that no fence comes twice, and even a clock that
+/// is behind does not stand at the same nanosecond again.
+fn first_fence(wall: SystemTime) -> String {
+    let since = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    // Redis counts with 63 bits: these 62 leave room for as many leases, whatever the clock says.
+    (since.as_nanos() % (1 << 62)).to_string()
+}
+
 /// Renews the lease until it is lost, or dropped.
 async fn renew(holding: Arc<Holding>) {
     // After the intent, too, although its time is longer: when that has run out, a waiter
     // gives the holder one lease time to renew, and then takes over.
-    let often = holding.record.shared.lease / 3;
+    let Shared { lease, intent, .. } = *holding.record.shared;
+    let often = lease / 3;
     let mut pause = often;
     loop {
         sleep(pause).await;
-        let (begun, time) = (Instant::now(), holding.validity().time);
-        match holding.run(&RENEW, &[millis(time)]).await {
+        let (begun, time) = (Time::now(), holding.validity().time);
+        match holding.run(&RENEW, &[millis(time), millis(intent)]).await {
             Ok(true) => {
                 holding.extend(begun, time);
                 pause = often;
@@ -143,7 +169,7 @@ async fn renew(holding: Arc<Holding>) {
 
 impl Holding {
     /// Runs a script that says whether the lease is held.
-    async fn run(&self, script: &redis::Script, rest: &[String]) -> Result<bool, StoreError> {
+    async fn run(&self, script: &Script, rest: &[String]) -> Result<bool, StoreError> {
         let keys = [self.record.keys.record(), &*self.record.keys.lease()];
         let arguments = [&[self.owner.clone(), self.fence.clone()], rest].concat();
         let answer = self.record.run(script, &keys, &arguments).await?;
@@ -159,14 +185,18 @@ impl Holding {
         self.validity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The command was sent at `begun`, and the server's time limit begins later than that.
-    fn extend(&self, begun: Instant, time: Duration) {
+    /// The command was sent at `begun`.
+    fn extend(&self, begun: Time, time: Duration) {
         let mut validity = self.validity();
-        validity.until = validity.until.max(begun + time);
+        let longer = Validity::new(begun, time);
+        // An intent may have made it longer since then.
+        if longer.until.now >= validity.until.now {
+            validity.until = longer.until;
+        }
     }
 
     fn lost(&self) {
-        self.validity().until = Instant::now();
+        self.validity().until = Time::now();
     }
 }
 
@@ -176,15 +206,15 @@ impl Lease for RedisLease {
     }
 
     fn is_held(&self) -> bool {
-        Instant::now() < self.holding.validity().until
+        self.holding.validity().holds(Time::now())
     }
 
     fn intend(&mut self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
-            let time = self.holding.record.shared.intent;
-            let begun = Instant::now();
+            let Shared { intent: time, ttl, .. } = *self.holding.record.shared;
+            let begun = Time::now();
             let open = format!("{generation} {OPEN}");
-            if !self.holding.run(&INTEND, &[open, millis(time)]).await? {
+            if !self.holding.run(&INTEND, &[open, millis(time), millis(ttl)]).await? {
                 self.holding.lost();
                 return Err(StoreError::new("the lease was lost"));
             }
@@ -200,17 +230,22 @@ impl Lease for RedisLease {
         record: Record,
     ) -> BoxFuture<'_, Result<(), SaveError>> {
         Box::pin(async move {
-            let holding = &*self.holding;
-            let time = holding.record.shared.lease;
-            let begun = Instant::now();
-            holding.record.save(&holding.owner, &holding.fence, expected, &record).await?;
-            *holding.validity() = Validity { until: begun + time, time };
-            Ok(())
+            let Holding { record: keeper, fence, .. } = &*self.holding;
+            let saved = keeper.save(fence, expected, &record).await;
+            if matches!(saved, Ok(()) | Err(SaveError::LeaseLost)) {
+                self.renewal.abort();
+                self.holding.lost();
+                self.ended = true;
+            }
+            saved
         })
     }
 
     fn release(self: Box<Self>, open_redeem: Option<OpenRedeem>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
+            if self.ended {
+                return;
+            }
             self.renewal.abort();
             let Holding { record, owner, fence, .. } = &*self.holding;
             let open_redeem = open_redeem.map_or_else(String::new, |open| {
@@ -239,4 +274,34 @@ fn parse_open_redeem(text: &str) -> Option<OpenRedeem> {
     let generation = Generation::new(generation.parse().ok()?);
     let cause = OpenCause::from_word(word).unwrap_or(OpenCause::HolderSilent);
     Some(OpenRedeem::new(generation, cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_over_when_either_clock_says_so() {
+        let begun = Time::now();
+        let lease = Validity::new(begun, Duration::from_secs(5));
+        let after = |now, wall| Time {
+            now: begun.now + Duration::from_secs(now),
+            wall: begun.wall + Duration::from_secs(wall),
+        };
+        assert!(lease.holds(after(4, 4)));
+        assert!(!lease.holds(after(5, 4)));
+        assert!(!lease.holds(after(0, 5)), "the machine was asleep");
+        let set_back = Time { wall: SystemTime::UNIX_EPOCH, ..after(4, 0) };
+        assert!(lease.holds(set_back));
+        assert!(!lease.holds(Time { wall: SystemTime::UNIX_EPOCH, ..after(5, 0) }));
+    }
+
+    #[test]
+    fn fences_begin_where_redis_can_count_on() {
+        let far = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 36);
+        for wall in [SystemTime::UNIX_EPOCH - Duration::from_secs(1), SystemTime::now(), far] {
+            let first: i64 = first_fence(wall).parse().unwrap();
+            assert!(first.checked_add(1 << 62).is_some(), "{first}");
+        }
+    }
 }

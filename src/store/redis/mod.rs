@@ -7,9 +7,13 @@
 //! ```
 //!
 //! Each step is one script, so that the server does it whole or not at all. Every lease has
-//! a number that is greater than those before it, the fence; a save that brings an older one
-//! is refused. A lease may therefore run out without harm: a holder that stalls is overtaken,
-//! and a holder that comes back before that saves as if nothing had happened.
+//! a number that no other has, the fence; a save that does not bring the last one is refused. A
+//! lease may therefore run out without harm: a holder that stalls is overtaken, and a holder
+//! that comes back before that saves as if nothing had happened. A save ends the lease, so that
+//! no other process waits for a holder that exits after it.
+//!
+//! The scripts call nothing that the rights in [`RedisStores`]'s docs do not cover, and write
+//! in an order in which a right that is missing is met before a refresh token is spent.
 //!
 //! Each file imports only from those below it:
 //!
@@ -20,14 +24,16 @@
 //! | `lease.rs` | the lease: waited for, renewed, given back |
 //! | `record.rs` | the keys of one name; reading and writing its record |
 //! | `shared.rs` | what all names share |
-//! | `script.rs`, `*.lua` | what the server does in one step |
 //! | `wake.rs` | callers that wait for a lease, and the connection that wakes them |
 //! | `connection.rs` | the connection for commands, made anew when it breaks |
+//! | `rights.rs` | what the user of the server has to be allowed, and what a refusal is called |
+//! | `script.rs`, `*.lua` | what the server does in one step |
 
 mod builder;
 mod connection;
 mod lease;
 mod record;
+mod rights;
 mod script;
 mod shared;
 mod wake;
@@ -68,8 +74,36 @@ use crate::{
 /// before it has heard everything, forgets the last writes: the store is then at an earlier
 /// generation, whose refresh token is spent.
 ///
-/// Nothing is created for a name before it is saved, or its lease is taken. Records run out:
-/// see [`ttl`](RedisStoresBuilder::ttl) and [`tombstone_ttl`](RedisStoresBuilder::tombstone_ttl).
+/// A name that was never written has keys while its lease is held, and none after that: a made-up
+/// one leaves nothing behind. If its holder dies they go after
+/// [`intent`](RedisStoresBuilder::intent). Records run out: see
+/// [`ttl`](RedisStoresBuilder::ttl) and [`tombstone_ttl`](RedisStoresBuilder::tombstone_ttl).
+///
+/// # What its user has to be allowed
+///
+/// ```text
+/// ACL SETUSER app on >password +@read +@write +@scripting +@pubsub ~tower-refresh:* resetchannels &tower-refresh:*
+/// ```
+///
+/// where `tower-refresh` stands for the [prefix](RedisStoresBuilder::prefix). Each of these
+/// categories has more than is used:
+///
+/// | category | commands | without them |
+/// |---|---|---|
+/// | `@scripting` | `EVALSHA`, `EVAL` | an error |
+/// | `@read` | `GET`, `HGET`, `HMGET`, `PTTL` | an error |
+/// | `@write` | `SET`, `PEXPIRE`, `HSET`, `HDEL`, `HINCRBY` | an error |
+/// | `@pubsub` | `PUBLISH`, `SUBSCRIBE`, `UNSUBSCRIBE` | waiters look every [`poll`](RedisStoresBuilder::poll) |
+/// | none | `SELECT` | an error, if the URL has a database other than 0 |
+/// | none | `CLUSTER SLOTS`, `READONLY`, `PING` | in a cluster, the way to a key is found late or not at all |
+///
+/// The error's source names the command that was refused and the rights that are needed. Before
+/// a refresh token is spent, the flight has used every right that the save needs.
+///
+/// # Sentinel
+///
+/// A Sentinel's URL is refused. Give that of a name which leads to the primary: a proxy, a
+/// service, a DNS entry. After a failover the stores connect to it anew.
 #[derive(Clone)]
 pub struct RedisStores(Arc<Shared>);
 
@@ -111,9 +145,9 @@ impl RedisStoresBuilder {
     ///
     /// # Errors
     ///
-    /// A URL cannot be read, asks for a feature that is off, or is at odds with another; a
-    /// time is zero or the lease too short; the prefix has braces; the certificates are no
-    /// PEM; `rediss://` has no crypto provider. No URL is in the error.
+    /// A URL cannot be read, asks for Sentinel or a feature that is off, or is at odds with
+    /// another; a time is zero or the lease too short; the prefix has braces; the certificates
+    /// are no PEM; `rediss://` has no crypto provider. No URL is in the error.
     pub fn build(self) -> Result<RedisStores, ConfigError> {
         Ok(RedisStores(Arc::new(self.shared()?)))
     }
@@ -131,7 +165,7 @@ impl TokenStore for RedisStore {
     }
 
     fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {
-        Box::pin(async move { self.0.save("", "", expected, &record).await })
+        Box::pin(async move { self.0.save("", expected, &record).await })
     }
 
     fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {

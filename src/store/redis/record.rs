@@ -1,11 +1,11 @@
 //! One name's record in Redis: which keys are its own, and how it is read and written.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
-use redis::{Cmd, Script, Value};
+use redis::{Cmd, Value};
 
 use super::{
-    script::{Answer, DELETE, SAVE, unknown},
+    script::{Answer, DELETE, SAVE, Script, unknown},
     shared::{Shared, millis},
 };
 use crate::{
@@ -100,32 +100,28 @@ impl RedisRecord {
         self.format.open(written)
     }
 
-    /// Saves for the holder of a lease, whose owner and fence are given, or for a sign-in:
-    /// then both are empty.
+    /// Saves for the holder of a lease, whose fence is given, and ends the lease; or for a
+    /// sign-in: then the fence is empty.
     pub(super) async fn save(
         &self,
-        owner: &str,
         fence: &str,
         expected: Generation,
         record: &Record,
     ) -> Result<(), SaveError> {
-        let Shared { connection, ttl, tombstone_ttl, lease, .. } = &*self.shared;
+        let Shared { connection, ttl, tombstone_ttl, .. } = &*self.shared;
         let (document, ttl) = match &record.tokens {
             Some(_) => (Some(self.format.write(record)?), ttl),
             None => (None, tombstone_ttl),
         };
         let (expected, generation) =
             (expected.get().to_string(), record.generation.get().to_string());
-        let (ttl, lease) = (millis(*ttl), millis(*lease));
-        let wake = self.keys.wake();
-        let arguments: [&[u8]; 8] = [
-            owner.as_bytes(),
+        let (ttl, wake) = (millis(*ttl), self.keys.wake());
+        let arguments: [&[u8]; 6] = [
             fence.as_bytes(),
             expected.as_bytes(),
             generation.as_bytes(),
             document.as_ref().map_or(&[], |document| document),
             ttl.as_bytes(),
-            lease.as_bytes(),
             wake.as_bytes(),
         ];
         let keys = [self.keys.record(), &*self.keys.lease()];
@@ -143,10 +139,11 @@ impl RedisRecord {
         // A second delete would find no tokens to revoke, so the script is sent once only. A
         // connection that has broken meanwhile is found out by a command that only reads.
         let mut command = Cmd::new();
-        command.arg("EXISTS").arg(self.keys.record());
+        command.arg("HGET").arg(self.keys.record()).arg("g");
         connection.read(&command).await?;
+        let first = Generation::ZERO.next_at(SystemTime::now()).to_string();
         let (ttl, wake) = (millis(*tombstone_ttl), self.keys.wake());
-        let arguments = [ttl.as_bytes(), wake.as_bytes()];
+        let arguments = [ttl.as_bytes(), wake.as_bytes(), first.as_bytes()];
         let answer = connection.run_once(&DELETE, &[self.keys.record()], &arguments).await?;
         let mut answer = Answer::new(answer);
         let generation = answer.text()?.and_then(|text| text.parse().ok()).ok_or_else(unknown)?;

@@ -8,6 +8,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     future::{Future, poll_fn},
+    mem,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::Poll,
@@ -15,7 +16,7 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use redis::{Client, RedisResult, Value, aio::PubSubSink};
+use redis::{Client, RedisResult, aio::PubSubSink};
 use tokio::{
     sync::{
         mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -24,7 +25,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long a connection may be silent before a ping asks whether it is still there.
+use super::rights::Rights;
+
+/// How long a connection may be silent before it is asked whether it is still there.
 const MAX_SILENCE: Duration = Duration::from_secs(10);
 /// The longest pause before connecting anew.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
@@ -34,6 +37,7 @@ pub(super) struct Wakes {
     /// Any one of them will do: a cluster passes every message on to all of its nodes.
     nodes: Vec<Client>,
     limit: Duration,
+    rights: Rights,
     board: Arc<Board>,
 }
 
@@ -66,8 +70,8 @@ pub(super) struct Listener {
 }
 
 impl Wakes {
-    pub(super) fn new(nodes: Vec<Client>, limit: Duration) -> Self {
-        Self { nodes, limit, board: Arc::default() }
+    pub(super) fn new(nodes: Vec<Client>, limit: Duration, rights: Rights) -> Self {
+        Self { nodes, limit, rights, board: Arc::default() }
     }
 
     /// Listens to this channel. The listener is woken once when its subscription begins, which
@@ -81,7 +85,8 @@ impl Wakes {
             inner.requests = Some(requests);
             inner.channels.values_mut().for_each(|channel| channel.subscribed = false);
             let board = Arc::downgrade(&self.board);
-            tokio::spawn(run(self.nodes.clone(), self.limit, board, asked));
+            let (nodes, rights) = (self.nodes.clone(), self.rights.clone());
+            tokio::spawn(run(nodes, self.limit, rights, board, asked));
         }
         let wake = match inner.channels.entry(Arc::clone(&channel)) {
             Entry::Occupied(mut entry) => {
@@ -175,13 +180,20 @@ impl Inner {
 async fn run(
     nodes: Vec<Client>,
     limit: Duration,
+    rights: Rights,
     board: Weak<Board>,
     mut requests: UnboundedReceiver<Request>,
 ) {
     let mut pause = Duration::ZERO;
+    let mut told = false;
     for node in nodes.iter().cycle() {
         if let Err(error) = serve(node, limit, &board, &mut requests, &mut pause).await {
-            tracing::debug!(error = error.category(), "no wake-up calls from Redis");
+            match rights.refusal(&error, None) {
+                Some(refusal) if !mem::replace(&mut told, true) => {
+                    tracing::warn!(refusal, "no wake-up calls from Redis: waiters look instead");
+                }
+                _ => tracing::debug!(error = error.category(), "no wake-up calls from Redis"),
+            }
         }
         if !board.upgrade().is_some_and(|board| board.lost()) {
             return;
@@ -236,7 +248,8 @@ async fn serve(
             Event::Request(Some(Request::Unsubscribe(name))) => {
                 within(limit, sink.unsubscribe(&*name)).await?;
             }
-            Event::Silence => drop(within(limit, sink.ping::<Value>()).await?),
+            // Any answer is a sign of life. `PING` would be a right more.
+            Event::Silence => within(limit, sink.unsubscribe("")).await?,
             Event::Message(None) | Event::Request(None) => return Ok(()),
         }
     }

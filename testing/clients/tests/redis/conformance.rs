@@ -10,11 +10,13 @@ use tower_refresh::{
     },
 };
 
-use super::{KEY, RedisServer, brief, millis};
+use super::{KEY, RedisServer, millis, rights};
 
-/// Connections of their own, as another process has.
+/// Connections of their own, as another process has, and no right that is not needed.
 fn stores(server: &RedisServer) -> RedisStores {
-    brief(server).intent(millis(1000)).build().unwrap()
+    let stores = RedisStores::builder(rights::url(server, rights::ENOUGH), Keyring::new(KEY));
+    let stores = stores.timeout(millis(10_000)).poll(millis(50));
+    stores.lease(millis(1000)).intent(millis(1000)).build().unwrap()
 }
 
 /// A server of its own.

@@ -5,12 +5,17 @@ mod config;
 mod conformance;
 mod ends;
 mod leases;
+mod leftovers;
 mod names;
 mod outages;
 mod records;
 mod replicas;
+mod restarts;
+mod rights;
+mod saves;
 mod scripts;
 mod secrets;
+mod sentinel;
 mod stalled;
 mod tls;
 mod waiting;
@@ -104,11 +109,17 @@ async fn looked(connection: &mut redis::Connection, count: usize) {
     until("enough that look", || looks(connection) >= count).await;
 }
 
-/// How many scripts were run.
+/// How many scripts were run, or were asked for before the server knew them.
 fn looks(connection: &mut redis::Connection) -> usize {
-    let mut command = redis::cmd("INFO");
-    let stats: String = command.arg("commandstats").query(connection).unwrap();
-    let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+    calls(connection, "evalsha") + calls(connection, "eval")
+}
+
+/// How often a command was called.
+fn calls(connection: &mut redis::Connection, command: &str) -> usize {
+    let mut info = redis::cmd("INFO");
+    let stats: String = info.arg("commandstats").query(connection).unwrap();
+    let name = format!("cmdstat_{command}:calls=");
+    let line = stats.lines().find_map(|line| line.strip_prefix(&name));
     line.and_then(|line| line.split(',').next()).map_or(0, |calls| calls.parse().unwrap())
 }
 

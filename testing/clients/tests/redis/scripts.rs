@@ -27,14 +27,19 @@ fn run<T: FromRedisValue>(connection: &mut Connection, script: &str, arguments: 
 
 /// Takes the lease, and says under which number.
 fn acquire(connection: &mut Connection, owner: &str) -> String {
+    acquire_at(connection, owner, "1")
+}
+
+/// The same, of a record that is no newer than that.
+fn acquire_at(connection: &mut Connection, owner: &str, known: &str) -> String {
     let (word, fence, _): (String, String, Option<String>) =
-        run(connection, ACQUIRE, &["1", owner, LONG, LONG]);
+        run(connection, ACQUIRE, &[known, owner, LONG, LONG, "1"]);
     assert_eq!(word, "held");
     fence
 }
 
 fn sign_in(connection: &mut Connection, expected: &str, generation: &str) -> String {
-    run(connection, SAVE, &["", "", expected, generation, generation, LONG, LONG, "wake"])
+    run(connection, SAVE, &["", expected, generation, generation, LONG, "wake"])
 }
 
 #[test]
@@ -45,8 +50,17 @@ fn a_command_that_comes_twice_is_done_once() {
     assert_eq!(sign_in(connection, "0", "1"), "saved", "its answer was lost");
     let fence = acquire(connection, "one");
     assert_eq!(acquire(connection, "one"), fence, "its answer was lost");
-    let others: (String, i64) = run(connection, ACQUIRE, &["1", "two", LONG, LONG]);
+    let others: (String, i64) = run(connection, ACQUIRE, &["1", "two", LONG, LONG, "1"]);
     assert_eq!(others.0, "wait");
+    let save = [&*fence, "1", "2", "2", LONG, "wake"];
+    assert_eq!(run::<String>(connection, SAVE, &save), "saved");
+    assert_eq!(run::<String>(connection, SAVE, &save), "saved", "its answer was lost");
+    // It does not end the next holder's lease.
+    let next = acquire_at(connection, "two", "2");
+    assert_eq!(run::<String>(connection, SAVE, &save), "saved", "its answer was lost");
+    assert_eq!(connection.get::<_, String>(LEASE).unwrap(), "two");
+    let save = [&*next, "2", "3", "3", LONG, "wake"];
+    assert_eq!(run::<String>(connection, SAVE, &save), "saved");
 }
 
 #[test]
@@ -54,11 +68,11 @@ fn a_renewal_never_shortens_and_always_ends() {
     let server = RedisServer::start();
     let connection = &mut server.connection();
     let fence = acquire(connection, "one");
-    let renewed: String = run(connection, RENEW, &["one", &fence, "1000"]);
+    let renewed: String = run(connection, RENEW, &["one", &fence, "1000", LONG]);
     assert_eq!(renewed, "held");
     assert!(connection.pttl::<_, i64>(LEASE).unwrap() > 100_000);
     let _: () = connection.del(LEASE).unwrap();
-    let renewed: String = run(connection, RENEW, &["one", &fence, LONG]);
+    let renewed: String = run(connection, RENEW, &["one", &fence, LONG, LONG]);
     assert_eq!(renewed, "held");
     assert!(connection.pttl::<_, i64>(LEASE).unwrap() > 100_000, "it is held for ever");
 }
@@ -69,7 +83,7 @@ fn what_is_written_ends_the_intent() {
     let connection = &mut server.connection();
     assert_eq!(sign_in(connection, "0", "1"), "saved");
     let intends = |connection: &mut Connection, fence: &str, intent: &str| {
-        let held: String = run(connection, INTEND, &["one", fence, intent, LONG]);
+        let held: String = run(connection, INTEND, &["one", fence, intent, LONG, LONG]);
         assert_eq!(held, "held");
         assert!(connection.hexists::<_, _, bool>(RECORD, "i").unwrap());
     };
@@ -80,11 +94,12 @@ fn what_is_written_ends_the_intent() {
     assert_eq!(sign_in(connection, "1", "2"), "saved");
     assert!(!is_open(connection));
     intends(connection, &fence, "2 open");
-    let (generation, document): (String, Option<String>) = run(connection, DELETE, &[LONG, "wake"]);
+    let (generation, document): (String, Option<String>) =
+        run(connection, DELETE, &[LONG, "wake", "1"]);
     assert_eq!((&*generation, document.as_deref()), ("3", Some("2")));
     assert!(!is_open(connection));
     intends(connection, &fence, "3 open");
-    let arguments = ["one", &fence, "3", "4", "", LONG, LONG, "wake"];
+    let arguments = [&*fence, "3", "4", "", LONG, "wake"];
     assert_eq!(run::<String>(connection, SAVE, &arguments), "saved");
     assert!(!is_open(connection));
 }
@@ -95,7 +110,7 @@ fn a_record_without_tokens_leaves_none() {
     let server = RedisServer::start();
     let connection = &mut server.connection();
     assert_eq!(sign_in(connection, "0", "1"), "saved");
-    let saved: String = run(connection, SAVE, &["", "", "1", "2", "", LONG, LONG, "wake"]);
+    let saved: String = run(connection, SAVE, &["", "1", "2", "", LONG, "wake"]);
     assert_eq!(saved, "saved");
     assert!(!connection.hexists::<_, _, bool>(RECORD, "d").unwrap());
 }
@@ -108,16 +123,16 @@ fn who_was_overtaken_does_not_give_away_what_is_nobodys() {
     let first = acquire(connection, "one");
     let _: () = connection.del(LEASE).unwrap();
     let second = acquire(connection, "two");
-    let held: String = run(connection, INTEND, &["two", &second, "1 open", LONG]);
+    let held: String = run(connection, INTEND, &["two", &second, "1 open", LONG, LONG]);
     assert_eq!(held, "held");
     let _: () = connection.del(LEASE).unwrap();
-    let (word, _): (String, i64) = run(connection, ACQUIRE, &["1", "three", LONG, LONG]);
+    let (word, _): (String, i64) = run(connection, ACQUIRE, &["1", "three", LONG, LONG, "1"]);
     assert_eq!(word, "wait");
     for script in [RELEASE, RENEW] {
         let late: String = run(connection, script, &["one", &first, LONG, "wake"]);
         assert_eq!(late, "lost");
         assert_eq!(connection.get::<_, String>(LEASE).unwrap(), "");
     }
-    let back: String = run(connection, RENEW, &["two", &second, LONG]);
+    let back: String = run(connection, RENEW, &["two", &second, LONG, LONG]);
     assert_eq!(back, "held");
 }

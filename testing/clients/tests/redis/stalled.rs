@@ -190,7 +190,7 @@ fn a_lease_that_is_nobodys_is_taken_back_after_a_sign_in() {
     process().block_on(async { open(&server).save(Generation::new(1), record(2)).await.unwrap() });
     let renew = redis::Script::new(include_str!("../../../../src/store/redis/renew.lua"));
     let mut renew = renew.key(RECORD);
-    renew.key(LEASE).arg(&owner).arg(number).arg(60_000);
+    renew.key(LEASE).arg(&owner).arg(number).arg(60_000).arg(60_000);
     assert_eq!(renew.invoke::<String>(&mut connection).unwrap(), "held");
     assert_eq!(connection.get::<_, String>(LEASE).unwrap(), owner);
     assert_eq!(connection.hget::<_, _, Option<String>>(RECORD, "i").unwrap(), None);

@@ -29,13 +29,16 @@ enum Flaw {
     LateEnd,
     /// What runs out is forgotten.
     Forgets,
-    /// A lease is for one save.
-    Single,
     /// A lease is for one intent.
     OneIntent,
+    /// No flaw: a save gives the lock back.
+    EndsWithSave,
+    /// So it does, and the release after it gives it back once more.
+    EndsTwice,
 }
 use Flaw::{
-    Forgets, LateEnd, LateIntent, LateRelease, LateSave, LateWord, OneIntent, Single, Sound,
+    EndsTwice, EndsWithSave, Forgets, LateEnd, LateIntent, LateRelease, LateSave, LateWord,
+    OneIntent, Sound,
 };
 
 #[derive(Default)]
@@ -91,7 +94,7 @@ impl TokenStore for Fenced {
             let mut place = self.place();
             place.fence += 1;
             let (fence, open_redeem) = (place.fence, place.left);
-            let lease = Held { store: self.clone(), fence, open_redeem, used: (false, false) };
+            let lease = Held { store: self.clone(), fence, open_redeem, has_intended: false };
             Ok(Leased::Lease(Box::new(lease)))
         })
     }
@@ -101,8 +104,7 @@ struct Held {
     store: Fenced,
     fence: u64,
     open_redeem: Option<OpenRedeem>,
-    /// For an intent, for a save.
-    used: (bool, bool),
+    has_intended: bool,
 }
 
 impl Held {
@@ -128,7 +130,7 @@ impl Lease for Held {
     fn intend(&mut self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let (flaw, mine) = (self.store.0, self.is_mine());
-            let again = std::mem::replace(&mut self.used.0, true);
+            let again = std::mem::replace(&mut self.has_intended, true);
             if (mine && !(flaw == OneIntent && again)) || flaw == LateIntent {
                 let left = OpenRedeem::new(generation, OpenCause::HolderSilent);
                 self.store.place().left = Some(left);
@@ -144,16 +146,18 @@ impl Lease for Held {
     ) -> BoxFuture<'_, Result<(), SaveError>> {
         Box::pin(async move {
             let (flaw, mine) = (self.store.0, self.is_mine());
-            let again = std::mem::replace(&mut self.used.1, true);
             let mut place = self.store.place();
             if !mine && flaw == LateEnd {
                 place.left = None;
             }
-            if (!mine && flaw != LateSave) || (flaw == Single && again) {
+            if !mine && flaw != LateSave {
                 return Err(SaveError::LeaseLost);
             }
             place.swap(expected, record)?;
             place.left = None;
+            if flaw == EndsWithSave || flaw == EndsTwice {
+                place.held = false;
+            }
             Ok(())
         })
     }
@@ -165,7 +169,7 @@ impl Lease for Held {
             if mine || flaw == LateRelease || flaw == LateWord {
                 place.left = left;
             }
-            if flaw == LateRelease {
+            if flaw == LateRelease || flaw == EndsTwice {
                 place.held = false;
             }
         }
@@ -208,6 +212,10 @@ impl Subject for Places {
 
 tower_refresh::store_conformance!(Places::new(Sound));
 
+mod a_save_that_ends_the_lease {
+    tower_refresh::store_conformance!(super::Places::new(super::EndsWithSave));
+}
+
 macro_rules! noticed {
     ($($flaw:ident by $check:ident)*) => {
         $(
@@ -227,7 +235,7 @@ async fn every_flaw_is_noticed() {
         LateWord by a_lost_lease_leaves_intents_alone
         LateEnd by a_lost_lease_leaves_intents_alone
         Forgets by a_lost_lease_leaves_intents_alone
-        Single by a_lease_outlasts_a_save
-        OneIntent by a_lease_outlasts_a_save
+        OneIntent by a_lease_is_for_several_intents
+        EndsTwice by a_save_may_end_the_lease
     }
 }
