@@ -8,8 +8,10 @@
 //! | `sealed` | records under keys |
 //! | `states` | [`RefreshState`](tower_refresh::RefreshState) over files that fail |
 //! | `processes` | several processes: races, kills, full disks |
+//! | `actor` | other processes |
 //! | `suite` | what every store has to pass |
 
+mod actor;
 mod lease;
 mod paths;
 mod processes;
