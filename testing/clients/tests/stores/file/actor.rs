@@ -30,6 +30,12 @@ impl Actor {
         Self::begin(command, part, child, file)
     }
 
+    /// One that is run by this command, as root of a namespace perhaps.
+    pub(super) fn through(mut command: Command, part: &str, child: &str, file: &Path) -> Self {
+        command.arg(env::current_exe().unwrap());
+        Self::begin(command, part, child, file)
+    }
+
     fn begin(mut command: Command, part: &str, child: &str, file: &Path) -> Self {
         let mut child = command
             .args([child, "--exact", "--nocapture"])
