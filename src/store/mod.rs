@@ -249,6 +249,15 @@ impl Record {
 /// #             let store = Self { name: name.to_owned(), ..self.clone() };
 /// #             Box::pin(async { store })
 /// #         }
+/// #         fn broken(&self) -> Result<Self, &'static str> {
+/// #             Err("memory is always there")
+/// #         }
+/// #         fn expire(&self, _: &str) -> BoxFuture<'_, Result<(), &'static str>> {
+/// #             Box::pin(async { Err("a mutex cannot be taken from its holder") })
+/// #         }
+/// #         fn lease_time(&self) -> Result<std::time::Duration, &'static str> {
+/// #             Err("a mutex has no time limit")
+/// #         }
 /// #     }
 /// #     conformance::a_sign_out_leaves_its_generation(&MapStore::default()).await;
 /// #     conformance::one_holder_at_a_time(&MapStore::default()).await;
