@@ -222,7 +222,9 @@ async fn not_yet<T>(wrong: &str, work: impl Future<Output = T>, moment: Duration
 /// Shows that a check, or a part of it, was not made. Not by `eprintln`, which the test harness
 /// shows for checks that fail only.
 fn skipped<S>(check: &str, reason: &str) {
-    let _ = writeln!(stderr(), "SKIPPED {check} of {}: {reason}", type_name::<S>());
+    let line = format!("SKIPPED {check} of {}: {reason}\n", type_name::<S>());
+    // At once, or the lines of tests that run side by side would be mixed.
+    let _ = stderr().write_all(line.as_bytes());
 }
 
 const MOMENT: Duration = Duration::from_millis(100);
