@@ -1,8 +1,9 @@
 //! Files that are mounted by themselves, as by `docker run -v ./tokens.json:/app/tokens.json`.
 //!
-//! Such a file cannot be replaced (EBUSY), so what was minted could never be saved. And the
-//! files beside it are not those beside it on the other side of the mount: each side would have
-//! a lease of its own, and both would spend the same refresh token.
+//! Such a file cannot be replaced (EBUSY), so what was minted could never be saved. The files
+//! beside it are not those beside it on the other side of the mount: each side would have a
+//! lease of its own, and both would spend the same refresh token. And when the other side
+//! replaces the file, this one goes on reading the old one.
 
 use std::path::Path;
 
