@@ -42,8 +42,18 @@ impl RefreshState {
             let _turn = turn;
             let time = Time::now();
             let tokens = state.renewal.stamp(tokens);
+            let mut is_unreadable = false;
             for _ in 0..MAX_CONFLICTS {
-                let held = state.store.load().await?;
+                let held = match state.store.load().await {
+                    Ok(held) => held,
+                    Err(error) if is_unreadable => return Err(error),
+                    // A store that cannot make sense of what it holds takes a first save in
+                    // its place. Any other knows better, and tells again why it cannot read.
+                    Err(_) => {
+                        is_unreadable = true;
+                        Record::default()
+                    }
+                };
                 let known = state.current().generation().max(held.generation);
                 let generation = state.lock().machine.next_generation(known, held.generation, time);
                 let record = Record::new(generation, tokens.clone().absolute(time));

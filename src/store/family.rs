@@ -54,8 +54,9 @@ pub trait Stores: Send + Sync + 'static {
     /// The store of the credential of this name. Cheap, without I/O, and it never fails:
     /// what is wrong is told by the store's operations.
     ///
-    /// Neither this nor [`TokenStore::load`] creates anything, so that a name from outside
-    /// (a cookie that was made up) leaves nothing behind. [`TokenStore::lease`] may.
+    /// Neither this nor [`TokenStore::load`] creates anything, and what
+    /// [`TokenStore::lease`] creates for a name that was never written goes with the lease, so
+    /// that a name from outside (a cookie that was made up) leaves nothing behind.
     fn store(&self, name: &str) -> Arc<dyn TokenStore>;
 }
 

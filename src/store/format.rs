@@ -69,6 +69,27 @@ impl Written<'_> {
     }
 }
 
+/// Why a document is no record.
+#[derive(Debug)]
+pub(super) enum Unreadable {
+    Damaged(String),
+    /// It has a format that this program does not know.
+    Later(String),
+}
+
+impl Unreadable {
+    pub(super) fn reason(self) -> String {
+        let (Self::Damaged(reason) | Self::Later(reason)) = self;
+        reason
+    }
+}
+
+impl From<Unreadable> for StoreError {
+    fn from(error: Unreadable) -> Self {
+        Self::new(error.reason())
+    }
+}
+
 impl Format {
     pub(super) fn new(name: impl Into<String>, keys: Option<Keyring>) -> Self {
         Self { name: name.into(), keys }
@@ -100,7 +121,7 @@ impl Format {
     }
 
     /// Reads all of a document but what is sealed.
-    pub(super) fn parse<'a>(&self, text: &'a [u8]) -> Result<Written<'a>, StoreError> {
+    pub(super) fn parse<'a>(&self, text: &'a [u8]) -> Result<Written<'a>, Unreadable> {
         /// Read first, because a document of another version may look quite different.
         #[derive(Deserialize)]
         struct Version {
@@ -110,14 +131,16 @@ impl Format {
         if version != VERSION {
             let reason =
                 format!("the record has format {version}, and this program knows {VERSION}");
-            return Err(StoreError::new(reason));
+            return Err(Unreadable::Later(reason));
         }
         let document: Document<'a> = serde_json::from_slice(text).map_err(damaged)?;
         if document.generation > MAX_GENERATION {
-            return Err(StoreError::new("the record is damaged: its generation is too great"));
+            let reason = "the record is damaged: its generation is too great";
+            return Err(Unreadable::Damaged(reason.to_owned()));
         }
         if document.tokens.is_some() && document.sealed.is_some() {
-            return Err(StoreError::new("the record is damaged: it is both sealed and not"));
+            let reason = "the record is damaged: it is both sealed and not";
+            return Err(Unreadable::Damaged(reason.to_owned()));
         }
         Ok(Written(document))
     }
@@ -208,10 +231,10 @@ fn json(value: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StoreError> {
 
 /// Says where the document is damaged, and leaves out the parser's own words: they could quote
 /// a piece of a token.
-fn damaged(error: serde_json::Error) -> StoreError {
+fn damaged(error: serde_json::Error) -> Unreadable {
     let (line, column) = (error.line(), error.column());
     let what = if error.is_eof() { "truncated" } else { "damaged" };
-    StoreError::new(format!("the record is {what} at line {line}, column {column}"))
+    Unreadable::Damaged(format!("the record is {what} at line {line}, column {column}"))
 }
 
 fn damaged_seal() -> StoreError {

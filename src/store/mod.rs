@@ -249,6 +249,15 @@ impl Record {
 /// #             let store = Self { name: name.to_owned(), ..self.clone() };
 /// #             Box::pin(async { store })
 /// #         }
+/// #         fn broken(&self) -> Result<Self, &'static str> {
+/// #             Err("memory is always there")
+/// #         }
+/// #         fn expire(&self, _: &str) -> BoxFuture<'_, Result<(), &'static str>> {
+/// #             Box::pin(async { Err("a mutex cannot be taken from its holder") })
+/// #         }
+/// #         fn lease_time(&self) -> Result<std::time::Duration, &'static str> {
+/// #             Err("a mutex has no time limit")
+/// #         }
 /// #     }
 /// #     conformance::a_sign_out_leaves_its_generation(&MapStore::default()).await;
 /// #     conformance::one_holder_at_a_time(&MapStore::default()).await;
@@ -264,6 +273,10 @@ pub trait TokenStore: Send + Sync + 'static {
     /// Compare-and-swap: writes `record` if the store's generation is `expected`. This
     /// is a sign-in, which asks for no lease: it wins over a redeem under way.
     ///
+    /// A sign-in also comes, with [`Generation::ZERO`] expected, when [`load`](Self::load) has
+    /// failed. A store that knows what it holds for damaged beyond reading may write in its
+    /// place; every other answers as always.
+    ///
     /// # Errors
     ///
     /// [`SaveError::Conflict`] if the generation is another one;
@@ -278,7 +291,8 @@ pub trait TokenStore: Send + Sync + 'static {
 
     /// Waits for the credential's lock, or until the store holds a later generation
     /// than `known`: the caller may then do without the lock. A store that is told when
-    /// the lock is free need not look for records.
+    /// the lock is free need not look for records. One that cannot give the lock now, as on a
+    /// file system that is mounted read-only, best looks for a later record before it fails.
     ///
     /// The lock must not run out while its holder is alive: a lease with a time limit renews
     /// itself.

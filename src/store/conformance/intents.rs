@@ -18,26 +18,28 @@ pub async fn an_intent_outlives_its_holder<S: Subject>(subject: &S) {
     let store = subject.open("outlived").await;
     signed_in(&store).await;
     let mut held = lease(&store).await;
-    assert_eq!(held.open_redeem(), None);
+    assert_eq!(held.open_redeem(), None, "a redeem that no holder has begun");
     done("intend", held.intend(Generation::new(1))).await;
     assert_eq!(held.open_redeem(), None, "its own intent is no open redeem of an earlier holder");
     drop(held);
     let open = found(subject, "outlived").await;
     let Some(open) = open else { panic!("the intent is forgotten") };
-    assert_eq!(open.generation, Generation::new(1));
+    assert_eq!(open.generation, Generation::new(1), "the intent is of another generation");
     assert!(
         matches!(open.cause, OpenCause::HolderEnded | OpenCause::HolderSilent),
-        "{:?}",
+        "of a holder that is gone without a word it says {:?}",
         open.cause
     );
     // That holder has released it as it was, and so the next one finds the same.
-    assert_eq!(found(subject, "outlived").await, Some(open));
+    let again = found(subject, "outlived").await;
+    assert_eq!(again, Some(open), "what a holder has found and left is not what is there");
     let mut held = lease(&store).await;
     done("intend", held.intend(Generation::new(1))).await;
-    assert_eq!(held.open_redeem(), Some(open));
+    assert_eq!(held.open_redeem(), Some(open), "its own intent has replaced what it has found");
     done("save", held.save(Generation::new(1), record(2, "2"))).await;
     soon("release", held.release(None)).await;
-    assert_eq!(found(subject, "outlived").await, None);
+    let left = found(subject, "outlived").await;
+    assert_eq!(left, None, "a redeem that was saved is still open");
 }
 
 /// A holder that is gone without an intent has spent nothing, and leaves nothing open.
@@ -45,7 +47,8 @@ pub async fn without_an_intent_nothing_is_left<S: Subject>(subject: &S) {
     let store = subject.open("harmless").await;
     signed_in(&store).await;
     drop(lease(&store).await);
-    assert_eq!(found(subject, "harmless").await, None);
+    let left = found(subject, "harmless").await;
+    assert_eq!(left, None, "a holder that has noted nothing has left a redeem open");
 }
 
 /// A save ends the intent, even if the holder is gone before it releases the lease.
@@ -56,7 +59,7 @@ pub async fn a_save_ends_the_intent<S: Subject>(subject: &S) {
     done("intend", held.intend(Generation::new(1))).await;
     done("save", held.save(Generation::new(1), record(2, "2"))).await;
     drop(held);
-    assert_eq!(found(subject, "ended").await, None);
+    assert_eq!(found(subject, "ended").await, None, "a redeem that was saved is still open");
 }
 
 /// The open redeem that a holder releases the lease with is what the next one finds; `None`
@@ -69,10 +72,12 @@ pub async fn what_is_left_is_found<S: Subject>(subject: &S) {
         let mut held = lease(&store).await;
         done("intend", held.intend(Generation::new(1))).await;
         soon("release", held.release(Some(open))).await;
-        assert_eq!(found(subject, "left").await, Some(open));
+        let left = found(subject, "left").await;
+        assert_eq!(left, Some(open), "what the holder has left open is not what is there");
     }
     let mut held = lease(&store).await;
     done("intend", held.intend(Generation::new(1))).await;
     soon("release", held.release(None)).await;
-    assert_eq!(found(subject, "left").await, None);
+    let left = found(subject, "left").await;
+    assert_eq!(left, None, "a release that leaves nothing open has left something");
 }

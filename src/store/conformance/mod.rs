@@ -6,8 +6,7 @@
 //! `tokio::test`):
 //!
 //! ```
-//! use std::collections::HashMap;
-//! use std::sync::{Arc, Mutex};
+//! use std::{collections::HashMap, sync::{Arc, Mutex}, time::Duration};
 //! use tower_refresh::{BoxFuture, store::{MemoryStore, conformance::Subject}};
 //!
 //! /// Memory is shared by name: a database would be connected to anew.
@@ -20,6 +19,18 @@
 //!     fn open(&self, name: &str) -> BoxFuture<'_, Self::Store> {
 //!         let store = self.0.lock().unwrap().entry(name.to_owned()).or_default().clone();
 //!         Box::pin(async { store })
+//!     }
+//!
+//!     fn broken(&self) -> Result<Self::Store, &'static str> {
+//!         Err("memory is always there")
+//!     }
+//!
+//!     fn expire(&self, _: &str) -> BoxFuture<'_, Result<(), &'static str>> {
+//!         Box::pin(async { Err("a mutex cannot be taken from its holder") })
+//!     }
+//!
+//!     fn lease_time(&self) -> Result<Duration, &'static str> {
+//!         Err("a mutex has no time limit")
 //!     }
 //! }
 //!
@@ -39,6 +50,11 @@
 //! that waits in vain gives up after a minute: what a store has in time limits, for a lease
 //! or an intent, should be some seconds in these tests.
 //!
+//! What your store does not have, the subject says with a reason, as above. The checks that
+//! needed it write a line like `SKIPPED a_lost_lease_cannot_write of tests::Memory: a mutex
+//! cannot be taken from its holder` to the standard error, where `cargo test` shows it although
+//! they pass.
+//!
 //! If yours is a family of stores, implement [`FamilySubject`] as well, and let
 //! [`stores_conformance!`](crate::stores_conformance) write the tests: those of a store, and
 //! those of [`Stores`].
@@ -48,12 +64,17 @@ mod intents;
 mod leases;
 mod records;
 
-use std::{future::Future, time::Duration};
+use std::{
+    any::type_name,
+    future::Future,
+    io::{Write, stderr},
+    time::Duration,
+};
 
 use tokio::time::timeout;
 
 pub use self::{families::*, intents::*, leases::*, records::*};
-use super::{Lease, Leased, Record, Stores, TokenStore};
+use super::{Lease, Leased, Record, SaveError, Stores, TokenStore};
 use crate::{
     error::BoxError,
     refresher::BoxFuture,
@@ -69,23 +90,28 @@ pub trait Subject: Send + Sync + 'static {
     /// shares nothing with the handles before it but the place where the record is.
     fn open(&self, name: &str) -> BoxFuture<'_, Self::Store>;
 
-    /// A handle on a place that cannot be reached. `None`: there is no such thing.
-    fn broken(&self) -> Option<Self::Store> {
-        None
-    }
+    /// A handle on a place that cannot be reached.
+    ///
+    /// # Errors
+    ///
+    /// There is no such thing, for this reason.
+    fn broken(&self) -> Result<Self::Store, &'static str>;
 
     /// Takes the lock away from its holder, as if the holder had stalled until its time, and
-    /// that of its intent, was over. `false`: a lock ends with its holder only, which is what
-    /// the checks then assume.
-    fn expire(&self, name: &str) -> BoxFuture<'_, bool> {
-        let _ = name;
-        Box::pin(async { false })
-    }
+    /// that of its intent, was over.
+    ///
+    /// # Errors
+    ///
+    /// A lock ends with its holder only, for this reason, which is what the checks then assume.
+    /// A lock with a [time limit](Self::lease_time) does not.
+    fn expire(&self, name: &str) -> BoxFuture<'_, Result<(), &'static str>>;
 
-    /// After how long a lock that is not renewed is gone. `None`: it has no time limit.
-    fn lease_time(&self) -> Option<Duration> {
-        None
-    }
+    /// After how long a lock that is not renewed is gone.
+    ///
+    /// # Errors
+    ///
+    /// It has no time limit, for this reason.
+    fn lease_time(&self) -> Result<Duration, &'static str>;
 }
 
 /// What is put to the test as a family of stores. What [`Subject::open`] gives has to be the
@@ -98,11 +124,12 @@ pub trait FamilySubject: Subject {
     /// the handles before it but the place where the records are.
     fn family(&self) -> BoxFuture<'_, Self::Stores>;
 
-    /// How many things there are at the place: files, keys, rows or entries. `None`: they
-    /// cannot be counted, and the checks do without.
-    fn count(&self) -> BoxFuture<'_, Option<usize>> {
-        Box::pin(async { None })
-    }
+    /// How many things there are at the place: files, keys, rows or entries.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be counted, for this reason.
+    fn count(&self) -> BoxFuture<'_, Result<usize, &'static str>>;
 }
 
 /// Writes a `#[tokio::test]` for each check of
@@ -159,6 +186,7 @@ macro_rules! stores_conformance {
             a_family_keeps_names_apart
             a_name_may_be_any_text
             nothing_is_created_before_a_save
+            a_look_leaves_nothing_behind
             what_is_saved_needs_no_handle
             a_lease_outlives_its_handle
             an_open_redeem_outlives_its_handles
@@ -187,9 +215,17 @@ async fn done<T, E: Into<BoxError>>(what: &str, work: impl Future<Output = Resul
     }
 }
 
-/// Gives what must not come a moment to come.
-async fn not_yet<T>(what: &str, work: impl Future<Output = T>, moment: Duration) {
-    assert!(timeout(moment, work).await.is_err(), "{what}");
+/// Gives what must not come a moment to come. The text says what is wrong if it does.
+async fn not_yet<T>(wrong: &str, work: impl Future<Output = T>, moment: Duration) {
+    assert!(timeout(moment, work).await.is_err(), "{wrong}");
+}
+
+/// Shows that a check, or a part of it, was not made. Not by `eprintln`, which the test harness
+/// shows for checks that fail only.
+fn skipped<S>(check: &str, reason: &str) {
+    let line = format!("SKIPPED {check} of {}: {reason}\n", type_name::<S>());
+    // At once, or the lines of tests that run side by side would be mixed.
+    let _ = stderr().write_all(line.as_bytes());
 }
 
 const MOMENT: Duration = Duration::from_millis(100);
@@ -199,8 +235,22 @@ async fn lease<S: TokenStore>(store: &S) -> Box<dyn Lease> {
     let known = done("load", store.load()).await.generation;
     match done("lease", store.lease(known)).await {
         Leased::Lease(lease) => lease,
-        Leased::Newer(record) => panic!("generation {} is newer than {known}", record.generation),
+        Leased::Newer(record) => panic!(
+            "instead of the lease there is generation {}, for a caller that knows {known}",
+            record.generation
+        ),
     }
+}
+
+/// The store holds this record. The text says what is wrong if it does not.
+async fn holds<S: TokenStore + ?Sized>(store: &S, expected: &Record, wrong: &str) {
+    let found = done("load", store.load()).await;
+    assert!(found.is_same(expected), "{wrong}: found {found:?} instead of {expected:?}");
+}
+
+/// A save that has come too late.
+fn conflicts(save: &str, outcome: Result<(), SaveError>) {
+    assert!(matches!(outcome, Err(SaveError::Conflict)), "{save} is no conflict: {outcome:?}");
 }
 
 fn tokens(name: &str) -> Tokens {

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::task::JoinSet;
 
-use super::{Subject, done, record, signed_in, soon, tokens};
+use super::{Subject, conflicts, done, holds, record, signed_in, skipped, soon, tokens};
 use crate::{
     store::{Record, SaveError, TokenStore},
     tokens::{Generation, Tokens},
@@ -16,7 +16,8 @@ use crate::{
 /// What was never written is [`Record::default`].
 pub async fn a_store_begins_empty<S: Subject>(subject: &S) {
     let store = subject.open("empty").await;
-    assert_eq!(done("load", store.load()).await, Record::default());
+    let found = done("load", store.load()).await;
+    assert_eq!(found, Record::default(), "what was never written is not empty");
 }
 
 /// All fields come back, through another handle, whatever text they are.
@@ -40,7 +41,8 @@ pub async fn what_is_saved_is_loaded<S: Subject>(subject: &S) {
             panic!("the tokens are gone");
         };
         assert!(loaded.extras().eq(saved.extras()), "other fields are not what they were");
-        assert_eq!(loaded.expires_at().is_some(), saved.expires_at().is_some());
+        let told = (loaded.expires_at().is_some(), saved.expires_at().is_some());
+        assert_eq!(told.0, told.1, "an expiry was lost or made up");
         if let (Some(loaded), Some(saved)) = (loaded.expires_at(), saved.expires_at()) {
             let apart = loaded.duration_since(saved).unwrap_or_else(|earlier| earlier.duration());
             assert!(apart <= Duration::from_secs(1), "the expiry is {apart:?} off");
@@ -55,18 +57,24 @@ pub async fn a_save_takes_the_expected_generation_only<S: Subject>(subject: &S) 
     signed_in(&store).await;
     for wrong in [0, 2, 17] {
         let outcome = soon("save", store.save(Generation::new(wrong), record(18, "wrong"))).await;
-        assert!(matches!(outcome, Err(SaveError::Conflict)), "{wrong}: {outcome:?}");
+        assert!(
+            matches!(outcome, Err(SaveError::Conflict)),
+            "a save over generation {wrong} of a store at 1 is no conflict: {outcome:?}"
+        );
     }
     let mut lease = super::lease(&store).await;
     for wrong in [0, 2, 17] {
         let outcome = soon("save", lease.save(Generation::new(wrong), record(18, "wrong"))).await;
-        assert!(matches!(outcome, Err(SaveError::Conflict)), "{wrong}: {outcome:?}");
+        assert!(
+            matches!(outcome, Err(SaveError::Conflict)),
+            "a holder's save over generation {wrong} of a store at 1 is no conflict: {outcome:?}"
+        );
     }
-    assert!(done("load", store.load()).await.is_same(&record(1, "1")));
+    holds(&store, &record(1, "1"), "a save that met a conflict was written").await;
     done("save", lease.save(Generation::new(1), record(17, "17"))).await;
     soon("release", lease.release(None)).await;
     done("save", store.save(Generation::new(17), record(18, "18"))).await;
-    assert!(done("load", store.load()).await.is_same(&record(18, "18")));
+    holds(&store, &record(18, "18"), "what was saved last is not there").await;
 }
 
 /// Of sixteen handles that write at once, again and again, one writes, and the others meet a
@@ -90,9 +98,10 @@ pub async fn of_racing_saves_one_wins<S: Subject>(subject: &S) {
                 other => panic!("a racing save came to {other:?}"),
             }
         }
-        assert_eq!(winners.len(), 1, "winners of round {round}: {winners:?}");
+        assert_eq!(winners.len(), 1, "not one of the racing saves has won: {winners:?}");
         let store = subject.open("race").await;
-        assert!(done("load", store.load()).await.is_same(&record(round + 1, &winners[0])));
+        let won = record(round + 1, &winners[0]);
+        holds(&store, &won, "what was reported as saved is not what is there").await;
     }
 }
 
@@ -104,26 +113,27 @@ pub async fn a_sign_out_leaves_its_generation<S: Subject>(subject: &S) {
     let other = subject.open("sign-out").await;
     let mut lease = super::lease(&other).await;
     let deleted = done("delete", store.delete()).await;
-    assert_eq!(deleted.generation, Generation::new(2));
-    assert_eq!(deleted.tokens, Some(tokens("1")));
+    assert_eq!(deleted.generation, Generation::new(2), "a sign-out is not the next generation");
+    assert_eq!(deleted.tokens, Some(tokens("1")), "the tokens to be revoked are not given back");
     let out = Record::new(Generation::new(2), None);
-    assert_eq!(done("load", other.load()).await, out);
+    holds(&other, &out, "a sign-out leaves not its generation, and nothing else").await;
 
     let late = soon("a late save", lease.save(Generation::new(1), record(2, "late"))).await;
-    assert!(matches!(late, Err(SaveError::Conflict)), "{late:?}");
+    conflicts("a holder's save from before the sign-out", late);
     let late = soon("a late save", other.save(Generation::ZERO, record(1, "late"))).await;
-    assert!(matches!(late, Err(SaveError::Conflict)), "{late:?}");
+    conflicts("a first save after the sign-out", late);
     soon("release", lease.release(None)).await;
-    assert_eq!(done("load", other.load()).await, out);
+    holds(&other, &out, "a late save has brought tokens back").await;
 
     let again = done("delete", store.delete()).await;
-    assert_eq!((again.generation, again.tokens), (Generation::new(3), None));
+    let expected = (Generation::new(3), None);
+    assert_eq!((again.generation, again.tokens), expected, "a second sign-out is none");
     done("sign-in", store.save(Generation::new(3), record(4, "4"))).await;
-    assert!(done("load", store.load()).await.is_same(&record(4, "4")));
+    holds(&store, &record(4, "4"), "a sign-in after a sign-out is not there").await;
 
     let never = done("delete", subject.open("never").await.delete()).await;
     assert!(never.generation > Generation::ZERO, "a sign-out of nothing leaves no trace");
-    assert_eq!(never.tokens, None);
+    assert_eq!(never.tokens, None, "a sign-out of nothing gives tokens back");
 }
 
 /// However alike two names are, their records and their locks are two.
@@ -132,18 +142,19 @@ pub async fn names_are_apart<S: Subject>(subject: &S) {
     let mut leases = Vec::new();
     for (name, number) in names.iter().zip(1..) {
         let store = subject.open(name).await;
-        assert_eq!(done("load", store.load()).await, Record::default(), "{name}");
+        let wrong = format!("{name:?} has the record of another name");
+        holds(&store, &Record::default(), &wrong).await;
         done("save", store.save(Generation::ZERO, record(number, name))).await;
         leases.push(super::lease(&store).await);
     }
     done("delete", subject.open("b").await.delete()).await;
     for (name, number) in names.iter().zip(1..) {
-        let loaded = done("load", subject.open(name).await.load()).await;
         let expected = match *name {
             "b" => Record::new(Generation::new(number + 1), None),
             name => record(number, name),
         };
-        assert!(loaded.is_same(&expected), "{name}: {loaded:?}");
+        let wrong = format!("{name:?} has not its own record");
+        holds(&subject.open(name).await, &expected, &wrong).await;
     }
     for lease in leases {
         soon("release", lease.release(None)).await;
@@ -152,10 +163,13 @@ pub async fn names_are_apart<S: Subject>(subject: &S) {
 
 /// The store's own error is the source of ours.
 pub async fn errors_keep_their_source<S: Subject>(subject: &S) {
-    let Some(store) = subject.broken() else {
-        return;
+    let store = match subject.broken() {
+        Ok(store) => store,
+        Err(reason) => return skipped::<S>("errors_keep_their_source", reason),
     };
-    let told = |what: &str, error: &dyn Error| assert!(error.source().is_some(), "{what}");
+    let told = |what: &str, error: &dyn Error| {
+        assert!(error.source().is_some(), "the error of a {what} has no source: {error}");
+    };
     match soon("load", store.load()).await {
         Err(error) => told("load", &error),
         Ok(record) => panic!("a broken store has loaded {record:?}"),

@@ -38,9 +38,16 @@ pub(super) fn attempt(
     record: Arc<RecordFile>,
     known: Generation,
 ) -> Result<Option<Leased>, StoreError> {
-    let Some(lock) = record.try_lease()? else {
+    let lock = match record.try_lease() {
+        Ok(Some(lock)) => lock,
         // If the record cannot be read, the next holder of the lease tells why.
-        return Ok(record.newer(known).unwrap_or_default().map(Leased::Newer));
+        Ok(None) => return Ok(record.newer(known).unwrap_or_default().map(Leased::Newer)),
+        // Where nothing can be written, as in a folder that is mounted read-only, what other
+        // processes write is found all the same.
+        Err(error) => match record.newer(known) {
+            Ok(Some(newer)) => return Ok(Some(Leased::Newer(newer))),
+            _ => return Err(error),
+        },
     };
     let line = lock.read()?;
     let open_redeem = match (line.is_empty(), parse(&line)) {
@@ -58,11 +65,13 @@ impl Lease for FileLease {
     }
 
     fn intend(&mut self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>> {
-        let (record, lock) = (Arc::clone(&self.record), Arc::clone(&self.lock));
-        Box::pin(blocking(move || {
-            if !record.is_leased(&lock) {
+        let lock = Arc::clone(&self.lock);
+        Box::pin(write(&self.record, move |file| {
+            if !file.is_leased(&lock) {
                 return Err(StoreError::new(SaveError::LeaseLost));
             }
+            // What cannot be saved must not be minted.
+            file.could_replace()?;
             lock.write(&line(REDEEMING, generation))?;
             Ok(lock.sync()?)
         }))

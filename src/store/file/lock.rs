@@ -8,31 +8,46 @@ use std::{
 
 use fs4::{FileExt, TryLockError};
 
-use super::disk::{self, Failed, failed};
+use super::{
+    disk::{self, Access},
+    failed::{Failed, failed},
+    folder::sync_folder_of,
+    path::beside,
+};
 
 /// No line is longer than this many bytes, and no more is read.
 const MAX_LINE: u64 = 64;
 
 /// An exclusive lock of the operating system. It is given back when it is dropped, and by the
 /// system when the process ends.
+///
+/// Its file stays, unless there is no record and nothing was noted: names that are looked up
+/// may be made up.
 #[derive(Debug)]
 pub(super) struct Lock {
     file: File,
     path: PathBuf,
+    /// The file that it is a lock for.
+    record: PathBuf,
 }
 
 impl Lock {
     /// Takes the lock without waiting. `None`: another process or task has it, or has just
     /// replaced the file. The caller tries again.
-    pub(super) fn attempt(path: PathBuf) -> Result<Option<Self>, Failed> {
-        let file = disk::open_lock(&path)?;
+    pub(super) fn attempt(
+        record: PathBuf,
+        ending: &str,
+        access: Access,
+    ) -> Result<Option<Self>, Failed> {
+        let path = beside(&record, ending);
+        let file = disk::open_lock(&path, access)?;
         // Not as a method: newer standard libraries have one of the same name.
         match FileExt::try_lock(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(failed("lock", &path, error)),
         }
-        let lock = Self { file, path };
+        let lock = Self { file, path, record };
         // The file may have been replaced between opening and locking.
         Ok(lock.is_current().then_some(lock))
     }
@@ -54,8 +69,26 @@ impl Lock {
         fs::symlink_metadata(&self.path).is_ok()
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// The file that it is a lock for.
+    pub(super) fn record(&self) -> &Path {
+        &self.record
+    }
+
+    /// Whether its file is of no use to a process that comes later. Asked while it is locked, as
+    /// it has to be to be removed: a process that has opened it meanwhile finds it
+    /// [replaced](Self::is_current).
+    #[cfg(unix)]
+    fn is_left_over(&self) -> bool {
+        let record = fs::symlink_metadata(&self.record);
+        matches!(record, Err(error) if error.kind() == io::ErrorKind::NotFound)
+            && self.file.metadata().is_ok_and(|found| found.len() == 0)
+            && self.is_current()
+    }
+
+    /// Other systems do not let an open file be removed so easily.
+    #[cfg(not(unix))]
+    fn is_left_over(&self) -> bool {
+        false
     }
 
     /// The line in the file.
@@ -84,12 +117,15 @@ impl Lock {
     /// Returns when the line and the file's name are on the disk.
     pub(super) fn sync(&self) -> Result<(), Failed> {
         self.file.sync_all().map_err(|error| failed("sync", &self.path, error))?;
-        disk::sync_folder_of(&self.path)
+        sync_folder_of(&self.path)
     }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
+        if self.is_left_over() {
+            let _ = fs::remove_file(&self.path);
+        }
         // Closing the file is not enough if the process has just forked: the child's copy
         // would keep the lock until it executes its program.
         let _ = FileExt::unlock(&self.file);

@@ -10,21 +10,31 @@
 //! | `record.rs` | one credential's file and the locks beside it |
 //! | `lock.rs` | a file that is locked |
 //! | `disk.rs` | files that are their owner's only, replaced whole, and on the disk |
+//! | `mount.rs` | files that are mounted by themselves |
+//! | `folder.rs` | folders, made and on the disk |
+//! | `path.rs` | which file is meant |
+//! | `failed.rs` | what could not be done with which path |
 
 mod blocking;
 mod disk;
+mod failed;
+mod folder;
 mod lease;
 mod lock;
+mod mount;
+mod path;
 mod record;
 
 use std::{
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
 use self::{
     blocking::{Pause, blocking, write},
+    disk::Access,
     record::RecordFile,
 };
 use super::{Deleted, Keyring, Leased, Record, Stores, TokenStore, family::Refused};
@@ -47,21 +57,31 @@ use crate::{
 ///
 /// The file is one line of JSON, for the owner only (mode 0600). It is replaced and never
 /// written over, so that a crash at any moment leaves the old record or the new one, whole
-/// and on the disk. A file that other users can read is refused, and so is one that is
-/// damaged or of a later version of this crate; neither is overwritten.
+/// and on the disk. An empty file is one that was never written: nobody is signed in. If the
+/// path is a symbolic link, all of this happens where the link points to, whether or not a
+/// file is there by now.
 ///
 /// | beside it | what it is |
 /// |---|---|
 /// | `<file>.lease` | the [lease](super::Lease): an exclusive lock of the operating system, which a process that is killed gives back at once, and a line that says whose token is being spent |
 /// | `<file>.lock` | the lock for the short moment of a write, so that a sign-in waits for no redeem |
 /// | `<file>.tmp` | the next record, while it is being written |
+/// | `<file>.damaged` | what a sign-in has found there and could not read |
 ///
-/// The first two are never deleted; do not delete them while a program runs. A user who may
-/// write to the folder may replace the record: the folder should be its owner's only. If the
-/// path is a symbolic link, all of this happens where the link points to.
+/// The first two stay once there is a record; do not delete them while a program runs. A user
+/// who may write to the folder may replace the record: the folder should be its owner's only.
+///
+/// | what is found | what happens |
+/// |---|---|
+/// | a file that users other than the owner have rights on | an error that says so; see [`open_for_group`](Self::open_for_group) |
+/// | a damaged file | an error until the next sign-in, which keeps the damaged text in a file beside it (mode 0600) |
+/// | a file that a later version of this crate has written, or that no key opens | an error; the file is left as it is |
+/// | a folder that can be read and not written, as on a read-only mount | the token is used, and what other processes write is found; a refresh fails before anything is spent |
+/// | a file that is a mount point (`docker run -v ./t.json:/app/t.json`) | an error, by `open` and before anything is spent: it could not be replaced, and its locks are not those of the other side of the mount. Mount the folder |
 ///
 /// The file system must have locks (`flock`), which local ones do. Where modes are not those
-/// of Unix, none is set or checked.
+/// of Unix, none is set or checked. Single mounted files are noticed on Linux, where `/proc`
+/// is there.
 ///
 /// Files are read and written on threads for blocking work, or in place if there is no
 /// tokio runtime. Every future may be dropped at any time: a write that was begun is
@@ -69,8 +89,9 @@ use crate::{
 ///
 /// # Errors
 ///
-/// Their [source](std::error::Error::source) says what could not be done with which path,
-/// and that one's source is the [`std::io::Error`], if it was one. No token is in them.
+/// Their [source](std::error::Error::source) says what could not be done with which path, and
+/// what to do about it where that is known; that one's source is the [`std::io::Error`], if it
+/// was one. No token is in them.
 pub struct FileStore(Arc<RecordFile>);
 
 /// Keeps the credentials of many names in a folder, each in a file as [`FileStore`] has it.
@@ -82,8 +103,8 @@ pub struct FileStore(Arc<RecordFile>);
 /// longer name fails at every operation, with an error that says so; [`try_store`] says it at
 /// once.
 ///
-/// Nothing is created for a name before it is saved, or its lease is taken. What was created
-/// stays: a signed-out name is a file with a generation in it.
+/// A name that was never saved leaves nothing behind, neither of a look nor of a lease. What
+/// was saved stays: a signed-out name is a file with a generation in it.
 ///
 /// ```
 /// use tower_refresh::{Generation, Tokens, store::{FileStores, Record, TokenStore}};
@@ -108,21 +129,43 @@ pub struct FileStores(Arc<Folder>);
 struct Folder {
     path: PathBuf,
     keys: Option<Keyring>,
+    access: Access,
 }
 
 impl FileStore {
     /// The credential in this file, which need not be there yet. A relative path is taken
     /// from the working directory of this moment.
     ///
-    /// Looks at the path, on this thread, and needs no runtime. Reads and creates nothing.
+    /// Creates the folder, and those above it, if they are missing (mode 0700). Otherwise it
+    /// only looks at the path; on this thread, and without a runtime.
     ///
     /// # Errors
     ///
-    /// The folder is not there; the path is a link to nothing, or no file; users other than
-    /// the owner have rights on it. The error says which, and how to mend the last.
+    /// The folder cannot be created; the path is no file, or a mount point of its own; users
+    /// other than the owner have rights on it. The error says which, and how to mend it.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        let record = RecordFile::new(path.as_ref(), None)?;
-        record.look()?;
+        Self::open_with(path.as_ref(), Access::Owner)
+    }
+
+    /// The same for a file that its group may read or write, as Kubernetes makes it with
+    /// `fsGroup` (mode 0660) or `defaultMode: 0440`. That everyone has rights on it is still an
+    /// error.
+    ///
+    /// Files that are created have the rights that the group has on the folder: 0660 in a folder
+    /// with mode 2770, 0640 with 2750, 0600 with 0700. If a new file has another group than the
+    /// folder, they are its owner's only. A user of the group who can read the file and not
+    /// write uses the token that is there, and refreshes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    pub fn open_for_group(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::open_with(path.as_ref(), Access::Group)
+    }
+
+    fn open_with(path: &Path, access: Access) -> Result<Self, StoreError> {
+        let record = RecordFile::new(path, None, access)?;
+        record.prepare()?;
         Ok(Self(Arc::new(record)))
     }
 
@@ -138,23 +181,38 @@ impl FileStores {
     /// The credentials in this folder. A relative path is taken from the working directory of
     /// this moment.
     ///
-    /// Creates the folder (mode 0700) if it is missing, but not its parents; on this thread,
-    /// and without a runtime.
+    /// Creates the folder, and those above it, if they are missing (mode 0700); on this
+    /// thread, and without a runtime.
     ///
     /// # Errors
     ///
-    /// The folder cannot be created, as where its parent is missing; the path is no folder.
+    /// The folder cannot be created; the path is no folder.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, StoreError> {
-        let path = disk::absolute(folder.as_ref())?;
-        disk::make_folder(&path)?;
-        Ok(Self(Arc::new(Folder { path, keys: None })))
+        Self::open_with(folder.as_ref(), Access::Owner)
+    }
+
+    /// The same for files that their group may read or write, each as
+    /// [`FileStore::open_for_group`] has it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    pub fn open_for_group(folder: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::open_with(folder.as_ref(), Access::Group)
+    }
+
+    fn open_with(folder: &Path, access: Access) -> Result<Self, StoreError> {
+        let path = path::absolute(folder)?;
+        folder::make(&path)?;
+        Ok(Self(Arc::new(Folder { path, keys: None, access })))
     }
 
     /// Seals the tokens with these keys. A record is bound to its name: copied to another
     /// name's file, it does not open.
     #[must_use]
     pub fn sealed(self, keys: Keyring) -> Self {
-        Self(Arc::new(Folder { path: self.0.path.clone(), keys: Some(keys) }))
+        let Folder { path, access, .. } = &*self.0;
+        Self(Arc::new(Folder { path: path.clone(), keys: Some(keys), access: *access }))
     }
 
     /// The store of the credential of this name. No I/O: what is wrong with its file is told
@@ -164,9 +222,9 @@ impl FileStores {
     ///
     /// The name is empty, or longer than 240 bytes when it is encoded.
     pub fn try_store(&self, name: impl AsRef<str>) -> Result<FileStore, StoreError> {
-        let Folder { path, keys } = &*self.0;
+        let Folder { path, keys, access } = &*self.0;
         let file = record::file_name(name.as_ref()).map_err(StoreError::new)?;
-        Ok(FileStore(Arc::new(RecordFile::new(&path.join(file), keys.clone())?)))
+        Ok(FileStore(Arc::new(RecordFile::new(&path.join(file), keys.clone(), *access)?)))
     }
 }
 
@@ -190,11 +248,13 @@ impl TokenStore for FileStore {
     }
 
     fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {
-        Box::pin(write(&self.0, RecordFile::delete))
+        Box::pin(write(&self.0, |file| file.delete(SystemTime::now())))
     }
 
     fn lease(&self, known: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
         Box::pin(async move {
+            let record = Arc::clone(&self.0);
+            blocking(move || record.refuse_mounted()).await?;
             let mut pause = Pause::default();
             loop {
                 let record = Arc::clone(&self.0);

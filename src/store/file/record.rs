@@ -1,16 +1,25 @@
 //! One credential's file: what is written in it, and which files beside it are its locks.
 //! All of it blocks.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use secrecy::zeroize::Zeroizing;
 
 use super::{
-    disk::{self, failed},
+    disk::{self, Access},
+    failed::{Failed, failed},
+    folder,
     lock::Lock,
+    mount::refuse_mounted,
+    path,
 };
 use crate::{
     store::{
         Deleted, Keyring, Record,
-        format::{Format, Written},
+        format::{Format, Unreadable, Written},
     },
     store::{SaveError, StoreError},
     tokens::Generation,
@@ -25,11 +34,22 @@ const MAX_NAME: usize = 240;
 pub(super) struct RecordFile {
     path: PathBuf,
     format: Format,
+    access: Access,
 }
+
+/// How to go on where a file is damaged.
+const DAMAGED: &str =
+    "sign in again, which keeps the damaged text in a file beside it, or restore the file";
+
+/// How to go on where a later version has written the file.
+const LATER: &str = "update this program; or move the file away and sign in again";
+
+/// How to go on where the tokens do not open.
+const SEALED: &str = "use the keys that it was written with; or sign out, and sign in again";
 
 /// The file of the credential of this name in a folder. The error says why there can be none.
 pub(super) fn file_name(name: &str) -> Result<String, String> {
-    let encoded = disk::encode(name.as_bytes());
+    let encoded = path::encode(name.as_bytes());
     match encoded.len() {
         0 => Err("the name of a credential must not be empty".to_owned()),
         1..=MAX_NAME => Ok(encoded + ".json"),
@@ -41,33 +61,45 @@ pub(super) fn file_name(name: &str) -> Result<String, String> {
 
 impl RecordFile {
     /// The file at this path. No I/O, but for the working directory if the path is relative.
-    pub(super) fn new(path: &Path, keys: Option<Keyring>) -> Result<Self, StoreError> {
-        let path = disk::absolute(path)?;
+    pub(super) fn new(
+        path: &Path,
+        keys: Option<Keyring>,
+        access: Access,
+    ) -> Result<Self, StoreError> {
+        let path = path::absolute(path)?;
         let Some(name) = path.file_name() else {
             return Err(failed("keep tokens in", &path, "it names no file").into());
         };
         // The name as it was given. If it were the one that a link leads to, anyone who can
         // set a link could swap two sealed records.
-        let format = Format::new(disk::encode(name.as_encoded_bytes()), keys);
-        Ok(Self { path, format })
+        let format = Format::new(path::encode(name.as_encoded_bytes()), keys);
+        Ok(Self { path, format, access })
     }
 
     pub(super) fn sealed(&self, keys: Keyring) -> Self {
-        Self { path: self.path.clone(), format: self.format.clone().sealed(keys) }
+        Self {
+            path: self.path.clone(),
+            format: self.format.clone().sealed(keys),
+            access: self.access,
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether the file can be used, as far as can be seen without reading it.
-    pub(super) fn look(&self) -> Result<(), StoreError> {
-        Ok(disk::look(&disk::followed(&self.path)?)?)
+    /// Makes the folder if it is missing, and says whether the file can be used, as far as can
+    /// be seen without reading it.
+    pub(super) fn prepare(&self) -> Result<(), StoreError> {
+        let file = path::followed(&self.path)?;
+        folder::make(path::folder_of(&file))?;
+        refuse_mounted(&file)?;
+        Ok(disk::look(&file, self.access)?)
     }
 
     pub(super) fn load(&self) -> Result<Record, StoreError> {
-        let file = disk::followed(&self.path)?;
-        match disk::read(&file)? {
+        let file = path::followed(&self.path)?;
+        match self.text(&file)? {
             None => Ok(Record::default()),
             Some(text) => self.open(&file, self.parse(&file, &text)?),
         }
@@ -75,8 +107,8 @@ impl RecordFile {
 
     /// The record, if its generation is later than this one.
     pub(super) fn newer(&self, known: Generation) -> Result<Option<Record>, StoreError> {
-        let file = disk::followed(&self.path)?;
-        let Some(text) = disk::read(&file)? else {
+        let file = path::followed(&self.path)?;
+        let Some(text) = self.text(&file)? else {
             return Ok(None);
         };
         let written = self.parse(&file, &text)?;
@@ -87,30 +119,48 @@ impl RecordFile {
     }
 
     pub(super) fn generation(&self) -> Result<Generation, StoreError> {
-        self.generation_in(&disk::followed(&self.path)?)
+        let file = path::followed(&self.path)?;
+        match self.text(&file)? {
+            None => Ok(Generation::ZERO),
+            Some(text) => Ok(self.parse(&file, &text)?.generation()),
+        }
     }
 
     /// Compare-and-swap. The caller holds the [lock for writing](Self::try_lock).
+    ///
+    /// What is damaged has no generation, and counts as never written. Its text is kept.
     pub(super) fn swap(&self, expected: Generation, record: &Record) -> Result<(), SaveError> {
-        let file = disk::followed(&self.path).map_err(StoreError::from)?;
-        if self.generation_in(&file)? != expected {
+        let file = path::followed(&self.path).map_err(StoreError::from)?;
+        let text = self.text(&file).map_err(StoreError::from)?;
+        let held = match &text {
+            None => Generation::ZERO,
+            Some(text) => match self.format.parse(text) {
+                Ok(written) => written.generation(),
+                Err(Unreadable::Damaged(_)) if expected == Generation::ZERO => {
+                    let replace = || self.replace(&file, record);
+                    return Ok(disk::keep_aside(&file, text, replace)?);
+                }
+                Err(error) => return Err(unreadable(&file, error).into()),
+            },
+        };
+        if held != expected {
             return Err(SaveError::Conflict);
         }
         Ok(self.replace(&file, record)?)
     }
 
     /// Leaves the generation only. The caller holds the [lock for writing](Self::try_lock).
-    pub(super) fn delete(&self) -> Result<Deleted, StoreError> {
-        let file = disk::followed(&self.path)?;
-        let text = disk::read(&file)?;
+    pub(super) fn delete(&self, now: SystemTime) -> Result<Deleted, StoreError> {
+        let file = path::followed(&self.path)?;
+        let text = self.text(&file)?;
         let written = match &text {
             None => None,
             Some(text) => Some(self.format.parse(text).map_err(|error| {
-                let doing = "tell which generation to end; to sign out, remove";
-                failed(doing, &file, error.into_source())
+                failed("tell which generation to end; to sign out, remove", &file, error.reason())
             })?),
         };
-        let generation = written.as_ref().map_or(Generation::ZERO, Written::generation).next();
+        let held = written.as_ref().map_or(Generation::ZERO, Written::generation);
+        let generation = held.next_at(now);
         // Tokens that no key of ours opens are deleted all the same: the caller cannot revoke
         // them, but a user who has lost the key can still sign out.
         let tokens = written.and_then(|written| self.format.open(written).ok()?.tokens);
@@ -120,17 +170,30 @@ impl RecordFile {
 
     /// The lease's lock, if it is free.
     pub(super) fn try_lease(&self) -> Result<Option<Lock>, StoreError> {
-        Ok(Lock::attempt(self.lease_path()?)?)
+        Ok(Lock::attempt(path::followed(&self.path)?, ".lease", self.access)?)
     }
 
     /// Whether this lock is still the lease of the file that the path means now.
     pub(super) fn is_leased(&self, lock: &Lock) -> bool {
-        self.lease_path().is_ok_and(|path| path == lock.path()) && lock.is_current()
+        path::followed(&self.path).is_ok_and(|file| file == lock.record()) && lock.is_current()
     }
 
     /// The lock for the short moment of a write, if it is free.
     pub(super) fn try_lock(&self) -> Result<Option<Lock>, StoreError> {
-        Ok(Lock::attempt(disk::beside(&disk::followed(&self.path)?, ".lock"))?)
+        Ok(Lock::attempt(path::followed(&self.path)?, ".lock", self.access)?)
+    }
+
+    /// Refuses a file that is mounted by itself.
+    pub(super) fn refuse_mounted(&self) -> Result<(), StoreError> {
+        Ok(refuse_mounted(&path::followed(&self.path)?)?)
+    }
+
+    /// Whether a record could be saved, as far as can be seen without doing it. The caller
+    /// holds the [lock for writing](Self::try_lock).
+    pub(super) fn could_replace(&self) -> Result<(), StoreError> {
+        let file = path::followed(&self.path)?;
+        refuse_mounted(&file)?;
+        Ok(disk::could_replace(&file, self.access)?)
     }
 
     /// The error of a caller that could not get the lock for writing in time.
@@ -138,28 +201,31 @@ impl RecordFile {
         failed("write", &self.path, "another process keeps it locked; is it stopped?").into()
     }
 
-    fn lease_path(&self) -> Result<PathBuf, StoreError> {
-        Ok(disk::beside(&disk::followed(&self.path)?, ".lease"))
-    }
-
-    fn generation_in(&self, file: &Path) -> Result<Generation, StoreError> {
-        match disk::read(file)? {
-            None => Ok(Generation::ZERO),
-            Some(text) => Ok(self.parse(file, &text)?.generation()),
-        }
+    /// The text of the record. `None`: there was none yet, which is what an empty file says,
+    /// too.
+    fn text(&self, file: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Failed> {
+        let text = disk::read(file, self.access)?;
+        Ok(text.filter(|text| !text.trim_ascii().is_empty()))
     }
 
     fn parse<'a>(&self, file: &Path, text: &'a [u8]) -> Result<Written<'a>, StoreError> {
-        let parsed = self.format.parse(text);
-        Ok(parsed.map_err(|error| failed("read", file, error.into_source()))?)
+        self.format.parse(text).map_err(|error| unreadable(file, error))
     }
 
     fn open(&self, file: &Path, written: Written<'_>) -> Result<Record, StoreError> {
         let opened = self.format.open(written);
-        Ok(opened.map_err(|error| failed("read", file, error.into_source()))?)
+        Ok(opened.map_err(|error| failed("read", file, error.into_source()).advise(SEALED))?)
     }
 
     fn replace(&self, file: &Path, record: &Record) -> Result<(), StoreError> {
-        Ok(disk::replace(file, &self.format.write(record)?)?)
+        Ok(disk::replace(file, &self.format.write(record)?, self.access)?)
     }
+}
+
+fn unreadable(file: &Path, error: Unreadable) -> StoreError {
+    let advice = match error {
+        Unreadable::Damaged(_) => DAMAGED,
+        Unreadable::Later(_) => LATER,
+    };
+    failed("read", file, error.reason()).advise(advice).into()
 }

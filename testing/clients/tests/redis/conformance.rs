@@ -30,23 +30,23 @@ impl Subject for Server {
         Box::pin(async { store })
     }
 
-    fn broken(&self) -> Option<RedisStore> {
+    fn broken(&self) -> Result<RedisStore, &'static str> {
         // No server listens there.
         let stores = RedisStores::builder("redis://127.0.0.1:1/", Keyring::new(KEY));
-        Some(stores.build().unwrap().store("broken"))
+        Ok(stores.build().unwrap().store("broken"))
     }
 
-    fn expire(&self, name: &str) -> BoxFuture<'_, bool> {
+    fn expire(&self, name: &str) -> BoxFuture<'_, Result<(), &'static str>> {
         let record = format!("tower-refresh:{{{name}}}");
         let mut pipeline = redis::pipe();
         // As if another one had had it, and had died: it is not just set again.
         pipeline.atomic().hincr(&record, "f", 1).ignore().del(format!("{record}:lease")).ignore();
         pipeline.exec(&mut self.0.connection()).unwrap();
-        Box::pin(async { true })
+        Box::pin(async { Ok(()) })
     }
 
-    fn lease_time(&self) -> Option<Duration> {
-        Some(millis(1000))
+    fn lease_time(&self) -> Result<Duration, &'static str> {
+        Ok(millis(1000))
     }
 }
 
@@ -57,9 +57,9 @@ impl FamilySubject for Server {
         Box::pin(async { stores(&self.0) })
     }
 
-    fn count(&self) -> BoxFuture<'_, Option<usize>> {
+    fn count(&self) -> BoxFuture<'_, Result<usize, &'static str>> {
         let keys: usize = redis::cmd("DBSIZE").query(&mut self.0.connection()).unwrap();
-        Box::pin(async move { Some(keys) })
+        Box::pin(async move { Ok(keys) })
     }
 }
 

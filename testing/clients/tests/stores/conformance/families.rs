@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, Weak},
+    time::Duration,
 };
 
 use futures_util::FutureExt;
@@ -16,6 +17,8 @@ use tower_refresh::{
     },
 };
 
+use super::assert_noticed;
+
 #[derive(Default)]
 struct Memory(MemoryStores);
 
@@ -26,6 +29,18 @@ impl Subject for Memory {
         let store = self.0.store(name);
         Box::pin(async { store })
     }
+
+    fn broken(&self) -> Result<Self::Store, &'static str> {
+        Err("memory is always there")
+    }
+
+    fn expire(&self, _: &str) -> BoxFuture<'_, Result<(), &'static str>> {
+        Box::pin(async { Err("a mutex cannot be taken from its holder") })
+    }
+
+    fn lease_time(&self) -> Result<Duration, &'static str> {
+        Err("a mutex has no time limit")
+    }
 }
 
 impl FamilySubject for Memory {
@@ -35,8 +50,8 @@ impl FamilySubject for Memory {
         Box::pin(async { self.0.clone() })
     }
 
-    fn count(&self) -> BoxFuture<'_, Option<usize>> {
-        Box::pin(async { Some(self.0.len()) })
+    fn count(&self) -> BoxFuture<'_, Result<usize, &'static str>> {
+        Box::pin(async { Ok(self.0.len()) })
     }
 }
 
@@ -63,6 +78,8 @@ enum Flaw {
     Eager,
     /// A load writes.
     WritesOnLoad,
+    /// A lease makes an entry that stays.
+    KeepsLease,
     /// A name is kept by its handles only.
     Weakly,
     /// A lease, and what was left open, goes with the handle.
@@ -164,6 +181,10 @@ impl TokenStore for Handle {
 
     fn lease(&self, known: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
         match self.flaw() {
+            KeepsLease => {
+                self.family.change(&self.name, |entry| entry.created = true);
+                self.memory.lease(known)
+            }
             OwnLease => Box::pin(async move { MemoryStore::new().lease(known).await }),
             _ => self.memory.lease(known),
         }
@@ -188,6 +209,18 @@ impl Subject for Family {
         let store = self.store(name);
         Box::pin(async { store })
     }
+
+    fn broken(&self) -> Result<Self::Store, &'static str> {
+        Err("memory is always there")
+    }
+
+    fn expire(&self, _: &str) -> BoxFuture<'_, Result<(), &'static str>> {
+        Box::pin(async { Err("a mutex cannot be taken from its holder") })
+    }
+
+    fn lease_time(&self) -> Result<Duration, &'static str> {
+        Err("a mutex has no time limit")
+    }
 }
 
 impl FamilySubject for Family {
@@ -197,10 +230,10 @@ impl FamilySubject for Family {
         Box::pin(async { self.clone() })
     }
 
-    fn count(&self) -> BoxFuture<'_, Option<usize>> {
+    fn count(&self) -> BoxFuture<'_, Result<usize, &'static str>> {
         let names = self.0.names.lock().unwrap();
         let count = names.values().filter(|name| name.created).count();
-        Box::pin(async move { Some(count) })
+        Box::pin(async move { Ok(count) })
     }
 }
 
@@ -213,7 +246,7 @@ macro_rules! noticed {
     ($($flaw:ident by $check:ident)*) => {
         $(
             let check = async { conformance::$check(&Family::new($flaw)).await };
-            assert!(tokio::spawn(check).await.is_err(), "{:?} is not noticed", $flaw);
+            assert_noticed($flaw, tokio::spawn(check).await);
         )*
     };
 }
@@ -234,6 +267,7 @@ async fn every_flaw_is_noticed() {
         HalfRefuses by a_name_may_be_any_text
         Eager by nothing_is_created_before_a_save
         WritesOnLoad by nothing_is_created_before_a_save
+        KeepsLease by a_look_leaves_nothing_behind
         Weakly by what_is_saved_needs_no_handle
         LeaseOfHandle by a_lease_outlives_its_handle
         LeaseOfHandle by an_open_redeem_outlives_its_handles

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
 use tower_refresh::{
     BoxFuture, Generation,
     store::{
@@ -13,6 +14,8 @@ use tower_refresh::{
         conformance::{self, Subject},
     },
 };
+
+use super::assert_noticed;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Flaw {
@@ -35,21 +38,33 @@ enum Flaw {
     EndsWithSave,
     /// So it does, and the release after it gives it back once more.
     EndsTwice,
+    /// A lease has a time limit, and nothing renews it.
+    Unrenewed,
+    /// No flaw of the store: its subject does not show what a lost lease does.
+    Untried,
 }
 use Flaw::{
     EndsTwice, EndsWithSave, Forgets, LateEnd, LateIntent, LateRelease, LateSave, LateWord,
-    OneIntent, Sound,
+    OneIntent, Sound, Unrenewed, Untried,
 };
+
+const LEASE_TIME: Duration = Duration::from_millis(40);
 
 #[derive(Default)]
 struct Place {
     record: Record,
     fence: u64,
     held: bool,
+    since: Option<Instant>,
     left: Option<OpenRedeem>,
 }
 
 impl Place {
+    fn is_taken(&self, flaw: Flaw) -> bool {
+        let is_over = self.since.is_some_and(|since| since.elapsed() >= LEASE_TIME);
+        self.held && !(flaw == Unrenewed && is_over)
+    }
+
     fn swap(&mut self, expected: Generation, record: Record) -> Result<(), SaveError> {
         if self.record.generation != expected {
             return Err(SaveError::Conflict);
@@ -88,10 +103,11 @@ impl TokenStore for Fenced {
 
     fn lease(&self, _: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
         Box::pin(async {
-            while std::mem::replace(&mut self.place().held, true) {
+            while self.place().is_taken(self.0) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             let mut place = self.place();
+            (place.held, place.since) = (true, Some(Instant::now()));
             place.fence += 1;
             let (fence, open_redeem) = (place.fence, place.left);
             let lease = Held { store: self.clone(), fence, open_redeem, has_intended: false };
@@ -198,7 +214,18 @@ impl Subject for Places {
         Box::pin(async { store })
     }
 
-    fn expire(&self, name: &str) -> BoxFuture<'_, bool> {
+    fn broken(&self) -> Result<Fenced, &'static str> {
+        Err("memory is always there")
+    }
+
+    fn lease_time(&self) -> Result<Duration, &'static str> {
+        Ok(LEASE_TIME)
+    }
+
+    fn expire(&self, name: &str) -> BoxFuture<'_, Result<(), &'static str>> {
+        if self.0 == Untried {
+            return Box::pin(async { Err("not tried") });
+        }
         let store = self.at(name);
         let mut place = store.place();
         place.held = false;
@@ -206,7 +233,7 @@ impl Subject for Places {
             place.left = None;
         }
         drop(place);
-        Box::pin(async { true })
+        Box::pin(async { Ok(()) })
     }
 }
 
@@ -220,7 +247,7 @@ macro_rules! noticed {
     ($($flaw:ident by $check:ident)*) => {
         $(
             let check = async { conformance::$check(&Places::new($flaw)).await };
-            assert!(tokio::spawn(check).await.is_err(), "{:?} is not noticed", $flaw);
+            assert_noticed($flaw, tokio::spawn(check).await);
         )*
     };
 }
@@ -237,5 +264,8 @@ async fn every_flaw_is_noticed() {
         Forgets by a_lost_lease_leaves_intents_alone
         OneIntent by a_lease_is_for_several_intents
         EndsTwice by a_save_may_end_the_lease
+        Unrenewed by a_living_holder_keeps_its_lease
+        Untried by a_lost_lease_cannot_write
+        Untried by a_lost_lease_leaves_intents_alone
     }
 }

@@ -6,9 +6,13 @@ mod fenced;
 
 use std::{
     collections::HashMap,
+    env, fmt,
+    process::Command,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
+use tokio::task::JoinError;
 use tower_refresh::{
     BoxFuture,
     store::{MemoryStore, conformance::Subject},
@@ -24,13 +28,66 @@ impl Subject for Memory {
         let store = self.0.lock().unwrap().entry(name.to_owned()).or_default().clone();
         Box::pin(async { store })
     }
+
+    fn broken(&self) -> Result<Self::Store, &'static str> {
+        Err("memory is always there")
+    }
+
+    fn expire(&self, _: &str) -> BoxFuture<'_, Result<(), &'static str>> {
+        Box::pin(async { Err("a mutex cannot be taken from its holder") })
+    }
+
+    fn lease_time(&self) -> Result<Duration, &'static str> {
+        Err("a mutex has no time limit")
+    }
+}
+
+/// The flaw was noticed, and the check says what is wrong, not only which values differ.
+fn assert_noticed(flaw: impl fmt::Debug, end: Result<(), JoinError>) {
+    let Err(end) = end else { panic!("{flaw:?} is not noticed") };
+    let panic = end.into_panic();
+    let said = panic.downcast_ref::<String>().map(String::as_str);
+    let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
+    let first = said.lines().next().unwrap_or_default();
+    let says_nothing = first.starts_with("assertion failed") || first.ends_with("` failed");
+    assert!(
+        !says_nothing && first.contains(' '),
+        "of {flaw:?} the check says no more than {said:?}"
+    );
+}
+
+/// What the subject does not have is shown although the checks pass.
+#[test]
+fn what_was_not_asked_shows_as_skipped() {
+    let skipped = [
+        ("errors_keep_their_source", "memory is always there"),
+        ("a_lost_lease_cannot_write", "a mutex cannot be taken from its holder"),
+        ("a_lost_lease_leaves_intents_alone", "a mutex cannot be taken from its holder"),
+        ("a_living_holder_keeps_its_lease (its renewal)", "a mutex has no time limit"),
+    ];
+    let names = skipped.map(|(check, _)| check.split(' ').next().unwrap());
+    let run = Command::new(env::current_exe().unwrap())
+        .arg("--exact")
+        .args(names.map(|name| format!("conformance::{name}")))
+        .output()
+        .unwrap();
+    let said = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.success(), "{said}");
+    for (check, reason) in skipped {
+        let line = format!("SKIPPED {check} of stores::conformance::Memory: {reason}");
+        assert!(said.lines().any(|said| said == line), "{line:?} is not in {said:?}");
+    }
+    assert_eq!(said.lines().count(), skipped.len(), "{said}");
 }
 
 tower_refresh::store_conformance!(Memory::default());
 
 /// Stores with one flaw each, and the check that has to notice it.
 mod flawed {
-    use std::sync::{Arc, Mutex};
+    use std::{
+        sync::{Arc, Mutex},
+        time::Duration,
+    };
 
     use tower_refresh::{
         BoxFuture, Generation, Tokens,
@@ -41,7 +98,7 @@ mod flawed {
         },
     };
 
-    use super::Memory;
+    use super::{Memory, assert_noticed};
 
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum Flaw {
@@ -93,8 +150,16 @@ mod flawed {
             })
         }
 
-        fn broken(&self) -> Option<Self::Store> {
-            Some(FlawedStore { flaw: NoSource, memory: Arc::default() })
+        fn broken(&self) -> Result<Self::Store, &'static str> {
+            Ok(FlawedStore { flaw: NoSource, memory: Arc::default() })
+        }
+
+        fn expire(&self, name: &str) -> BoxFuture<'_, Result<(), &'static str>> {
+            self.1.expire(name)
+        }
+
+        fn lease_time(&self) -> Result<Duration, &'static str> {
+            self.1.lease_time()
         }
     }
 
@@ -244,20 +309,14 @@ mod flawed {
         }
     }
 
-    /// Whether the check is content with the store.
-    macro_rules! passes {
-        ($flaw:expr, $check:ident) => {
-            tokio::spawn(async {
-                conformance::$check(&Flawed($flaw, Memory::default())).await;
-            })
-            .await
-            .is_ok()
-        };
-    }
-
     macro_rules! noticed {
         ($($flaw:ident by $check:ident)*) => {
-            $(assert!(!passes!($flaw, $check), "{:?} is not noticed", $flaw);)*
+            $(
+                let check = async {
+                    conformance::$check(&Flawed($flaw, Memory::default())).await;
+                };
+                assert_noticed($flaw, tokio::spawn(check).await);
+            )*
         };
     }
 

@@ -2,19 +2,35 @@
 
 use std::{
     fs::{self, File},
+    io::ErrorKind,
     os::unix::fs::PermissionsExt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use fs4::FileExt;
+use testing::{Auth, kind};
+use tokio::task::JoinSet;
 use tokio_test::task;
-use tower_refresh::store::{Leased, OpenCause, OpenRedeem, Record, SaveError, TokenStore};
+use tower_refresh::{
+    FailureKind, RefreshState,
+    store::{Leased, OpenCause, OpenRedeem, Record, SaveError, TokenStore},
+};
 
 use super::{Dir, assert_says, generation, lease, record, soon};
 
-/// Whether the lease is held.
+/// Whether the lease is held. Of a record that was never written, nothing is left after it.
 fn is_taken(dir: &Dir) -> bool {
-    let file = File::open(dir.beside(".lease")).unwrap();
-    FileExt::try_lock(&file).is_err()
+    match File::open(dir.beside(".lease")) {
+        Ok(file) => FileExt::try_lock(&file).is_err(),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::NotFound);
+            assert!(!dir.file.exists());
+            false
+        }
+    }
 }
 
 fn line(dir: &Dir) -> String {
@@ -183,4 +199,95 @@ fn a_dropped_lease_is_free_when_its_last_write_is_over() {
     }
     assert!(begun > 0, "none was begun");
     assert!(!is_taken(&dir));
+}
+
+/// A name may be made up: neither a lease that was released, nor one that was dropped, nor a
+/// write that failed leaves a file.
+#[tokio::test]
+async fn what_was_never_written_leaves_nothing_behind() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let nothing = [""; 0];
+    assert_eq!(store.load().await.unwrap(), Record::default());
+    lease(&store).await.release(None).await;
+    drop(lease(&store).await);
+    let held = lease(&store).await;
+    assert_eq!(dir.names(), ["tokens.json.lease"]);
+    let mut waiting = task::spawn(store.lease(generation(0)));
+    assert!(waiting.poll().is_pending());
+    held.release(None).await;
+    let Leased::Lease(next) = soon(&mut waiting).await.unwrap() else { panic!("it is free") };
+    assert!(next.is_held());
+    assert!(is_taken(&dir), "it is a lease like any other");
+    drop(next);
+    let late = store.save(generation(5), record(6)).await;
+    assert!(matches!(late, Err(SaveError::Conflict)), "{late:?}");
+    assert_eq!(dir.names(), nothing);
+
+    let auth = Auth::new();
+    let state = RefreshState::builder(auth.refresher()).store(dir.store()).build();
+    assert_eq!(kind(soon(state.token()).await), FailureKind::SignedOut);
+    soon(state.drain()).await;
+    assert_eq!(dir.names(), nothing);
+    assert_eq!(auth.count(), 0);
+}
+
+/// What the next holder has to know is kept, and so are the locks of what was saved.
+#[tokio::test]
+async fn what_was_noted_or_saved_keeps_its_locks() {
+    let dir = Dir::new();
+    let mut held = lease(&dir.store()).await;
+    held.intend(generation(3)).await.unwrap();
+    drop(held);
+    assert_eq!(line(&dir), "redeeming 3\n");
+    let mut held = lease(&dir.store()).await;
+    assert_eq!(held.open_redeem(), Some(OpenRedeem::new(generation(3), OpenCause::HolderEnded)));
+    held.save(generation(0), record(1)).await.unwrap();
+    held.release(None).await;
+    assert_eq!(dir.names(), ["tokens.json", "tokens.json.lease", "tokens.json.lock"]);
+    dir.store().delete().await.unwrap();
+    lease(&dir.store()).await.release(None).await;
+    assert_eq!(dir.names(), ["tokens.json", "tokens.json.lease", "tokens.json.lock"]);
+}
+
+/// A holder whose file was replaced meanwhile leaves the other holder's where it is.
+#[tokio::test]
+async fn a_lost_lease_of_what_was_never_written_takes_no_other_away() {
+    let dir = Dir::new();
+    let old = lease(&dir.store()).await;
+    fs::remove_file(dir.beside(".lease")).unwrap();
+    let new = lease(&dir.store()).await;
+    old.release(None).await;
+    assert!(new.is_held());
+    assert!(is_taken(&dir));
+    drop(new);
+    assert_eq!(dir.names(), [""; 0]);
+}
+
+/// Those that look, and those that take the lease one after the other, have it alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_whose_file_goes_each_time_is_one_lease() {
+    let dir = Dir::new();
+    let inside = Arc::new(AtomicUsize::new(0));
+    let mut takers = JoinSet::new();
+    for _ in 0..8 {
+        let (store, inside) = (dir.store(), Arc::clone(&inside));
+        takers.spawn(async move {
+            for round in 0..12 {
+                let held = lease(&store).await;
+                assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two holders at once");
+                assert!(store.load().await.unwrap().tokens.is_none());
+                assert!(held.is_held());
+                inside.fetch_sub(1, Ordering::SeqCst);
+                match round % 2 {
+                    0 => held.release(None).await,
+                    _ => drop(held),
+                }
+            }
+        });
+    }
+    while let Some(taker) = soon(takers.join_next()).await {
+        taker.unwrap();
+    }
+    assert_eq!(dir.names(), [""; 0]);
 }

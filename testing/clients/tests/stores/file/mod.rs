@@ -8,9 +8,13 @@
 //! | `sealed` | records under keys |
 //! | `states` | [`RefreshState`](tower_refresh::RefreshState) over files that fail |
 //! | `processes` | several processes: races, kills, full disks |
+//! | `mounts` | files and folders that are mounted |
+//! | `actor` | other processes |
 //! | `suite` | what every store has to pass |
 
+mod actor;
 mod lease;
+mod mounts;
 mod paths;
 mod processes;
 mod sealed;
@@ -22,6 +26,7 @@ use std::{
     error::Error,
     fs,
     future::Future,
+    io::{Write, stderr},
     path::{Path, PathBuf},
 };
 
@@ -109,6 +114,12 @@ async fn lease(store: &FileStore) -> Box<dyn Lease> {
         Leased::Lease(lease) => lease,
         leased => panic!("{leased:?} is newer than everything"),
     }
+}
+
+/// Shows that something was not tried here, also if the test passes: what `eprintln` writes is
+/// shown for those that fail only.
+fn skipped(what: &str, why: &str) {
+    let _ = stderr().write_all(format!("SKIPPED file: {what}: {why}\n").as_bytes());
 }
 
 /// What has to come. It fails if it does not, rather than hang.

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
     path::Path,
     task::Poll,
 };
@@ -11,10 +11,10 @@ use testing::{Auth, tokens};
 use tokio_test::task;
 use tower_refresh::{
     RefreshState,
-    store::{FileStore, FileStores, Leased, Record, Stores, TokenStore},
+    store::{FileStore, FileStores, Keyring, Leased, Record, Stores, TokenStore},
 };
 
-use super::{Dir, assert_says, generation, has_io_error, lease, record, soon};
+use super::{Dir, assert_says, generation, has_io_error, lease, record, skipped, soon};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
@@ -34,20 +34,53 @@ async fn all_files_are_their_owners_only() {
     }
 }
 
-#[test]
-fn the_folder_is_made_and_its_parents_are_not() {
+/// All levels, for the owner only. What is there stays as it is.
+#[tokio::test]
+async fn folders_that_are_missing_are_made() {
     let dir = Dir::new();
-    let (folder, deep) = (dir.temp.path().join("new"), dir.temp.path().join("no/new"));
-    FileStores::open(&folder).unwrap();
-    assert_eq!(mode(&folder), 0o700);
-    FileStores::open(&folder).unwrap();
-    let error = FileStores::open(&deep).unwrap_err();
-    assert_says(&error, &["could not create the folder", deep.to_str().unwrap()]);
-    assert!(has_io_error(&error));
-    std::fs::write(dir.temp.path().join("file"), "").unwrap();
+    chmod(dir.folder(), 0o755);
+    let (deep, deeper) = (dir.folder().join("a/b"), dir.folder().join("c/d/e/tokens.json"));
+    for _ in 0..2 {
+        FileStores::open(&deep).unwrap();
+        FileStore::open(&deeper).unwrap();
+    }
+    assert_eq!(mode(dir.folder()), 0o755);
+    for made in ["a", "a/b", "c", "c/d", "c/d/e"] {
+        assert_eq!(mode(&dir.folder().join(made)), 0o700, "{made}");
+    }
+    assert!(!deeper.exists());
+    FileStore::open(&deeper).unwrap().save(generation(0), record(1)).await.unwrap();
+    assert_eq!(FileStore::open(&deeper).unwrap().load().await.unwrap(), record(1));
+}
+
+/// As by many commands at once, the first time that the program runs.
+#[test]
+fn folders_that_several_make_at_once_are_no_error() {
+    let dir = Dir::new();
+    let file = dir.folder().join("a/b/c/d/tokens.json");
+    std::thread::scope(|scope| {
+        let openers: Vec<_> = (0..8).map(|_| scope.spawn(|| FileStore::open(&file))).collect();
+        for opener in openers {
+            opener.join().unwrap().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_an_error() {
+    let dir = Dir::new();
+    fs::write(dir.temp.path().join("file"), "").unwrap();
     let error = FileStores::open(dir.temp.path().join("file")).unwrap_err();
     assert_says(&error, &["could not keep files in", "it is not a folder"]);
-    assert!(!deep.parent().unwrap().exists());
+    let error = FileStore::open(dir.temp.path().join("file/tokens.json")).unwrap_err();
+    assert_says(&error, &["could not keep files in", "it is not a folder"]);
+    let error = FileStores::open(dir.temp.path().join("file/a/b")).unwrap_err();
+    assert_says(&error, &["file/a", "Not a directory"]);
+    assert!(has_io_error(&error));
+    // Nothing can be created there, whoever asks.
+    let error = FileStore::open("/proc/no/tokens.json").unwrap_err();
+    assert_says(&error, &["could not create the folder", "/proc"]);
+    assert!(has_io_error(&error));
 }
 
 #[tokio::test]
@@ -109,6 +142,70 @@ async fn a_wider_mode_is_an_error_that_tells_how_to_mend_it() {
     }
 }
 
+/// As Kubernetes has it with `fsGroup`, or `defaultMode: 0440`.
+#[tokio::test]
+async fn rights_of_the_group_can_be_allowed_by_name() {
+    let dir = Dir::signed_in().await;
+    let path = dir.file.to_str().unwrap();
+    let stores = FileStores::open_for_group(dir.folder()).unwrap().try_store("tokens").unwrap();
+    for good in [0o660, 0o640, 0o440, 0o600, 0o2660] {
+        chmod(&dir.file, good);
+        for store in [&FileStore::open_for_group(&dir.file).unwrap(), &stores] {
+            assert_eq!(store.load().await.unwrap(), record(1));
+        }
+    }
+    for wide in [0o664, 0o644, 0o604, 0o602, 0o661] {
+        chmod(&dir.file, wide);
+        let words = [&*format!("mode {wide:04o}"), &*format!("chmod 660 {path}")];
+        assert_says(&FileStore::open_for_group(&dir.file).unwrap_err(), &words);
+        assert_says(&stores.load().await.unwrap_err(), &words);
+        assert_says(&stores.save(generation(1), record(2)).await.unwrap_err(), &words);
+        assert_eq!(mode(&dir.file), wide, "it was not replaced");
+    }
+}
+
+/// Files have the rights that the group has on the folder, whatever the umask is.
+#[tokio::test]
+async fn what_is_written_for_the_group_has_the_folders_rights() {
+    for (folder, file) in [(0o2770, 0o660), (0o2750, 0o640), (0o700, 0o600), (0o777, 0o660)] {
+        let dir = Dir::new();
+        chmod(dir.folder(), folder);
+        let store = FileStore::open_for_group(&dir.file).unwrap().sealed(Keyring::new([1; 32]));
+        store.save(generation(0), record(1)).await.unwrap();
+        lease(&store).await.release(None).await;
+        assert_eq!(dir.names(), ["tokens.json", "tokens.json.lease", "tokens.json.lock"]);
+        for name in dir.names() {
+            assert_eq!(mode(&dir.folder().join(&name)), file, "{name} in {folder:o}");
+        }
+        // Damage is its owner's business.
+        fs::write(&dir.file, "damaged").unwrap();
+        store.save(generation(0), record(2)).await.unwrap();
+        assert_eq!(mode(&dir.beside(".damaged")), 0o600);
+        assert_eq!(mode(&dir.file), file);
+        // By default they stay their owner's only, whatever the folder allows.
+        chmod(&dir.file, 0o600);
+        dir.store().delete().await.unwrap();
+        assert_eq!(mode(&dir.file), 0o600);
+    }
+}
+
+/// The folder's group is not that of the file: its rights are none of the file's group.
+#[tokio::test]
+async fn another_group_than_the_folders_is_given_nothing() {
+    let dir = Dir::new();
+    let own = fs::metadata(dir.folder()).unwrap().gid();
+    if let Err(error) = chown(dir.folder(), None, Some(own + 1)) {
+        skipped("another group", &format!("none can be given here: {error}"));
+        return;
+    }
+    for (folder, file) in [(0o770, 0o600), (0o2770, 0o660)] {
+        chmod(dir.folder(), folder);
+        let store = FileStore::open_for_group(&dir.file).unwrap();
+        store.delete().await.unwrap();
+        assert_eq!(mode(&dir.file), file, "{folder:o}");
+    }
+}
+
 #[tokio::test]
 async fn what_a_link_points_to_is_written() {
     let dir = Dir::signed_in().await;
@@ -139,20 +236,69 @@ async fn what_a_link_points_to_is_written() {
     assert_eq!(linked.load().await.unwrap(), record(1));
 }
 
+/// Of a file, of a folder, through other links and by relative ones: what it leads to is made,
+/// and the links stay.
 #[tokio::test]
-async fn a_link_to_nothing_is_an_error() {
-    let dir = Dir::signed_in().await;
-    let link = dir.temp.path().join("link.json");
-    symlink(&dir.file, &link).unwrap();
-    let store = FileStore::open(&link).unwrap();
-    fs::remove_file(&dir.file).unwrap();
-    let words = ["could not follow the symbolic link", link.to_str().unwrap()];
-    assert_says(&FileStore::open(&link).unwrap_err(), &words);
+async fn a_link_to_nothing_makes_its_target() {
+    for (links, opened, target) in [
+        (&[("link.json", "there.json")][..], "link.json", "there.json"),
+        (&[("link.json", "no/such/there.json")], "link.json", "no/such/there.json"),
+        (&[("link.json", "../beside/there.json")], "link.json", "../beside/there.json"),
+        (&[("1", "2"), ("2", "deep/3"), ("deep/3", "../4")], "1", "4"),
+        (&[("config", "no/such")], "config/there.json", "no/such/there.json"),
+        (&[("config", "no"), ("no", "such")], "config/sub/there.json", "such/sub/there.json"),
+    ] {
+        let dir = Dir::new();
+        fs::create_dir(dir.folder().join("deep")).unwrap();
+        for (link, to) in links {
+            symlink(to, dir.folder().join(link)).unwrap();
+        }
+        let path = dir.folder().join(opened);
+        let store = FileStore::open(&path).unwrap();
+        assert_eq!(store.load().await.unwrap(), Record::default());
+        // The lease is the same before there is a file and after.
+        let mut held = lease(&store).await;
+        held.intend(generation(0)).await.unwrap();
+        held.save(generation(0), record(1)).await.unwrap();
+        held.intend(generation(1)).await.unwrap();
+        held.save(generation(1), record(2)).await.unwrap();
+        held.release(None).await;
+        for (link, _) in links {
+            assert!(fs::symlink_metadata(dir.folder().join(link)).unwrap().is_symlink());
+        }
+        let target = dir.folder().join(target);
+        assert!(fs::symlink_metadata(&target).unwrap().is_file(), "{target:?}");
+        assert_eq!(FileStore::open(&target).unwrap().load().await.unwrap(), record(2));
+
+        // The target alone is removed: that is a file that was never written.
+        fs::remove_file(&target).unwrap();
+        assert_eq!(store.load().await.unwrap(), Record::default());
+        store.save(generation(0), record(3)).await.unwrap();
+        assert_eq!(FileStore::open(&target).unwrap().load().await.unwrap(), record(3));
+    }
+}
+
+#[tokio::test]
+async fn a_link_that_leads_nowhere_is_an_error() {
+    let dir = Dir::new();
+    let link = |from: &str, to: &str| symlink(to, dir.folder().join(from)).unwrap();
+    link("1", "2");
+    link("2", "1");
+    link("inside", "inside/itself");
+    for path in ["1", "1/tokens.json", "inside", "inside/tokens.json"] {
+        let error = FileStore::open(dir.folder().join(path)).unwrap_err();
+        assert_says(&error, &["could not", dir.folder().to_str().unwrap()]);
+    }
+    let words = ["could not follow the symbolic link", "without end"];
+    assert_says(&FileStore::open(dir.folder().join("1")).unwrap_err(), &words);
+    // A link whose folder goes away later is no file that was never written.
+    link("later", "folder/tokens.json");
+    let store = FileStore::open(dir.folder().join("later")).unwrap();
+    fs::remove_dir(dir.folder().join("folder")).unwrap();
+    let words = ["could not find the folder", "No such file"];
     assert_says(&store.load().await.unwrap_err(), &words);
-    assert_says(&store.save(generation(0), record(1)).await.unwrap_err(), &words);
-    assert_says(&store.delete().await.unwrap_err(), &words);
-    assert_says(&soon(store.lease(generation(0))).await.unwrap_err(), &words);
-    assert!(!dir.file.exists());
+    assert!(store.save(generation(0), record(1)).await.is_err());
+    assert!(!dir.folder().join("folder").exists());
 }
 
 /// The lease's line would be written to a file that is not this store's.
@@ -180,20 +326,6 @@ async fn what_is_no_file_is_an_error() {
     assert_says(&store.load().await.unwrap_err(), &["it is not a file"]);
     assert!(store.save(generation(0), record(1)).await.is_err());
     assert!(dir.file.is_dir());
-}
-
-#[test]
-fn a_missing_folder_is_an_error_and_a_missing_file_is_not() {
-    let dir = Dir::new();
-    dir.store();
-    let missing = dir.temp.path().join("no/tokens.json");
-    let error = FileStore::open(&missing).unwrap_err();
-    assert_says(
-        &error,
-        &["could not find the folder", missing.parent().unwrap().to_str().unwrap()],
-    );
-    assert!(has_io_error(&error));
-    assert!(!missing.parent().unwrap().exists());
 }
 
 /// A relative path is that of the moment, wherever the program goes later.

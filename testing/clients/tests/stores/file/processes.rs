@@ -1,14 +1,6 @@
-//! Several processes: races, kills, full disks. A child is this program again, told by its
-//! environment which part it plays; a line that begins with `@` is its word to the parent.
+//! Several processes: races, kills, full disks.
 
-use std::{
-    env, fs,
-    io::{BufRead, BufReader, Write},
-    path::Path,
-    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{env, fs, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fs4::FileExt;
@@ -30,89 +22,17 @@ use tower_refresh::{
     store::{FileStore, OpenCause, Record, TokenStore},
 };
 
-use super::{Dir, assert_says, generation, lease, record, soon};
+use super::{
+    Dir,
+    actor::{Actor, FILE, PART, listen, say},
+    assert_says, generation, lease, record, soon,
+};
 
-const PART: &str = "TOWER_REFRESH_TEST_PART";
-const FILE: &str = "TOWER_REFRESH_TEST_FILE";
+const CHILD: &str = "file::processes::child";
 const ADDRESS: &str = "TOWER_REFRESH_TEST_ADDRESS";
 
 /// How many states a racing process has.
 const STATES: usize = 16;
-
-/// A process that ends with the test.
-struct Actor {
-    child: Child,
-    said: BufReader<ChildStdout>,
-    told: ChildStdin,
-}
-
-impl Actor {
-    fn new(part: &str, file: &Path, address: &str) -> Self {
-        let mut child = Command::new(env::current_exe().unwrap())
-            .args(["file::processes::child", "--exact", "--nocapture"])
-            .envs([(PART, part), (ADDRESS, address)])
-            .env(FILE, file)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let said = BufReader::new(child.stdout.take().unwrap());
-        let told = child.stdin.take().unwrap();
-        Self { child, said, told }
-    }
-
-    /// Its next word. `None`: it has ended.
-    fn word(&mut self) -> Option<String> {
-        let mut line = String::new();
-        loop {
-            line.clear();
-            if self.said.read_line(&mut line).unwrap() == 0 {
-                return None;
-            }
-            if let Some(word) = line.strip_prefix('@') {
-                return Some(word.trim_end().to_owned());
-            }
-        }
-    }
-
-    #[track_caller]
-    fn says(&mut self, word: &str) {
-        assert_eq!(self.word().as_deref(), Some(word));
-    }
-
-    fn tell(&mut self) {
-        self.told.write_all(b"\n").unwrap();
-    }
-
-    /// SIGKILL. When this returns, the process is gone.
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn end(&mut self) -> ExitStatus {
-        while self.word().is_some() {}
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Actor {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn say(word: &str) {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "\n@{word}").unwrap();
-    out.flush().unwrap();
-}
-
-/// Waits for a line, or for the parent's end.
-fn listen() {
-    std::io::stdin().read_line(&mut String::new()).unwrap();
-}
 
 /// What a child does. In the parent, nothing.
 #[test]
@@ -161,7 +81,7 @@ fn limit(current: Option<u64>) {
 #[tokio::test]
 async fn the_lease_of_a_process_that_is_killed_is_free_at_once() {
     let dir = Dir::signed_in().await;
-    let mut holder = Actor::new("holder", &dir.file, "");
+    let mut holder = Actor::new("holder", CHILD, &dir.file);
     holder.says("held");
     let file = fs::File::open(dir.beside(".lease")).unwrap();
     assert!(FileExt::try_lock(&file).is_err(), "it is held");
@@ -185,7 +105,7 @@ async fn the_lease_of_a_process_that_is_killed_is_free_at_once() {
 #[tokio::test]
 async fn whoever_waits_for_a_process_that_is_killed_is_next() {
     let dir = Dir::signed_in().await;
-    let mut holder = Actor::new("holder", &dir.file, "");
+    let mut holder = Actor::new("holder", CHILD, &dir.file);
     holder.says("held");
     let auth = Auth::new();
     let state = RefreshState::builder(auth.refresher()).store(dir.store()).build();
@@ -200,7 +120,7 @@ async fn whoever_waits_for_a_process_that_is_killed_is_next() {
 #[tokio::test]
 async fn a_process_that_is_killed_while_it_writes_leaves_the_old_record() {
     let dir = Dir::signed_in().await;
-    let mut half = Actor::new("half", &dir.file, "");
+    let mut half = Actor::new("half", CHILD, &dir.file);
     assert_eq!(half.word(), None);
     assert!(!half.end().success());
     assert_eq!(fs::metadata(dir.beside(".tmp")).unwrap().len(), 100);
@@ -215,7 +135,7 @@ async fn a_process_that_is_killed_while_it_writes_leaves_the_old_record() {
 async fn a_process_that_is_killed_at_any_moment_leaves_a_whole_record() {
     for round in 0..12_u64 {
         let dir = Dir::signed_in().await;
-        let mut writer = Actor::new("writer", &dir.file, "");
+        let mut writer = Actor::new("writer", CHILD, &dir.file);
         let mut reported = 0;
         for _ in 0..=round % 3 {
             reported = writer.word().unwrap().parse().unwrap();
@@ -237,7 +157,7 @@ async fn a_process_that_is_killed_at_any_moment_leaves_a_whole_record() {
 #[test]
 fn a_full_disk_loses_nothing() {
     let dir = Dir::new();
-    let mut full = Actor::new("full", &dir.file, "");
+    let mut full = Actor::new("full", CHILD, &dir.file);
     full.says("it is saved");
     assert!(full.end().success());
 }
@@ -301,7 +221,7 @@ async fn processes_that_race_are_one_refresh() {
 
     let mut racers = JoinSet::new();
     for _ in 0..3 {
-        let mut racer = Actor::new("racer", &dir.file, servers.address());
+        let mut racer = Actor::with("racer", CHILD, &dir.file, &[(ADDRESS, servers.address())]);
         racers.spawn_blocking(move || {
             racer.says("ready");
             racer.tell();

@@ -1,6 +1,6 @@
 //! What every store has to pass.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
 use tempfile::TempDir;
 use tower_refresh::{
@@ -43,15 +43,15 @@ impl Subject for Files {
         Box::pin(async { store })
     }
 
-    fn broken(&self) -> Option<FileStore> {
+    fn broken(&self) -> Result<FileStore, &'static str> {
         let store = self.stores().try_store("broken").unwrap();
         fs::remove_dir_all(self.records()).unwrap();
-        Some(store)
+        Ok(store)
     }
 
     /// The folder is removed, and brought back from a copy: nothing else takes a lock of the
     /// system from its holder.
-    fn expire(&self, _: &str) -> BoxFuture<'_, bool> {
+    fn expire(&self, _: &str) -> BoxFuture<'_, Result<(), &'static str>> {
         let old = self.folder.path().join("old");
         fs::rename(self.records(), &old).unwrap();
         fs::create_dir(self.records()).unwrap();
@@ -59,7 +59,11 @@ impl Subject for Files {
             let entry = entry.unwrap();
             fs::copy(entry.path(), self.records().join(entry.file_name())).unwrap();
         }
-        Box::pin(async { true })
+        Box::pin(async { Ok(()) })
+    }
+
+    fn lease_time(&self) -> Result<Duration, &'static str> {
+        Err("a lock of the system has no time limit")
     }
 }
 
@@ -70,8 +74,8 @@ impl FamilySubject for Files {
         Box::pin(async { self.stores() })
     }
 
-    fn count(&self) -> BoxFuture<'_, Option<usize>> {
-        Box::pin(async { Some(fs::read_dir(self.records()).unwrap().count()) })
+    fn count(&self) -> BoxFuture<'_, Result<usize, &'static str>> {
+        Box::pin(async { Ok(fs::read_dir(self.records()).unwrap().count()) })
     }
 }
 

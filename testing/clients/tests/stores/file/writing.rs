@@ -1,11 +1,20 @@
 //! What a write leaves, whatever goes wrong.
 
-use std::{fs, task::Poll};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    task::Poll,
+    time::SystemTime,
+};
 
 use fs4::FileExt;
-use testing::tokens;
+use testing::{Auth, kind, tokens};
+use tokio::task::JoinSet;
 use tokio_test::task;
-use tower_refresh::store::{Record, SaveError, TokenStore};
+use tower_refresh::{
+    FailureKind, RefreshState,
+    store::{Record, SaveError, TokenStore},
+};
 
 use super::{Dir, assert_says, chain, generation, has_io_error, lease, record, soon};
 
@@ -20,12 +29,10 @@ async fn the_document_is_one_line_of_json() {
     assert_eq!(dir.text(), r#"{"version":1,"generation":2}"#);
 }
 
-/// A record that cannot be read is an error, and stays for the user to look at.
-#[tokio::test]
-async fn what_is_damaged_is_not_overwritten() {
+/// The kinds of damage, and a word that each is told by.
+fn damaged() -> [(&'static str, &'static str); 8] {
     let whole = r#"{"version":1,"generation":5,"tokens":{"access_token":"SECRET-A","refresh_token":"SECRET-R"}}"#;
-    let damaged = [
-        ("", "truncated"),
+    [
         (&whole[..whole.len() - 1], "truncated"),
         (&whole[..60], "truncated"),
         ("SECRET", "damaged"),
@@ -33,19 +40,29 @@ async fn what_is_damaged_is_not_overwritten() {
         (r#"{"version":1,"generation":5,"tokens":"SECRET"}"#, "damaged"),
         (r#"{"version":1,"generation":5,"tokens":{"access_token":5,"SECRET":0}}"#, "damaged"),
         (r#"{"version":1,"generation":5,"sealed":{"SECRET":1}}"#, "damaged"),
-        (r#"{"version":2,"generation":5,"SECRET":"SECRET"}"#, "format 2"),
-    ];
-    for (text, word) in damaged {
+        (r#"{"version":1,"generation":9999999999999999999,"SECRET":1}"#, "damaged"),
+    ]
+}
+
+/// A record that cannot be read is an error that says how to go on, and stays for the user to
+/// look at.
+#[tokio::test]
+async fn what_is_damaged_is_not_overwritten() {
+    let later = r#"{"version":2,"generation":5,"SECRET":"SECRET"}"#;
+    for (text, word) in damaged().into_iter().chain([(later, "format 2")]) {
         let dir = Dir::signed_in().await;
         let store = dir.store();
         fs::write(&dir.file, text).unwrap();
         let path = dir.file.to_str().unwrap();
         let load = store.load().await.unwrap_err();
         let save = store.save(generation(5), record(6)).await.unwrap_err();
-        let again = store.save(generation(0), record(6)).await.unwrap_err();
         let held = lease(&store).await.save(generation(5), record(6)).await.unwrap_err();
-        for error in [&load as &dyn std::error::Error, &save, &again, &held] {
-            assert_says(error, &["could not read", path, word]);
+        for error in [&load as &dyn std::error::Error, &save, &held] {
+            assert_says(error, &["could not read", path, word, "sign in again"]);
+        }
+        if text == later {
+            let again = store.save(generation(0), record(6)).await.unwrap_err();
+            assert_says(&again, &["could not read", path, word, "update this program"]);
         }
         assert!(matches!(save, SaveError::Failed(_)), "{save:?}");
         let delete = store.delete().await.unwrap_err();
@@ -54,6 +71,124 @@ async fn what_is_damaged_is_not_overwritten() {
             assert!(!chain(error).contains("SECRET"), "{}", chain(error));
         }
         assert_eq!(dir.text(), text);
+        assert_eq!(dir.names(), ["tokens.json", "tokens.json.lease", "tokens.json.lock"]);
+    }
+}
+
+/// The text is kept beside it, for the owner only; the one of an earlier time, too.
+#[tokio::test]
+async fn a_sign_in_over_what_is_damaged_works_and_keeps_it_aside() {
+    let auth = Auth::new();
+    for (text, _) in damaged() {
+        let dir = Dir::signed_in().await;
+        let state = RefreshState::builder(auth.refresher()).store(dir.store()).build();
+        assert_eq!(soon(state.token()).await.unwrap().access_token(), Some("access-1"));
+        fs::write(&dir.file, text).unwrap();
+        let signed_in = soon(state.set(tokens(9))).await.unwrap();
+        assert!(signed_in > generation(1), "another process that has read the record finds it");
+        assert_eq!(soon(state.token()).await.unwrap().access_token(), Some("access-9"));
+        assert_eq!(dir.store().load().await.unwrap(), Record::new(signed_in, tokens(9)));
+
+        fs::write(&dir.file, "again").unwrap();
+        soon(state.set(tokens(10))).await.unwrap();
+        assert_eq!(dir.store().load().await.unwrap().tokens, Some(tokens(10)));
+        for (ending, kept) in [(".damaged", text), (".damaged-2", "again")] {
+            let path = dir.beside(ending);
+            assert_eq!(fs::read_to_string(&path).unwrap(), kept);
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        }
+    }
+    assert_eq!(auth.count(), 0);
+}
+
+/// The damaged text is in one place at least, whatever fails, and never in ever more of them.
+#[tokio::test]
+async fn a_sign_in_over_what_is_damaged_that_fails_changes_nothing() {
+    let dir = Dir::signed_in().await;
+    fs::write(&dir.file, "damaged").unwrap();
+    let save = || async { dir.store().save(generation(0), record(9)).await };
+    fs::create_dir(dir.beside(".tmp")).unwrap();
+    assert_says(&save().await.unwrap_err(), &["could not remove", "tokens.json.tmp"]);
+    fs::remove_dir(dir.beside(".tmp")).unwrap();
+    assert_eq!((dir.text().as_str(), dir.names().len()), ("damaged", 2));
+
+    for number in 1..=9 {
+        fs::write(&dir.file, format!("damaged {number}")).unwrap();
+        save().await.unwrap();
+    }
+    fs::write(&dir.file, "damaged 10").unwrap();
+    let error = save().await.unwrap_err();
+    assert_says(&error, &["could not keep the damaged text of", "tokens.json", "remove those"]);
+    assert_eq!(dir.text(), "damaged 10");
+    assert_eq!(fs::read_to_string(dir.beside(".damaged")).unwrap(), "damaged 1");
+    assert_eq!(fs::read_to_string(dir.beside(".damaged-9")).unwrap(), "damaged 9");
+
+    // Someone else's link is not written through.
+    fs::remove_file(dir.beside(".damaged-3")).unwrap();
+    symlink(dir.temp.path().join("elsewhere"), dir.beside(".damaged-3")).unwrap();
+    assert!(save().await.is_err());
+    assert!(!dir.temp.path().join("elsewhere").exists());
+}
+
+/// Of two that sign in at once over the damage one is first, and the other does not lose it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sign_ins_that_race_over_what_is_damaged_all_work() {
+    let (auth, dir) = (Auth::new(), Dir::signed_in().await);
+    fs::write(&dir.file, "damaged").unwrap();
+    let mut sign_ins = JoinSet::new();
+    for number in 10..18 {
+        let state = RefreshState::builder(auth.refresher()).store(dir.store()).build();
+        sign_ins.spawn(async move { soon(state.set(tokens(number))).await });
+    }
+    while let Some(signed_in) = soon(sign_ins.join_next()).await {
+        signed_in.unwrap().unwrap();
+    }
+    assert!(dir.store().load().await.unwrap().tokens.is_some());
+    assert_eq!(fs::read_to_string(dir.beside(".damaged")).unwrap(), "damaged");
+    assert!(!dir.beside(".damaged-2").exists());
+}
+
+/// As `touch` leaves it, or an editor: nothing was ever saved there.
+#[tokio::test]
+async fn an_empty_file_is_nobody_signed_in() {
+    for (text, mode) in [("", 0o600), ("", 0o644), ("\n", 0o600), (" \r\n\t", 0o600)] {
+        let dir = Dir::new();
+        fs::write(&dir.file, text).unwrap();
+        fs::set_permissions(&dir.file, fs::Permissions::from_mode(mode)).unwrap();
+        let store = dir.store();
+        assert_eq!(store.load().await.unwrap(), Record::default());
+        let mut held = lease(&store).await;
+        let late = held.save(generation(5), record(6)).await;
+        assert!(matches!(late, Err(SaveError::Conflict)), "{late:?}");
+        fs::write(dir.beside(".lease"), "torn").unwrap();
+        drop(held);
+        assert_eq!(lease(&store).await.open_redeem().unwrap().generation, generation(0));
+
+        let auth = Auth::new();
+        let state = RefreshState::builder(auth.refresher()).store(dir.store()).build();
+        assert_eq!(kind(soon(state.token()).await), FailureKind::SignedOut);
+        assert_eq!(fs::read_to_string(&dir.file).unwrap(), text);
+        soon(state.set(tokens(9))).await.unwrap();
+        assert_eq!(store.load().await.unwrap().tokens, Some(tokens(9)));
+        assert_eq!(fs::metadata(&dir.file).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert!(!dir.beside(".damaged").exists());
+    }
+}
+
+/// What another process may remember of a file that is gone is a smaller number.
+#[tokio::test]
+async fn a_sign_out_of_what_was_never_written_is_later_than_what_was_lost() {
+    let dir = Dir::new();
+    for lost in [false, true] {
+        if lost {
+            fs::write(&dir.file, "").unwrap();
+        }
+        let (before, now) = (generation(1_700_000_000_000), SystemTime::now());
+        let deleted = dir.store().delete().await.unwrap();
+        assert_eq!(deleted.tokens, None);
+        assert!(deleted.generation > before, "{deleted:?}");
+        assert!(deleted.generation >= generation(0).next_at(now), "{deleted:?}");
+        assert_eq!(dir.store().delete().await.unwrap().generation, deleted.generation.next());
     }
 }
 
