@@ -4,6 +4,7 @@
 use std::{
     env, io,
     num::NonZero,
+    path::Path,
     process::{Command, ExitCode, Stdio},
     thread::available_parallelism,
     time::Instant,
@@ -84,11 +85,25 @@ const BENCHES: &[Check] = &[
     ("hot_path", Cargo("bench -p benches --bench hot_path --locked")),
     ("herd", Cargo("bench -p benches --bench herd --locked")),
     ("end_to_end", Cargo("bench -p benches --bench end_to_end --locked")),
+    ("doubt", Cargo("bench -p benches --bench doubt --locked")),
     ("wake", Cargo("bench -p benches --bench wake --features redis --locked")),
 ];
 
-/// Those that start a Redis server.
-const NEED_REDIS: &[&str] = &["tests", "replicas", "torture-redis", "wake"];
+/// Debian packages, the checks that need them, and how to see that they are there.
+const PACKAGES: &[(&str, &[&str], IsThere)] = &[
+    ("redis-server", &["tests", "replicas", "torture-redis", "wake"], || {
+        works("redis-server", &["--version"])
+    }),
+    // It moves a process's wall clock.
+    ("libfaketime", &["tests"], || {
+        let mut folders = ["x86_64-linux-gnu/", "aarch64-linux-gnu/", ""].into_iter();
+        folders.any(|folder| {
+            Path::new("/usr/lib").join(folder).join("faketime/libfaketime.so.1").exists()
+        })
+    }),
+];
+
+type IsThere = fn() -> bool;
 
 fn main() -> ExitCode {
     let wanted = env::args().nth(1);
@@ -108,9 +123,12 @@ fn main() -> ExitCode {
         eprintln!("there is no such check; there are: bench, {}", names.join(", "));
         return ExitCode::FAILURE;
     }
-    if checks.iter().any(|(name, _)| NEED_REDIS.contains(name)) && !has_redis() {
-        eprintln!("there is no redis-server here: `apt-get install redis-server`");
-        return ExitCode::FAILURE;
+    for (package, needed_by, is_there) in PACKAGES {
+        let is_needed = checks.iter().any(|(name, _)| needed_by.contains(name));
+        if is_needed && !is_there() && !(install(package) && is_there()) {
+            eprintln!("there is no {package} here: `apt-get install {package}`");
+            return ExitCode::FAILURE;
+        }
     }
     for (name, step) in checks {
         let mut command = match command(step) {
@@ -173,25 +191,26 @@ fn tests_at_once() -> usize {
     4 * available_parallelism().map_or(1, NonZero::get)
 }
 
-/// Whether there is a Redis server to be started. On Debian it is installed if need be.
-fn has_redis() -> bool {
-    let works = |program: &str, arguments: &[&str]| {
-        let mut command = Command::new(program);
-        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    };
-    let is_there = || works("redis-server", &["--version"]);
-    if is_there() || !works("apt-get", &["--version"]) {
-        return is_there();
+/// Whether a program does what it is told.
+fn works(program: &str, arguments: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Installs a package where that can be done: on Debian.
+fn install(package: &str) -> bool {
+    if !works("apt-get", &["--version"]) {
+        return false;
     }
-    println!("== redis-server is installed: apt-get install redis-server");
+    println!("== {package} is installed: apt-get install {package}");
     // As root, or as a user who may become root without being asked for a password.
     let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n");
     let apt = |arguments: &[&str]| match root {
         true => works("apt-get", arguments),
         false => works("sudo", &[&["-n", "apt-get"], arguments].concat()),
     };
-    let install = || apt(&["install", "-y", "redis-server"]);
+    let install = || apt(&["install", "-y", package]);
     // A fresh machine does not know of any package yet.
-    (install() || (apt(&["update"]) && install())) && is_there()
+    install() || (apt(&["update"]) && install())
 }

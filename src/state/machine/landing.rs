@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{
     Machine,
     flight::Course,
-    parts::{Flight, Stage, Standing, Step},
+    parts::{Flight, Outcome, Stage, Standing, Step},
     policy::MAX_RETRY_AFTER,
 };
 use crate::{
@@ -15,6 +15,13 @@ use crate::{
     store::Record,
     tokens::Generation,
 };
+
+/// The store is empty, and the token that is in use works.
+pub(super) fn lost_record() -> RefreshFailure {
+    const WORDS: &str = "the store has lost the refresh token; the access token is used to its \
+        end, after which a sign-in is needed";
+    Outcome::failed(WORDS).into_failure(FailureKind::Store)
+}
 
 impl Machine {
     /// Why the server rejected the refresh token of this stored generation, if it did.
@@ -66,12 +73,13 @@ impl Course<'_> {
     /// Puts the access token that still works into the store again. The refresh token is lost:
     /// the store's was the only one.
     fn offer(self) -> Step {
-        if !self.flight.leased {
-            return self.go(Stage::Leasing, Step::Lease(Generation::ZERO));
-        }
-        match self.machine.credential.tokens() {
-            Some(tokens) => self.save_offered(tokens),
-            None => self.finish_or_relaunch(),
+        // Without a known end it may be older than the trace of a sign-out, which stores keep
+        // for a time only, and other processes would be signed in again.
+        let lives = self.machine.credential.end().is_some();
+        match self.machine.credential.tokens().filter(|_| lives) {
+            Some(tokens) if self.flight.leased => self.save_offered(tokens),
+            Some(_) => self.go(Stage::Leasing, Step::Lease(Generation::ZERO)),
+            None => self.fail(lost_record(), None),
         }
     }
 
@@ -129,7 +137,7 @@ impl Course<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Admission, parts::Outcome, testing::*};
+    use super::super::{Admission, testing::*};
     use super::*;
     use crate::refresher::RefreshError;
 
@@ -188,6 +196,19 @@ mod tests {
             let effects = machine.effects();
             assert!(effects.wake && effects.publish.is_none(), "nothing is newer");
         }
+    }
+
+    /// A sign-out that the store has forgotten must not be undone.
+    #[test]
+    fn a_token_without_an_end_is_kept_and_not_offered() {
+        let (mut machine, rules) = signed_in();
+        let endless = Record::new(generation(2), tokens(2).without_expiry());
+        machine.signed_in(&endless, 0, rules.at(0));
+        begin(&mut machine, &rules);
+        let _ = machine.advance(Outcome::Leased(None), rules.at(0));
+        let landed = machine.advance(Outcome::Loaded(Record::default()), rules.at(0));
+        assert!(matches!(landed, Step::Land { .. }));
+        assert_eq!(machine.credential().access_token(), Some("access-2"));
     }
 
     #[test]

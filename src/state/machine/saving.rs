@@ -8,6 +8,7 @@
 
 use super::{
     flight::Course,
+    landing::lost_record,
     parts::{Minted, Origin, Outcome, Redeem, Stage, Step},
     policy::WhileUnsaved,
 };
@@ -16,9 +17,6 @@ use crate::{
     store::Record,
     tokens::{Generation, Time, Tokens},
 };
-
-const STORE_LOST_ITS_RECORD: &str = "the store has lost the refresh token; the access token is \
-    used to its end, after which a sign-in is needed";
 
 impl Minted {
     /// Its flight is gone; another one will save it.
@@ -140,8 +138,7 @@ impl Course<'_> {
         }
         if minted.origin == Origin::Offer {
             // For this process's requests it is the same token, so nothing is published.
-            let lost = Outcome::failed(STORE_LOST_ITS_RECORD).into_failure(FailureKind::Store);
-            return self.fail(lost, None);
+            return self.fail(lost_record(), None);
         }
         if !minted.served {
             self.serve(&minted);
