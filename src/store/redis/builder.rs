@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::{
     connection::{Connection, Server},
     rights::Rights,
-    shared::{CENTURY, Shared},
+    shared::Shared,
     wake::Wakes,
 };
 use crate::{
@@ -138,8 +138,8 @@ impl RedisStoresBuilder {
             wakes: Wakes::new(nodes, self.timeout, Rights::new(&self.prefix)),
             keys: self.keys,
             prefix: self.prefix,
-            lease: self.lease.min(CENTURY),
-            intent: self.intent.max(self.lease).min(CENTURY),
+            lease: self.lease,
+            intent: self.intent.max(self.lease),
             ttl: self.ttl,
             tombstone_ttl: self.tombstone_ttl,
             poll: self.poll,
@@ -154,7 +154,7 @@ impl RedisStoresBuilder {
         let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
         if scheme.contains("sentinel") {
             return Err(ConfigError::new(
-                "a Redis URL asks for Sentinel, which this crate does not speak to: give the redis:// URL of a name that leads to the primary (a proxy, a service, a DNS entry); after a failover the stores connect to it anew",
+                "a Redis URL asks for Sentinel, which this crate cannot ask for the primary: give the redis:// URL of a name that leads to the primary (a proxy, a service, a DNS entry); after a failover the stores connect to it anew",
             ));
         }
         if scheme.contains("cluster") {

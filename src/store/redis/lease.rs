@@ -19,7 +19,7 @@ use super::{
 use crate::{
     refresher::BoxFuture,
     store::{Lease, Leased, OpenCause, OpenRedeem, Record, SaveError, StoreError},
-    tokens::{Generation, Time},
+    tokens::{Due, Generation, Time},
 };
 
 /// Stands in the record, in the place of an [`OpenCause`], while the holder that noted its
@@ -45,23 +45,11 @@ struct Holding {
     validity: Mutex<Validity>,
 }
 
-/// How long the lease is held for certain, and for how long the next renewal takes it.
+/// Until when the lease is held for certain, by both clocks, and for how long the next renewal
+/// takes it.
 struct Validity {
-    until: Time,
+    until: Due,
     time: Duration,
-}
-
-impl Validity {
-    /// Of a lease of that time, asked for at `begun`: the server's own time limit begins later.
-    fn new(begun: Time, time: Duration) -> Self {
-        Self { until: Time { now: begun.now + time, wall: begun.wall + time }, time }
-    }
-
-    /// By both clocks. The monotonic one stands still while the machine sleeps, and the server's
-    /// does not.
-    fn holds(&self, at: Time) -> bool {
-        at.now < self.until.now && at.wall < self.until.wall
-    }
 }
 
 /// What came of an attempt to take the lease.
@@ -120,7 +108,7 @@ async fn attempt(record: &Arc<RedisRecord>, known: Generation) -> Result<Attempt
         Some("held") => {
             let fence = answer.text()?.ok_or_else(unknown)?;
             let open_redeem = answer.text()?.and_then(|text| parse_open_redeem(&text));
-            let validity = Mutex::new(Validity::new(begun, time));
+            let validity = Mutex::new(Validity { until: begun.after(time), time });
             let record = Arc::clone(record);
             let holding = Arc::new(Holding { record, owner, fence, validity });
             let renewal = tokio::spawn(renew(Arc::clone(&holding))).abort_handle();
@@ -185,18 +173,17 @@ impl Holding {
         self.validity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The command was sent at `begun`.
+    /// The command was sent at `begun`, and the server's time limit begins later than that.
     fn extend(&self, begun: Time, time: Duration) {
-        let mut validity = self.validity();
-        let longer = Validity::new(begun, time);
+        let (mut validity, until) = (self.validity(), begun.after(time));
         // An intent may have made it longer since then.
-        if longer.until.now >= validity.until.now {
-            validity.until = longer.until;
+        if until.now >= validity.until.now {
+            validity.until = until;
         }
     }
 
     fn lost(&self) {
-        self.validity().until = Time::now();
+        self.validity().until = Time::now().after(Duration::ZERO);
     }
 }
 
@@ -206,7 +193,7 @@ impl Lease for RedisLease {
     }
 
     fn is_held(&self) -> bool {
-        self.holding.validity().holds(Time::now())
+        !self.ended && !self.holding.validity().until.has_come(Time::now())
     }
 
     fn intend(&mut self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -279,22 +266,6 @@ fn parse_open_redeem(text: &str) -> Option<OpenRedeem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_lease_is_over_when_either_clock_says_so() {
-        let begun = Time::now();
-        let lease = Validity::new(begun, Duration::from_secs(5));
-        let after = |now, wall| Time {
-            now: begun.now + Duration::from_secs(now),
-            wall: begun.wall + Duration::from_secs(wall),
-        };
-        assert!(lease.holds(after(4, 4)));
-        assert!(!lease.holds(after(5, 4)));
-        assert!(!lease.holds(after(0, 5)), "the machine was asleep");
-        let set_back = Time { wall: SystemTime::UNIX_EPOCH, ..after(4, 0) };
-        assert!(lease.holds(set_back));
-        assert!(!lease.holds(Time { wall: SystemTime::UNIX_EPOCH, ..after(5, 0) }));
-    }
 
     #[test]
     fn fences_begin_where_redis_can_count_on() {

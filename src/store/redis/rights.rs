@@ -9,7 +9,7 @@ use super::script::Script;
 const CATEGORIES: &str = "+@read +@write +@scripting +@pubsub";
 
 /// Those that the client sends besides, if its URL asks for them.
-const OTHERS: [&str; 6] = ["select", "cluster", "readonly", "ping", "asking", "hello"];
+const EXTRAS: [&str; 6] = ["select", "cluster", "readonly", "ping", "asking", "hello"];
 
 /// The rights that the stores of one prefix need, as `ACL SETUSER` takes them.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ impl Rights {
         } else {
             return None;
         };
-        let more = OTHERS.iter().find(|other| refused.split('|').next() == Some(other));
+        let more = EXTRAS.iter().find(|extra| refused.split('|').next() == Some(extra));
         let more = more.map_or_else(String::new, |_| format!(" +{refused}"));
         Some(format!("the Redis user may not run {refused}: it needs {}{more}", self.0))
     }

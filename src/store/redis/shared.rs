@@ -17,10 +17,8 @@ pub(super) struct Shared {
     pub(super) poll: Duration,
 }
 
-/// What stands for everything longer: Redis refuses more, and no clock could be asked for it.
-pub(super) const CENTURY: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
-
-/// A time as Redis takes it.
+/// A time as Redis takes it. A century stands for everything longer, which Redis refuses.
 pub(super) fn millis(time: Duration) -> String {
-    time.min(CENTURY).as_millis().max(1).to_string()
+    const MAX_MILLIS: u128 = 100 * 366 * 24 * 60 * 60 * 1000;
+    time.as_millis().clamp(1, MAX_MILLIS).to_string()
 }

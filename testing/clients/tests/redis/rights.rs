@@ -19,7 +19,7 @@ use super::{
 pub(crate) const ENOUGH: &str =
     "+@read +@write +@scripting +@pubsub ~tower-refresh:* resetchannels &tower-refresh:*";
 
-/// A URL with a user who has these rights and no others.
+/// A URL with a user who has these rights and no more.
 pub(crate) fn url(server: &RedisServer, rights: &str) -> String {
     give(&mut server.connection(), rights);
     server.url().replace("redis://", "redis://few:password@")
@@ -35,8 +35,8 @@ fn stores(url: String) -> tower_refresh::store::RedisStoresBuilder {
     RedisStores::builder(url, Keyring::new(KEY)).timeout(millis(10_000))
 }
 
-/// What the server has refused, but for what the client does without: it gives its name, which
-/// it may not before Redis 7.2, and a user without rights may not either.
+/// What the server has refused. The client's library also tells its name and version, and goes
+/// on where that is refused: it is left out.
 fn refused(connection: &mut redis::Connection) -> Vec<String> {
     let log: Vec<std::collections::HashMap<String, redis::Value>> =
         redis::cmd("ACL").arg("LOG").query(connection).unwrap();
@@ -70,7 +70,7 @@ async fn the_rights_that_people_give_are_enough() {
     assert!(lease(&store, 2).await.open_redeem().is_some());
     assert_eq!(access(&store.delete().await.unwrap().tokens), Some("access-2"));
     assert_eq!(access(&store.load().await.unwrap().tokens), None);
-    until("nobody listens", || listeners(&mut connection) == 0).await;
+    until("unsubscribed", || listeners(&mut connection) == 0).await;
     assert_eq!(refused(&mut connection), Vec::<String>::new());
 }
 

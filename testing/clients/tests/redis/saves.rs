@@ -1,9 +1,9 @@
 //! A save ends the lease: its holder may exit without another word.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use redis::Commands;
-use testing::Auth;
+use testing::{Auth, tokens};
 use tokio::runtime::Builder;
 use tower_refresh::{
     Generation, RefreshState,
@@ -112,6 +112,25 @@ async fn a_holder_that_has_saved_can_do_no_more_under_its_lease() {
     assert!(lease_is_there(&mut connection));
     assert!(second.is_held());
     second.save(Generation::new(2), record(3)).await.unwrap();
+}
+
+/// Tokens to begin with that have run out: they are saved first and redeemed after that.
+#[tokio::test]
+async fn a_flight_that_goes_on_after_a_save_takes_the_lease_anew() {
+    let server = RedisServer::start();
+    let mut connection = server.connection();
+    let auth = Auth::new();
+    let state = RefreshState::builder(auth.refresher())
+        .store(patient(&server))
+        .tokens(tokens(1).with_expires_at(SystemTime::UNIX_EPOCH))
+        .build();
+    assert_eq!(soon(state.token()).await.unwrap().access_token(), Some("access-2"));
+    soon(state.drain()).await;
+    auth.assert_sound();
+    assert_eq!(auth.count(), 1);
+    assert!(state.status().last_failure.is_none(), "{:?}", state.status());
+    assert_eq!(calls(&mut connection, "subscribe"), 0, "it waited for itself");
+    assert!(!lease_is_there(&mut connection));
 }
 
 /// A save that fails, or meets a conflict, leaves the lease to its holder.

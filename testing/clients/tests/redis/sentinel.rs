@@ -1,4 +1,5 @@
-//! Sentinel is not spoken: whoever gives its address is told what to give instead.
+//! A Sentinel cannot be asked: the error of a user who gives its address says what to give
+//! instead.
 
 use std::error::Error;
 
