@@ -124,7 +124,7 @@ impl<S, B> Exchange<S, B> {
         replay: ReplayParts<B>,
         generation: Generation,
         refused: Option<Box<RefreshFailure>>,
-        uri: Option<Box<Uri>>,
+        (heeded, uri): (bool, Option<Box<Uri>>),
     ) -> Self {
         Self {
             shared,
@@ -132,8 +132,7 @@ impl<S, B> Exchange<S, B> {
             replay,
             attempt: FIRST,
             generation,
-            // The response to another one is not looked at.
-            heeded: true,
+            heeded,
             uri,
             route: None,
             accepted: Accepted::Request,

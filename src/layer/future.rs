@@ -166,9 +166,9 @@ where
                 attach.complete(&mut parts, credential, token.value.as_ref());
                 config.mark(&mut parts, credential, FIRST);
                 let future = inner.call(Request::from_parts(parts, body));
-                let exchange = heeded
-                    .then(|| Exchange::sent(shared, own_state, replay, generation, refused, uri));
-                Self { state: State::Sent { future }, exchange }
+                let exchange =
+                    Exchange::sent(shared, own_state, replay, generation, refused, (heeded, uri));
+                Self { state: State::Sent { future }, exchange: Some(exchange) }
             }
             Err(wait) => {
                 tracing::debug!("waiting for a token");
