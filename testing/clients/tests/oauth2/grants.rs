@@ -229,3 +229,36 @@ async fn a_service_of_the_users_is_used() {
     assert!(request.headers()["authorization"].is_sensitive());
     assert_eq!(body, "grant_type=refresh_token&refresh_token=refresh-1");
 }
+
+/// Two APIs behind one sign-in: each would send the other's token, and get a final 401.
+#[tokio::test]
+async fn states_that_ask_for_other_targets_do_not_use_each_others_tokens() {
+    let endpoint = Endpoint::start([json(200, BARE)]).await;
+    let store = Arc::new(MemoryStore::new());
+    let asks_for = |resource: Option<&str>| {
+        let client = match resource {
+            Some(resource) => endpoint.client().resource(resource).unwrap(),
+            None => endpoint.client(),
+        };
+        let grant = client.build().unwrap().refresh_token_grant();
+        RefreshState::builder(grant).store(Arc::clone(&store)).build()
+    };
+    let one = asks_for(Some("https://one.example.com/"));
+    // What a program signs in with is for what it asks for, too.
+    one.set(tokens(1)).await.unwrap();
+    for resource in [Some("https://two.example.com/"), None] {
+        let other = asks_for(resource);
+        let failure = other.token().await.unwrap_err();
+        assert_eq!(failure.kind(), FailureKind::Store);
+        let words = std::error::Error::source(&failure).unwrap().to_string();
+        assert!(words.contains("another resource or audience"), "{words}");
+        assert!(words.contains("name of its own"), "{words}");
+        assert_eq!(other.current().access_token(), None);
+    }
+    // After a refresh as well, and for who asks for the same.
+    one.refresh().await.unwrap();
+    let same = asks_for(Some("https://one.example.com/"));
+    assert_eq!(same.token().await.unwrap().access_token(), Some("access-2"));
+    asks_for(None).token().await.unwrap_err();
+    assert_eq!(endpoint.seen().len(), 1);
+}
