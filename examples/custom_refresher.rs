@@ -55,7 +55,11 @@ impl OpenSession {
             StatusCode::OK => {}
             // The key is not good: trying again would not help.
             StatusCode::FORBIDDEN => return Err(RefreshError::rejected("the key is not known")),
-            status => return Err(RefreshError::transient(format!("the service said {status}"))),
+            // The service's own word for it goes into the log, and its error does not.
+            status => {
+                let error = RefreshError::transient(format!("the service said {status}"));
+                return Err(error.answered().with_code(status.as_str()));
+            }
         }
         let body = Limited::new(response.into_body(), 1024).collect();
         let body = body.await.map_err(RefreshError::transient)?.to_bytes();

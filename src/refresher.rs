@@ -212,6 +212,8 @@ impl<F> fmt::Debug for RefresherFn<F> {
 pub struct RefreshError {
     pub(crate) kind: RefreshErrorKind,
     pub(crate) unspent: bool,
+    pub(crate) answered: bool,
+    pub(crate) code: Option<Arc<str>>,
     pub(crate) retry_after: Option<Duration>,
     pub(crate) source: SharedError,
 }
@@ -225,7 +227,8 @@ pub(crate) enum RefreshErrorKind {
 
 impl RefreshError {
     fn new(kind: RefreshErrorKind, unspent: bool, source: BoxError) -> Self {
-        Self { kind, unspent, retry_after: None, source: Arc::new(source) }
+        let source = Arc::new(source);
+        Self { kind, unspent, answered: false, code: None, retry_after: None, source }
     }
 
     /// The server refused the grant for good: `invalid_grant` (RFC 6749, section 5.2). The
@@ -266,6 +269,26 @@ impl RefreshError {
         self
     }
 
+    /// The server answered, with a failure that does not say whether it has spent the refresh
+    /// token: a 5xx, which may be a proxy's. The next lease holder is told that
+    /// ([`OpenCause::ServerFailed`](crate::store::OpenCause::ServerFailed)), and not that there
+    /// was no answer.
+    #[must_use]
+    pub fn answered(mut self) -> Self {
+        self.answered = true;
+        self
+    }
+
+    /// A word for the cause that may be shown and logged: the server's error code, such as
+    /// `invalid_grant`. There must be no secret in it. [`RefreshFailure::code`] has it.
+    ///
+    /// [`RefreshFailure::code`]: crate::RefreshFailure::code
+    #[must_use]
+    pub fn with_code(mut self, code: impl Into<Arc<str>>) -> Self {
+        self.code = Some(code.into());
+        self
+    }
+
     /// Whether the server refused the grant for good.
     #[must_use]
     pub fn is_rejected(&self) -> bool {
@@ -284,6 +307,19 @@ impl RefreshError {
         self.unspent
     }
 
+    /// Whether the server answered, with a failure that does not say whether the refresh token
+    /// was spent.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.answered
+    }
+
+    /// The word for the cause, as it was given to [`with_code`](Self::with_code).
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        self.code.as_deref()
+    }
+
     /// The server's `Retry-After`, as it was given to
     /// [`with_retry_after`](Self::with_retry_after).
     #[must_use]
@@ -297,6 +333,8 @@ impl fmt::Debug for RefreshError {
         f.debug_struct("RefreshError")
             .field("kind", &self.kind)
             .field("unspent", &self.unspent)
+            .field("answered", &self.answered)
+            .field("code", &self.code)
             .field("retry_after", &self.retry_after)
             .finish_non_exhaustive()
     }

@@ -1,6 +1,6 @@
 //! Why a request to an endpoint failed, without secrets.
 
-use std::{cmp::Reverse, error, fmt, io, iter::successors, time::Duration};
+use std::{cmp::Reverse, error, fmt, io, iter::successors, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
@@ -98,6 +98,22 @@ impl Error {
             || successors(source, |error| error.source()).any(is_unreachable)
     }
 
+    /// Whether the server, or a proxy, answered with a failure.
+    fn is_answered(&self) -> bool {
+        let is_failure = |status: StatusCode| !status.is_success();
+        self.0.kind == ErrorKind::Refused || self.0.status.is_some_and(is_failure)
+    }
+
+    /// One word for the cause: the server's code, else the status that refused, else the kind.
+    fn code(&self) -> Arc<str> {
+        let refusal = self.0.status.filter(|_| self.0.kind == ErrorKind::Refused);
+        match (self.error().filter(|code| !code.is_empty()), refusal) {
+            (Some(code), _) => code.into(),
+            (None, Some(status)) => status.as_str().into(),
+            (None, None) => self.0.kind.as_str().into(),
+        }
+    }
+
     /// What kind of error this is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -166,13 +182,15 @@ fn redact(text: &str, secrets: &[String]) -> String {
 impl From<Error> for RefreshError {
     fn from(error: Error) -> Self {
         let wait = error.retry_after();
-        let unspent = error.is_unspent();
+        let (unspent, answered, code) = (error.is_unspent(), error.is_answered(), error.code());
         let failure = match error.kind() {
             ErrorKind::Rejected => Self::rejected(error),
             ErrorKind::ClientRefused => Self::client_refused(error),
             _ if unspent => Self::transient(error).unspent(),
+            _ if answered => Self::transient(error).answered(),
             _ => Self::transient(error),
-        };
+        }
+        .with_code(code);
         match wait {
             Some(wait) => failure.with_retry_after(wait),
             None => failure,

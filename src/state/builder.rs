@@ -5,6 +5,7 @@ use std::{fmt, future::Future, marker::PhantomData, sync::Arc, time::Duration};
 use super::{
     RefreshState, Renewal,
     machine::{Machine, Policy, WhileUnsaved},
+    observe::{FailureEvent, FailureHook},
     renewal::{Shared, TokensHook},
 };
 use crate::{refresher::Refresher, store::TokenStore, tokens::Tokens};
@@ -18,9 +19,11 @@ pub struct RenewalBuilder<T = Renewal> {
     policy: Policy,
     on_discard: Option<TokensHook>,
     on_sign_out: Option<TokensHook>,
+    on_failure: Option<FailureHook>,
     // Of a single credential only.
     store: Option<Arc<dyn TokenStore>>,
     tokens: Option<Tokens>,
+    name: Option<Arc<str>>,
     builds: PhantomData<fn() -> T>,
 }
 
@@ -40,8 +43,10 @@ impl<T> RenewalBuilder<T> {
             policy,
             on_discard: None,
             on_sign_out: None,
+            on_failure: None,
             store: None,
             tokens: None,
+            name: None,
             builds: PhantomData,
         }
     }
@@ -143,9 +148,44 @@ impl<T> RenewalBuilder<T> {
         self
     }
 
+    /// Called with every failure that waiters are told, once a flight however many they are:
+    /// the session has ended ([`FailureKind::Rejected`], [`FailureKind::SignedOut`]), the refresh
+    /// failed and is tried again, tokens cannot be saved, the brake is pulled. Not called for
+    /// what concerns one request only ([`FailureKind::Deadline`], [`FailureKind::Doubted`],
+    /// [`FailureKind::Unsendable`]).
+    ///
+    /// It is called in a task of its own, soon after the waiters were told, and without a runtime
+    /// at once. No flight or request waits for it; [`drain`](RefreshState::drain) does, so it
+    /// must not wait for that. It may call the state's other methods, spawn tasks and send on
+    /// channels, and should not block: like all code of a task it holds up its thread. Calls may
+    /// overlap. Its panic harms nothing. Default: nothing.
+    ///
+    /// [`FailureKind::Rejected`]: super::FailureKind::Rejected
+    /// [`FailureKind::SignedOut`]: super::FailureKind::SignedOut
+    /// [`FailureKind::Deadline`]: super::FailureKind::Deadline
+    /// [`FailureKind::Doubted`]: super::FailureKind::Doubted
+    /// [`FailureKind::Unsendable`]: super::FailureKind::Unsendable
+    ///
+    /// ```
+    /// use tower_refresh::{RefreshState, Tokens};
+    ///
+    /// let (ended, mut sessions) = tokio::sync::mpsc::unbounded_channel();
+    /// let state = RefreshState::builder(async |_spent: Tokens| Ok(Tokens::new("next")))
+    ///     .name("alice")
+    ///     .on_failure(move |event| {
+    ///         let _ = ended.send(event);
+    ///     })
+    ///     .build();
+    /// # let _ = (state, sessions.try_recv());
+    /// ```
+    pub fn on_failure(mut self, hook: impl Fn(FailureEvent) + Send + Sync + 'static) -> Self {
+        self.on_failure = Some(Arc::new(hook));
+        self
+    }
+
     fn renewal(self) -> Renewal {
-        let Self { refresher, policy, on_discard, on_sign_out, .. } = self;
-        Renewal::new(Shared { refresher, policy, on_discard, on_sign_out })
+        let Self { refresher, policy, on_discard, on_sign_out, on_failure, .. } = self;
+        Renewal::new(Shared { refresher, policy, on_discard, on_sign_out, on_failure })
     }
 }
 
@@ -176,14 +216,25 @@ impl RenewalBuilder<RefreshState> {
         self
     }
 
+    /// The credential's name in the log, in [`Status`](super::Status) and in [`FailureEvent`]:
+    /// no secret. Default: none. See [`RefreshState::named`] for those of a [`Renewal`].
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
     /// Builds the state. Nothing is read, redeemed or spawned yet.
     #[must_use]
     pub fn build(mut self) -> Arc<RefreshState> {
-        let (store, tokens) = (self.store.take(), self.tokens.take());
+        let (store, tokens, name) = (self.store.take(), self.tokens.take(), self.name.take());
         let renewal = self.renewal();
-        match store {
+        let state = match store {
             Some(store) => RefreshState::new(renewal, store, Machine::unread(true, tokens)),
             None => renewal.in_memory(tokens),
+        };
+        match name {
+            Some(name) => state.named(name),
+            None => state,
         }
     }
 }

@@ -20,7 +20,7 @@ use tracing::{Instrument, Span, field};
 use super::{
     RefreshState, Running,
     clock::sleep_until_due,
-    machine::{Departure, Outcome, Step, Ticket, after},
+    machine::{Departure, Landing, Outcome, Step, Ticket, after},
 };
 use crate::{
     error::BoxError,
@@ -48,10 +48,12 @@ impl FlightDriver {
     pub(super) fn spawn(mut self) {
         // Without a runtime the driver is dropped here, which tells the waiters.
         if let Ok(runtime) = Handle::try_current() {
+            let name = self.state().name();
             self.span = tracing::info_span!(
                 "refresh_flight",
                 trigger = self.departure.trigger.as_str(),
                 generation = self.departure.ticket.generation.get(),
+                name = name.as_deref(),
                 outcome = field::Empty,
                 new_generation = field::Empty,
                 duration_ms = field::Empty,
@@ -74,7 +76,7 @@ impl FlightDriver {
         // task after the current one, and a refresher that blocks its thread would leave
         // every deadline unset.
         yield_now().await;
-        let (mut lease, mut saved) = (None, false);
+        let (mut lease, mut saved, mut landing) = (None, false, Landing::Nothing);
         let mut step = self.departure.step.clone();
         let open_redeem = loop {
             tracing::debug!(step = step.name(), "flight");
@@ -85,10 +87,13 @@ impl FlightDriver {
             saved = matches!(outcome, Outcome::Saved);
             // Kept until the machine is done with it: see `RefreshState::with`.
             let _error = outcome.error();
-            step = self.state().with(|machine, at| machine.advance(outcome, at));
+            (step, landing) = self.state().with(|machine, at| {
+                let step = machine.advance(outcome, at);
+                (step, machine.landing())
+            });
         };
         self.landed = true;
-        self.report(begun);
+        self.report(landing, begun);
         if let Some(lease) = lease {
             // A failed release needs no answer: the lease ends by itself, too.
             catch(lease.release(open_redeem)).await;
@@ -203,15 +208,16 @@ impl FlightDriver {
         .await
     }
 
-    fn report(&self, begun: Instant) {
-        let Ticket { generation: base, failures, .. } = self.departure.ticket;
+    fn report(&self, landing: Landing, begun: Instant) {
+        let Ticket { failures, .. } = self.departure.ticket;
         let inner = self.state().lock();
         let generation = inner.machine.credential().generation();
         let outcome = match inner.machine.last_failure() {
+            // Even if it has told of a failure to save before.
+            _ if landing == Landing::Renewed => landing.as_str(),
             Some(failure) if inner.machine.failures() != failures => failure.kind().as_str(),
             _ if !inner.machine.credential().is_present() => FailureKind::SignedOut.as_str(),
-            _ if generation > base => "renewed",
-            _ => "nothing_newer",
+            _ => landing.as_str(),
         };
         drop(inner);
         let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -1,10 +1,13 @@
 //! [`RefreshFailure`]: why there is no fresh token.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, io, iter::successors, sync::Arc};
 
 use tokio::time::Instant;
 
-use crate::{credential::Credential, error::SharedError, store::OpenCause, tokens::Due};
+use crate::{
+    credential::Credential, error::SharedError, refresher::RefreshError, store::OpenCause,
+    tokens::Due,
+};
 
 /// Why there is no fresh token. Cheap to clone, and put into the extensions of a
 /// response that could not be helped.
@@ -14,6 +17,7 @@ pub struct RefreshFailure {
     open_redeem: Option<OpenCause>,
     awaits_lease: bool,
     retry_at: Option<Due>,
+    code: Option<Arc<str>>,
     source: Option<SharedError>,
 }
 
@@ -57,7 +61,14 @@ pub enum FailureKind {
 
 impl RefreshFailure {
     pub(crate) fn new(kind: FailureKind) -> Self {
-        Self { kind, open_redeem: None, awaits_lease: false, retry_at: None, source: None }
+        Self {
+            kind,
+            open_redeem: None,
+            awaits_lease: false,
+            retry_at: None,
+            code: None,
+            source: None,
+        }
     }
 
     pub(crate) fn signed_out() -> Self {
@@ -79,9 +90,31 @@ impl RefreshFailure {
         self
     }
 
+    pub(crate) fn with_code(mut self, code: impl Into<Arc<str>>) -> Self {
+        self.code = Some(code.into());
+        self
+    }
+
+    /// The kind of an I/O error among its sources says something of the cause, and no secret.
     pub(crate) fn with_source(mut self, source: SharedError) -> Self {
+        let first: &(dyn Error + 'static) = &**source;
+        let kind = successors(Some(first), |error| (*error).source())
+            .find_map(|error| error.downcast_ref::<io::Error>())
+            .map(io::Error::kind);
+        if let Some(kind) = kind.filter(|kind| *kind != io::ErrorKind::Other) {
+            self.code = Some(kind.to_string().into());
+        }
         self.source = Some(source);
         self
+    }
+
+    /// Of a refresher's error.
+    pub(crate) fn with_error(self, error: &RefreshError) -> Self {
+        let this = self.with_source(SharedError::clone(&error.source));
+        match &error.code {
+            Some(code) => Self { code: Some(Arc::clone(code)), ..this },
+            None => this,
+        }
     }
 
     /// The user's error that caused it.
@@ -93,6 +126,16 @@ impl RefreshFailure {
     #[must_use]
     pub fn kind(&self) -> FailureKind {
         self.kind
+    }
+
+    /// What caused it, in a word that has no secret in it and may be shown: the server's error
+    /// code (`invalid_grant`, RFC 6749, section 5.2) or the status (`503`); what the refresher
+    /// has given to [`RefreshError::with_code`](crate::RefreshError::with_code); else the kind of
+    /// the I/O error, such as `connection refused`. `None`: that is not known. The
+    /// [`source`](Error::source) says more, and may say a secret.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        self.code.as_deref()
     }
 
     /// An earlier redeem was left open, and may have spent the refresh token before this
@@ -175,6 +218,9 @@ impl fmt::Display for FailureKind {
 impl fmt::Display for RefreshFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.kind.fmt(f)?;
+        if let Some(code) = &self.code {
+            write!(f, " ({code})")?;
+        }
         if self.awaits_lease {
             f.write_str(": another process has the credential's lease")?;
         }
@@ -192,6 +238,7 @@ impl fmt::Debug for RefreshFailure {
             .field("open_redeem", &self.open_redeem)
             .field("awaits_lease", &self.awaits_lease)
             .field("retry_at", &self.retry_at)
+            .field("code", &self.code)
             .finish_non_exhaustive()
     }
 }

@@ -1,5 +1,6 @@
 //! A credential and how it is kept alive: [`RefreshState`] is one, [`Renewal`] is what any number
 //! of them have in common. Usable without HTTP.
+#![doc = include_str!("observe.md")]
 
 // | file | what is in it |
 // |---|---|
@@ -12,6 +13,7 @@
 // | `auto_refresh.rs` | refreshes ahead of expiry where no request does |
 // | `sign.rs` | sign-in and sign-out |
 // | `failure.rs`, `status.rs` | why there is no token; what an operator can read |
+// | `observe.rs` | what a program and its operator hear: health, hook, log |
 
 mod auto_refresh;
 mod builder;
@@ -19,6 +21,7 @@ mod clock;
 mod driver;
 mod failure;
 mod machine;
+mod observe;
 mod renewal;
 mod sign;
 mod status;
@@ -40,13 +43,15 @@ pub use self::{
     builder::{RefreshStateBuilder, RenewalBuilder},
     failure::{FailureKind, RefreshFailure},
     machine::WhileUnsaved,
+    observe::FailureEvent,
     renewal::Renewal,
-    status::{Counts, Status},
+    status::{Counts, Health, PastFailure, Status},
 };
 use self::{
     driver::FlightDriver,
     failure::present,
     machine::{Effects, Gate, Machine, Moment},
+    observe::{Channels, Extras},
     waiters::Waiters,
 };
 pub(crate) use self::{
@@ -57,7 +62,7 @@ use crate::{
     credential::Credential,
     refresher::Refresher,
     store::TokenStore,
-    tokens::{Due, Generation, Time},
+    tokens::{Generation, Time},
 };
 
 /// One credential: its tokens, generation, flight and failure.
@@ -102,15 +107,6 @@ pub struct RefreshState {
     store: Arc<dyn TokenStore>,
 }
 
-/// Signals to those who have subscribed. Never sent under a lock: a receiver's waker runs in
-/// the sender, and a receiver's borrow blocks it.
-struct Channels {
-    /// The credential changed.
-    changes: watch::Sender<Credential>,
-    /// A task of this state has ended.
-    ends: watch::Sender<()>,
-}
-
 struct Inner {
     machine: Machine,
     waiters: Waiters,
@@ -119,8 +115,8 @@ struct Inner {
     /// Sign-ins and sign-outs take effect in the order they were begun. Made while there
     /// are any.
     write_queue: Weak<tokio::sync::Mutex<()>>,
-    /// Made at the first subscription: most of many credentials have none.
-    channels: Option<Arc<Channels>>,
+    /// `None` while there is nothing in it.
+    extras: Option<Box<Extras>>,
 }
 
 impl RefreshState {
@@ -140,7 +136,7 @@ impl RefreshState {
                 waiters: Waiters::default(),
                 running: 0,
                 write_queue: Weak::new(),
-                channels: None,
+                extras: None,
             }),
             renewal,
             store,
@@ -250,24 +246,6 @@ impl RefreshState {
         }
     }
 
-    /// What an operator may want to know.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        let now = Time::now();
-        let left = |end: Due| end.left(now);
-        let inner = self.lock();
-        let machine = &inner.machine;
-        Status {
-            generation: machine.credential().generation(),
-            signed_in: machine.credential().is_present(),
-            expires_in: machine.credential().end().map(left),
-            in_flight: machine.in_flight(),
-            retry_in: machine.retry_at(now).map(left),
-            last_failure: machine.last_failure().cloned(),
-            counts: Counts::of(machine, self.replays.load(Ordering::Relaxed)),
-        }
-    }
-
     /// The word that changes with everything a request has to know. Even while the
     /// gate is open.
     pub(crate) fn gate_word(&self) -> u64 {
@@ -352,8 +330,9 @@ impl RefreshState {
         let mut inner = self.lock();
         // The machine may let go of a user's error, whose drop must not run under the lock.
         let _errors = inner.machine.errors();
-        let result = event(&mut inner.machine, self.renewal.moment());
-        let Effects { gate, publish, wake, begin } = inner.machine.effects();
+        let at = self.renewal.moment();
+        let result = event(&mut inner.machine, at);
+        let Effects { gate, publish, wake, failed, begin } = inner.machine.effects();
         let gate_word = gate_word(inner.machine.credential().generation(), gate);
         let driver = begin.map(|departure| {
             let runtime = Handle::try_current().ok().map(|runtime| runtime.id());
@@ -361,14 +340,24 @@ impl RefreshState {
             FlightDriver::new(Running::begin(self, &mut inner), departure)
         });
         let woken = wake.then(|| inner.waiters.take_all());
-        let channels = publish.as_ref().and(inner.channels.clone());
+        let failed = failed.map(|failure| inner.failed(failure, at.time.wall));
+        let channels = inner.channels();
+        let health_changed = inner.health_changed(at.time);
         self.gate_word.store(gate_word, Ordering::Release);
         drop(inner);
 
-        if let (Some(credential), Some(channels)) = (publish, channels) {
-            channels.announce(credential);
+        if let Some(channels) = channels {
+            if let Some(credential) = publish {
+                channels.announce(credential);
+            }
+            if health_changed {
+                channels.announce_health(self);
+            }
         }
         woken.into_iter().flatten().for_each(|waker| waker.wake());
+        if let Some(event) = failed {
+            self.report(event);
+        }
         if let Some(driver) = driver {
             driver.spawn();
         }
@@ -376,26 +365,7 @@ impl RefreshState {
     }
 
     fn channels(&self) -> Arc<Channels> {
-        let mut inner = self.lock();
-        let credential = inner.machine.credential().clone();
-        let channels = inner.channels.get_or_insert_with(|| {
-            let (changes, ends) = (watch::Sender::new(credential), watch::Sender::new(()));
-            Arc::new(Channels { changes, ends })
-        });
-        Arc::clone(channels)
-    }
-}
-
-impl Channels {
-    /// Two threads may come here in either order: what is older then is not told.
-    fn announce(&self, credential: Credential) {
-        self.changes.send_if_modified(|known| {
-            let newer = credential.generation() > known.generation();
-            if newer {
-                *known = credential;
-            }
-            newer
-        });
+        self.lock().channels_mut()
     }
 }
 
@@ -421,7 +391,7 @@ impl Drop for Running {
             // A `Weak` keeps the memory of what it points to.
             inner.write_queue = Weak::new();
         }
-        let channels = inner.channels.clone();
+        let channels = inner.channels();
         drop(inner);
         if let Some(channels) = channels {
             channels.ends.send_replace(());

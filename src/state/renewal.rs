@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::{
     RefreshState, RenewalBuilder,
     machine::{Machine, Moment, Policy},
+    observe::FailureHook,
 };
 use crate::{
     refresher::{BoxFuture, RefreshError, RefreshRequest, Refresher},
@@ -42,6 +43,7 @@ pub(super) struct Shared {
     pub(super) policy: Policy,
     pub(super) on_discard: Option<TokensHook>,
     pub(super) on_sign_out: Option<TokensHook>,
+    pub(super) on_failure: Option<FailureHook>,
 }
 
 pub(super) type TokensHook = Arc<dyn Fn(Tokens) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -110,6 +112,10 @@ impl Renewal {
 
     pub(super) fn on_discard(&self) -> Option<&TokensHook> {
         self.0.on_discard.as_ref()
+    }
+
+    pub(super) fn on_failure(&self) -> Option<&FailureHook> {
+        self.0.on_failure.as_ref()
     }
 
     pub(super) fn on_sign_out(&self) -> Option<&TokensHook> {

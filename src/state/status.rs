@@ -1,13 +1,80 @@
-//! What an operator may want to know: [`Status`], [`Counts`].
+//! What an operator may want to know: [`Status`], [`Health`], [`Counts`].
 
-use std::time::Duration;
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use super::machine::Machine;
 use crate::{
     refresher::Trigger,
     state::failure::{FailureKind, RefreshFailure},
     tokens::Generation,
 };
+
+/// How a credential does, in a word. What stands against its next refresh counts more than a
+/// token that still works: [`Status::expires_in`] says for how long it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Health {
+    /// The store was not read yet: that is done on first use.
+    Unread,
+    /// There is a token that works, as far as is known. It may be renewed ahead of its end
+    /// meanwhile ([`Status::in_flight`]).
+    Fresh,
+    /// The token has run out. The next request has it refreshed.
+    Expired,
+    /// A refresh is under way, and requests wait for it.
+    Refreshing,
+    /// The last refresh failed, and is tried again: by the next request once
+    /// [`Status::retry_in`] is over.
+    CoolingDown,
+    /// As [`CoolingDown`](Self::CoolingDown), since brand-new tokens were refused again and
+    /// again.
+    Braked,
+    /// As [`CoolingDown`](Self::CoolingDown), since the server refused the client, and not the
+    /// refresh token.
+    ClientRefused,
+    /// New tokens are minted and could not be saved yet. Saving goes on; if the process ends
+    /// before, the session is lost.
+    Unsaved,
+    /// The session has ended: the server refused the refresh token. Only a sign-in helps.
+    Rejected,
+    /// There is no token, and only a sign-in helps.
+    SignedOut,
+}
+
+impl Health {
+    /// A stable word for it, for metrics and logs: the variant's name in snake case.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unread => "unread",
+            Self::Fresh => "fresh",
+            Self::Expired => "expired",
+            Self::Refreshing => "refreshing",
+            Self::CoolingDown => "cooling_down",
+            Self::Braked => "braked",
+            Self::ClientRefused => "client_refused",
+            Self::Unsaved => "unsaved",
+            Self::Rejected => "rejected",
+            Self::SignedOut => "signed_out",
+        }
+    }
+
+    /// Whether the session has ended, so that only a sign-in helps:
+    /// [`Rejected`](Self::Rejected) and [`SignedOut`](Self::SignedOut).
+    #[must_use]
+    pub const fn needs_sign_in(self) -> bool {
+        matches!(self, Self::Rejected | Self::SignedOut)
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
 
 /// How often things happened since the state was built.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,7 +86,8 @@ pub struct Counts {
     pub replays: u64,
     /// Callers that joined a flight which another caller had started.
     pub joined: u64,
-    failures: Vec<(FailureKind, u64)>,
+    /// One for each kind that there was.
+    pub(super) failures: Vec<PastFailure>,
 }
 
 impl Counts {
@@ -27,23 +95,43 @@ impl Counts {
     /// once a waiter ([`FailureKind::Deadline`]: once a waiter).
     #[must_use]
     pub fn failures(&self, kind: FailureKind) -> u64 {
-        self.failures.iter().find(|(of, _)| *of == kind).map_or(0, |(_, count)| *count)
+        self.last(kind).map_or(0, |past| past.count)
     }
 
-    pub(super) fn of(machine: &Machine, replays: u64) -> Self {
-        Self {
-            refreshes: machine.refreshes(),
-            replays,
-            joined: machine.joined(),
-            failures: machine.failures_by_kind().to_vec(),
-        }
+    /// The failures of this kind; `None` if there were none.
+    #[must_use]
+    pub fn last(&self, kind: FailureKind) -> Option<&PastFailure> {
+        self.failures.iter().find(|past| past.kind == kind)
     }
+
+    /// Every kind of failure that there was, in the order of their first time.
+    pub fn all_failures(&self) -> impl Iterator<Item = &PastFailure> {
+        self.failures.iter()
+    }
+}
+
+/// The failures of one kind, since the state was built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PastFailure {
+    /// Their kind.
+    pub kind: FailureKind,
+    /// How often waiters were told of one.
+    pub count: u64,
+    /// When that was for the last time, by the wall clock.
+    pub last_at: SystemTime,
+    /// The credential's generation at that time.
+    pub generation: Generation,
 }
 
 /// One look at a [`RefreshState`](crate::RefreshState).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
+    /// The credential's name, if it was given one.
+    pub name: Option<Arc<str>>,
+    /// How it does, in a word.
+    pub health: Health,
     /// The current generation.
     pub generation: Generation,
     /// Whether there is an access token.
@@ -52,7 +140,8 @@ pub struct Status {
     pub expires_in: Option<Duration>,
     /// The flight under way, by what it was started for.
     pub in_flight: Option<Trigger>,
-    /// The last failure, also after it was overcome.
+    /// The last failure, also after it was overcome. When each kind was last, and of which
+    /// generation, is in [`counts`](Self::counts).
     pub last_failure: Option<RefreshFailure>,
     /// While refreshing pauses after a failure: for how long yet.
     pub retry_in: Option<Duration>,

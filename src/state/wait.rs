@@ -19,7 +19,8 @@ use super::{
 };
 use crate::{
     credential::Credential,
-    state::failure::{RefreshFailure, present},
+    state::failure::{FailureKind, RefreshFailure, present},
+    tokens::Time,
 };
 
 /// Resolves to what a flight brought: the new credential, or why there is none.
@@ -67,7 +68,10 @@ impl Future for Wait {
         let mut inner = this.state.lock();
         let outcome = match inner.machine.resolve(this.ticket) {
             Some(news) => news,
-            None if Instant::now() >= this.deadline => Err(inner.machine.ran_out()),
+            None if Instant::now() >= this.deadline => {
+                inner.count(FailureKind::Deadline, Time::now().wall);
+                Err(inner.machine.ran_out())
+            }
             None => {
                 let (slot, stale) = inner.waiters.wait(this.slot, this.deadline, cx.waker());
                 let flight_runtime = inner.waiters.flight_runtime();

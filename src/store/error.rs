@@ -86,6 +86,9 @@ pub enum OpenCause {
     HolderSilent,
     /// Its holder lives, and had no answer that it could read.
     AnswerLost,
+    /// Its holder lives, and was answered with a failure that does not say whether the token was
+    /// spent: a 5xx, perhaps that of a proxy.
+    ServerFailed,
 }
 
 impl OpenCause {
@@ -96,13 +99,14 @@ impl OpenCause {
             Self::HolderEnded => "ended",
             Self::HolderSilent => "silent",
             Self::AnswerLost => "unanswered",
+            Self::ServerFailed => "failed",
         }
     }
 
     /// What [`as_str`](Self::as_str) has written. `None` for any other word.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::HolderEnded, Self::HolderSilent, Self::AnswerLost]
+        [Self::HolderEnded, Self::HolderSilent, Self::AnswerLost, Self::ServerFailed]
             .into_iter()
             .find(|cause| cause.as_str() == word)
     }
@@ -113,7 +117,8 @@ impl fmt::Display for OpenCause {
         f.write_str(match self {
             Self::HolderEnded => "the process that began it ended before it could save",
             Self::HolderSilent => "the process that began it did not come back in time",
-            Self::AnswerLost => "its answer was lost",
+            Self::AnswerLost => "it had no answer that could be read",
+            Self::ServerFailed => "the server answered it with a failure that does not say",
         })
     }
 }

@@ -21,7 +21,10 @@ use tower_refresh::{
     grpc::{GrpcStatus, GrpcStatusFuture, GrpcStatusLayer, Peeked, Watched},
     layer::{Attempt, CredentialSource, Refresh, ResponseFuture, Verdict},
     refresher::{RefresherFn, Trigger},
-    state::{Counts, KeepFresh, RefreshStateBuilder, Status, WhileUnsaved},
+    state::{
+        Counts, FailureEvent, Health, KeepFresh, PastFailure, RefreshStateBuilder, Status,
+        WhileUnsaved,
+    },
     store::{MemoryStore, MemoryStores, Record, SaveError, StoreError, Stores, TokenStore},
 };
 
@@ -166,6 +169,10 @@ const _: () = {
     owned::<Record>();
     owned::<tower_refresh::store::Deleted>();
     owned::<Status>();
+    owned::<FailureEvent>();
+    clone::<FailureEvent>();
+    owned::<Health>();
+    owned::<PastFailure>();
     owned::<Tokens>();
     owned::<Trigger>();
     owned::<Verdict>();

@@ -13,6 +13,7 @@
 //! | `shared` | several states, one store |
 //! | `elsewhere` | what other processes do to the store, and what is found of it |
 //! | `family` | many credentials that share how they are renewed |
+//! | `observe` | what a program and its operator hear |
 //! | `invariants` | those that are about the credential, by number |
 //! | `cancellation` | every point at which a caller, a runtime or a hook can go away |
 
@@ -25,6 +26,7 @@ mod intent;
 mod invariants;
 mod keep_fresh;
 mod look;
+mod observe;
 mod shared;
 mod sign_out;
 mod time;

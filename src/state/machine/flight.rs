@@ -139,8 +139,8 @@ impl Course<'_> {
         }
         let accepts = |tokens: &Tokens| self.at.policy.accepts(tokens);
         if !record.tokens.as_ref().is_none_or(accepts) {
-            return self
-                .fail(Outcome::failed(MINTED_FOR_ANOTHER).into_failure(FailureKind::Store), None);
+            let failure = Outcome::failed(MINTED_FOR_ANOTHER).into_failure(FailureKind::Store);
+            return self.fail(failure.with_code("minted_for_another"), None);
         }
         let machine = &*self.machine;
         let unread = machine.standing == Standing::Unread;

@@ -5,7 +5,7 @@
 //! | when the flight lands after | the next holder finds |
 //! |---|---|
 //! | no redeem, or one that certainly spent nothing | what this flight has found |
-//! | a redeem that may have spent the token | [`OpenCause::AnswerLost`] |
+//! | a redeem that may have spent the token | [`OpenCause::AnswerLost`], or [`OpenCause::ServerFailed`] if there was an answer |
 //! | a save | nothing |
 //!
 //! A process that dies leaves the intent itself.
@@ -44,15 +44,16 @@ impl Course<'_> {
     }
 
     pub(super) fn redeem_ended(mut self, redeem: Redeem, outcome: Outcome) -> Step {
-        let unspent = match &outcome {
-            Outcome::Refused(error) => error.unspent,
+        let open = match &outcome {
+            Outcome::Refused(error) if error.unspent => None,
+            Outcome::Refused(error) if error.answered => Some(OpenCause::ServerFailed),
             // The lease was lost, and the refresher was not called.
-            Outcome::Failed(_) => true,
+            Outcome::Failed(_) => None,
             // After an answer with tokens, too: only the save closes the redeem.
-            _ => false,
+            _ => Some(OpenCause::AnswerLost),
         };
-        if redeem.refresh_token().is_some() && !unspent {
-            self.flight.open_redeem = Some(OpenRedeem::new(redeem.from, OpenCause::AnswerLost));
+        if let Some(cause) = open.filter(|_| redeem.refresh_token().is_some()) {
+            self.flight.open_redeem = Some(OpenRedeem::new(redeem.from, cause));
         }
         match outcome {
             Outcome::Redeemed(tokens) => self.redeemed(tokens, &redeem),
@@ -63,7 +64,7 @@ impl Course<'_> {
             {
                 let from = redeem.from;
                 let failure = RefreshFailure::new(FailureKind::Rejected)
-                    .with_source(error.source)
+                    .with_error(&error)
                     .with_open_redeem(self.open_cause_of(from));
                 self.machine.troubles_mut().rejected = Some((from, failure.clone()));
                 // The store is read once more now; not again right away.
@@ -75,7 +76,7 @@ impl Course<'_> {
                     RefreshErrorKind::Transient => FailureKind::Transient,
                     _ => FailureKind::ClientRefused,
                 };
-                let failure = RefreshFailure::new(kind).with_source(error.source);
+                let failure = RefreshFailure::new(kind).with_error(&error);
                 self.fail(failure, error.retry_after)
             }
             Outcome::Panicked => self.fail(RefreshFailure::new(FailureKind::Panicked), None),
@@ -108,6 +109,16 @@ mod tests {
         let lost = Outcome::Refused(RefreshError::transient("reset"));
         let landed = machine.advance(lost, rules.at(0));
         assert!(matches!(landed, Step::Land { open_redeem } if open_redeem == answer_lost()));
+    }
+
+    #[test]
+    fn an_answer_that_says_nothing_of_the_token_is_not_told_as_a_lost_one() {
+        let (mut machine, rules) = signed_in();
+        redeeming(&mut machine, &rules);
+        let busy = Outcome::Refused(RefreshError::transient("503").answered());
+        let landed = machine.advance(busy, rules.at(0));
+        let Step::Land { open_redeem: Some(open) } = landed else { panic!("{landed:?}") };
+        assert_eq!(open, OpenRedeem::new(stored().generation, OpenCause::ServerFailed));
     }
 
     #[test]

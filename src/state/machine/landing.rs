@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{
     Machine,
     flight::Course,
-    parts::{Flight, Outcome, Stage, Standing, Step},
+    parts::{Flight, Landing, Outcome, Stage, Standing, Step},
     policy::MAX_RETRY_AFTER,
 };
 use crate::{
@@ -16,11 +16,14 @@ use crate::{
     tokens::Generation,
 };
 
+/// The session was there, and its record is gone without a sign-out.
+const EMPTY_STORE: &str = "empty_store";
+
 /// The store is empty, and the token that is in use works.
 pub(super) fn lost_record() -> RefreshFailure {
     const WORDS: &str = "the store has lost the refresh token; the access token is used to its \
         end, after which a sign-in is needed";
-    Outcome::failed(WORDS).into_failure(FailureKind::Store)
+    Outcome::failed(WORDS).into_failure(FailureKind::Store).with_code("record_lost")
 }
 
 impl Machine {
@@ -33,7 +36,11 @@ impl Machine {
 
 impl Course<'_> {
     /// Another process has written what is newer: a refresh, a sign-in, a sign-out.
-    pub(super) fn adopt(self, record: &Record) -> Step {
+    pub(super) fn adopt(mut self, record: &Record) -> Step {
+        self.flight.landing = match self.machine.standing {
+            Standing::Unread => Landing::Read,
+            _ => Landing::Adopted,
+        };
         self.machine.publish_record(record, self.at);
         self.machine.recovered();
         if record.tokens.is_none() {
@@ -48,14 +55,16 @@ impl Course<'_> {
         if self.may_outlive(record) {
             return self.offer();
         }
+        let mut failure = RefreshFailure::signed_out();
         match self.machine.standing {
             Standing::SignedIn => {
                 let next = self.machine.credential.generation().next();
                 self.machine.publish_absent(next);
+                failure = failure.with_code(EMPTY_STORE);
             }
             _ => self.machine.standing = Standing::SignedOut,
         }
-        self.machine.tell_waiters(RefreshFailure::signed_out());
+        self.machine.tell_waiters(failure);
         self.finish_or_relaunch()
     }
 
@@ -118,13 +127,19 @@ impl Course<'_> {
 
     /// The end, unless a caller waits for a refresh of what came between.
     pub(super) fn finish_or_relaunch(mut self) -> Step {
-        let Flight { relaunch, then_refresh, leased, found, open_redeem, .. } = *self.flight;
+        let Flight { relaunch, then_refresh, leased, found, open_redeem, landing, .. } =
+            *self.flight;
+        let untouched = landing == Landing::Nothing;
+        self.machine.landing = match untouched && self.is_superseded() {
+            true => Landing::Superseded,
+            false => landing,
+        };
         if relaunch && self.machine.draining {
             self.machine.tell_waiters(RefreshFailure::new(FailureKind::Shutdown));
         } else if relaunch {
             let trigger = if then_refresh { Trigger::Requested } else { Trigger::Challenge };
             let next = self.machine.new_flight(trigger);
-            *self.flight = Flight { leased, found, open_redeem, ..next };
+            *self.flight = Flight { leased, found, open_redeem, landing, begun: true, ..next };
             let known = self.machine.stored;
             return match leased {
                 true => self.go(Stage::Loading, Step::Load),

@@ -11,6 +11,7 @@
 //! | `requests.rs` | requests and callers: proceed, wait for a flight, be refused |
 //! | `doubts.rs` | challenges that may not be about the token |
 //! | `recheck.rs` | challenges of a credential that cannot be redeemed: read the store again? |
+//! | `health.rs` | operators: how the credential does |
 //! | `upkeep.rs` | `keep_fresh`: when to look ahead |
 //! | `sign_in_out.rs` | sign-ins and sign-outs of this process |
 //! | `flight.rs` | the driver: what follows from the outcome of a step |
@@ -31,6 +32,7 @@
 mod clocks;
 mod doubts;
 mod flight;
+mod health;
 mod intent;
 mod landing;
 #[cfg(test)]
@@ -45,18 +47,20 @@ mod sign_in_out;
 mod testing;
 mod upkeep;
 
+use std::mem;
+
 use self::parts::{Flight, Minted, Stage, Standing, Troubles};
 pub use self::policy::WhileUnsaved;
 pub(crate) use self::{
     doubts::{Accepted, Route},
-    parts::{Admission, Departure, Effects, Gate, Moment, Outcome, Step, Ticket, Upkeep},
+    parts::{Admission, Departure, Effects, Gate, Landing, Moment, Outcome, Step, Ticket, Upkeep},
     policy::{Policy, after},
 };
 use crate::{
     credential::Credential,
     error::SharedError,
     refresher::Trigger,
-    state::failure::{FailureKind, RefreshFailure},
+    state::failure::RefreshFailure,
     store::Record,
     tokens::{Due, Generation, Time, Tokens},
 };
@@ -87,15 +91,16 @@ pub(crate) struct Machine {
     /// Tokens to begin with, if the store turns out empty.
     seed: Option<Box<Tokens>>,
     troubles: Option<Box<Troubles>>,
+    /// How the last flight has landed.
+    landing: Landing,
     noted: Noted,
 }
 
-/// Effects that the shell has not taken yet.
+/// Effects that the shell has not taken yet: of both, the waiters hear.
 #[derive(Clone, Copy, Debug, Default)]
 struct Noted {
-    publish: bool,
-    wake: bool,
-    begin: bool,
+    published: bool,
+    failed: bool,
 }
 
 impl Machine {
@@ -117,21 +122,26 @@ impl Machine {
             flight: None,
             seed: seed.map(Box::new),
             troubles: None,
+            landing: Landing::Nothing,
             noted: Noted::default(),
         }
     }
 
     /// What the shell has to do on account of the calls since the last time it asked.
     pub(crate) fn effects(&mut self) -> Effects {
-        let Noted { publish, wake, begin } = std::mem::take(&mut self.noted);
-        let begun = self.flight.as_ref().filter(|_| begin);
+        let Noted { published, failed } = mem::take(&mut self.noted);
+        let begins = |flight: &mut Box<Flight>| {
+            (!mem::replace(&mut flight.begun, true)).then_some(flight.trigger)
+        };
+        let trigger = self.flight.as_mut().and_then(begins);
         Effects {
             gate: self.gate(),
-            publish: publish.then(|| self.credential.clone()),
-            wake,
-            begin: begun.map(|flight| Departure {
+            publish: published.then(|| self.credential.clone()),
+            wake: published || failed,
+            failed: self.last_failure().filter(|_| failed).cloned(),
+            begin: trigger.map(|trigger| Departure {
                 step: Step::Lease(self.stored),
-                trigger: flight.trigger,
+                trigger,
                 ticket: self.ticket(),
             }),
         }
@@ -161,10 +171,6 @@ impl Machine {
         self.failures
     }
 
-    pub(crate) fn failures_by_kind(&self) -> &[(FailureKind, u64)] {
-        self.troubles.as_ref().map_or(&[], |troubles| &troubles.failures_by_kind)
-    }
-
     pub(crate) fn last_failure(&self) -> Option<&RefreshFailure> {
         self.troubles.as_ref()?.last_failure.as_ref()
     }
@@ -180,6 +186,11 @@ impl Machine {
         let rejected = rejected.map(|(_, failure)| failure);
         [rechecking, rejected, self.blocked_by(), self.last_failure()]
             .map(|failure| failure?.shared_source())
+    }
+
+    /// How the last flight has landed.
+    pub(crate) fn landing(&self) -> Landing {
+        self.landing
     }
 
     pub(crate) fn refreshes(&self) -> u64 {
@@ -212,7 +223,6 @@ impl Machine {
 
     fn begin_flight(&mut self, trigger: Trigger) {
         self.flight = Some(Box::new(self.new_flight(trigger)));
-        self.noted.begin = true;
     }
 
     fn new_flight(&self, trigger: Trigger) -> Flight {
@@ -235,10 +245,8 @@ impl Machine {
     /// Tells every waiter of a failure.
     fn tell_waiters(&mut self, failure: RefreshFailure) {
         self.failures = self.failures.wrapping_add(1);
-        self.noted.wake = true;
-        let troubles = self.troubles_mut();
-        troubles.count(failure.kind());
-        troubles.last_failure = Some(failure);
+        self.noted.failed = true;
+        self.troubles_mut().last_failure = Some(failure);
     }
 
     /// A flight came to a good end: nothing stands against the next one.
@@ -304,7 +312,6 @@ impl Machine {
 
     fn change(&mut self, credential: Credential) {
         self.credential = credential;
-        self.noted.publish = true;
-        self.noted.wake = true;
+        self.noted.published = true;
     }
 }

@@ -94,6 +94,8 @@ pub(crate) struct Effects {
     pub(crate) publish: Option<Credential>,
     /// There is news for waiters: wake all of them.
     pub(crate) wake: bool,
+    /// The failure among the news: the user hears of it, too.
+    pub(crate) failed: Option<RefreshFailure>,
     /// A flight has begun: drive it.
     pub(crate) begin: Option<Departure>,
 }
@@ -237,7 +239,40 @@ pub(super) struct Flight {
     pub(super) found: Option<OpenRedeem>,
     /// What the next holder of the lease is to find if this flight lands now.
     pub(super) open_redeem: Option<OpenRedeem>,
+    /// What it has done so far.
+    pub(super) landing: Landing,
+    /// The shell drives it.
+    pub(super) begun: bool,
     pub(super) stage: Stage,
+}
+
+/// What a flight has done for the credential, when it lands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Landing {
+    /// It has changed nothing.
+    Nothing,
+    /// It has read the store for the first time, and there were tokens, or the user's own to
+    /// begin with.
+    Read,
+    /// It has taken over what another process has written.
+    Adopted,
+    /// It has redeemed, and its tokens are in use.
+    Renewed,
+    /// A sign-in or a sign-out came before.
+    Superseded,
+}
+
+impl Landing {
+    /// The word for it in logs and metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing_newer",
+            Self::Read => "read",
+            Self::Adopted => "adopted",
+            Self::Renewed => "renewed",
+            Self::Superseded => "superseded",
+        }
+    }
 }
 
 /// What a flight waits for.
@@ -316,6 +351,8 @@ impl Flight {
             leased: false,
             found: None,
             open_redeem: None,
+            landing: Landing::Nothing,
+            begun: false,
             stage: Stage::Leasing,
         }
     }
@@ -373,18 +410,9 @@ pub(super) struct Troubles {
     pub(super) doubts: Option<Box<Doubts>>,
     /// The last failure that waiters were told.
     pub(super) last_failure: Option<RefreshFailure>,
-    pub(super) failures_by_kind: Vec<(FailureKind, u64)>,
 }
 
 impl Troubles {
-    /// Counts one more failure of this kind.
-    pub(super) fn count(&mut self, kind: FailureKind) {
-        match self.failures_by_kind.iter_mut().find(|(of, _)| *of == kind) {
-            Some((_, count)) => *count += 1,
-            None => self.failures_by_kind.push((kind, 1)),
-        }
-    }
-
     /// A flight came to a good end.
     pub(super) fn recover(&mut self) {
         self.blocked_by = None;

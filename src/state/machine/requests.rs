@@ -123,8 +123,7 @@ impl Machine {
     }
 
     /// A waiter has waited for as long as it may.
-    pub(crate) fn ran_out(&mut self) -> RefreshFailure {
-        self.troubles_mut().count(FailureKind::Deadline);
+    pub(crate) fn ran_out(&self) -> RefreshFailure {
         let leasing = |flight: &Flight| matches!(flight.stage, Stage::Leasing);
         let awaits_lease = self.flight.as_deref().is_some_and(leasing);
         RefreshFailure::new(FailureKind::Deadline).awaiting_lease(awaits_lease)

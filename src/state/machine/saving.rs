@@ -9,7 +9,7 @@
 use super::{
     flight::Course,
     landing::lost_record,
-    parts::{Minted, Origin, Outcome, Redeem, Stage, Step},
+    parts::{Landing, Minted, Origin, Outcome, Redeem, Stage, Step},
     policy::WhileUnsaved,
 };
 use crate::{
@@ -153,6 +153,11 @@ impl Course<'_> {
     fn serve(&mut self, minted: &Minted) {
         let is_refresh = matches!(minted.origin, Origin::Refresh { .. });
         self.machine.publish(minted.credential.clone());
+        self.flight.landing = match minted.origin {
+            Origin::Refresh { .. } => Landing::Renewed,
+            Origin::Seed => Landing::Read,
+            Origin::Offer => Landing::Nothing,
+        };
         self.machine.brand_new = is_refresh;
         self.machine.refreshes += u64::from(is_refresh);
     }
@@ -179,7 +184,7 @@ impl Course<'_> {
 
     /// The save met a conflict, or the lease is another process's; this is what the store
     /// holds.
-    pub(super) fn verified(self, mut minted: Minted, record: Record) -> Step {
+    pub(super) fn verified(mut self, mut minted: Minted, record: Record) -> Step {
         if record.is_same(&minted.record) {
             // An earlier try had worked, though it was reported as failed.
             return self.saved(minted);
@@ -191,6 +196,7 @@ impl Course<'_> {
         }
         if !self.is_superseded() {
             self.machine.publish_record(&record, self.at);
+            self.flight.landing = Landing::Adopted;
             self.machine.recovered();
         }
         if record.has_tokens_of(&minted.record) {
@@ -200,7 +206,10 @@ impl Course<'_> {
         self.discard(minted)
     }
 
-    fn discard(self, minted: Minted) -> Step {
+    fn discard(mut self, minted: Minted) -> Step {
+        if self.flight.landing == Landing::Renewed {
+            self.flight.landing = Landing::Superseded;
+        }
         let tokens = match (minted.record.tokens, minted.origin) {
             (Some(tokens), Origin::Refresh { rotated: true }) => tokens,
             // The process that came first may be using the refresh token.

@@ -67,7 +67,12 @@ pub async fn a_save_ends_the_intent<S: Subject>(subject: &S) {
 pub async fn what_is_left_is_found<S: Subject>(subject: &S) {
     let store = subject.open("left").await;
     signed_in(&store).await;
-    for cause in [OpenCause::AnswerLost, OpenCause::HolderEnded, OpenCause::HolderSilent] {
+    for cause in [
+        OpenCause::AnswerLost,
+        OpenCause::HolderEnded,
+        OpenCause::HolderSilent,
+        OpenCause::ServerFailed,
+    ] {
         let open = OpenRedeem::new(Generation::new(1), cause);
         let mut held = lease(&store).await;
         done("intend", held.intend(Generation::new(1))).await;

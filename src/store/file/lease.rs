@@ -5,7 +5,7 @@
 //! |---|---|
 //! | none | nothing is open |
 //! | `redeeming 5` | the holder ended while it spent the refresh token of generation 5 |
-//! | `unanswered 5`, `ended 5`, `silent 5` | a holder left the redeem of generation 5 open, with this [`OpenCause`] |
+//! | `unanswered 5`, `failed 5`, `ended 5`, `silent 5` | a holder left the redeem of generation 5 open, with this [`OpenCause`] |
 //! | anything else | a holder crashed while it wrote the line: a redeem of the record's generation may have been begun |
 
 use std::sync::Arc;

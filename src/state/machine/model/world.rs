@@ -259,7 +259,7 @@ impl World {
         let at = Moment { policy: &self.policy, time: self.time, jitter };
         let node = &mut self.nodes[n];
         let result = event(&mut node.machine, at);
-        let Effects { gate: _, publish, wake, begin } = node.machine.effects();
+        let Effects { gate: _, publish, wake, failed: _, begin } = node.machine.effects();
         if let Some(credential) = publish {
             assert!(credential.generation() > node.published, "the generation went back");
             node.published = credential.generation();

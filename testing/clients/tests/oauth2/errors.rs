@@ -200,17 +200,17 @@ async fn a_reset_after_the_server_committed() {
 /// If the first try may have spent the token, the rejection of the second one says so.
 #[tokio::test]
 async fn a_rejection_says_whether_an_earlier_try_may_have_spent_the_token() {
-    let lost = Some(OpenCause::AnswerLost);
+    let (lost, failed) = (Some(OpenCause::AnswerLost), Some(OpenCause::ServerFailed));
     let rejection = || json(400, r#"{"error":"invalid_grant"}"#);
     for (reply, expected) in [
         (Reply::ResetBefore, lost),
         (Reply::ResetAfter, lost),
         (json(200, "{"), lost),
-        (json(500, r#"{"error":"server_error"}"#), lost),
+        (json(500, r#"{"error":"server_error"}"#), failed),
         // It may be a proxy's, which has lost the server's response.
-        (json(503, HTML), lost),
+        (json(503, HTML), failed),
         // Some proxies send it when the server took too long.
-        (json(408, HTML), lost),
+        (json(408, HTML), failed),
         (json(429, HTML), None),
         (json(400, r#"{"error":"temporarily_unavailable"}"#), None),
     ] {
@@ -218,6 +218,29 @@ async fn a_rejection_says_whether_an_earlier_try_may_have_spent_the_token() {
         assert_eq!(state.refresh().await.unwrap_err().kind(), FailureKind::Transient);
         let failure = state.refresh().await.unwrap_err();
         assert_eq!((failure.kind(), failure.open_redeem()), (FailureKind::Rejected, expected));
+    }
+}
+
+/// The word that logs have: the server's own, else the status, else what went wrong.
+#[tokio::test]
+async fn a_failure_has_a_word_for_its_cause() {
+    for (reply, code) in [
+        (
+            json(400, r#"{"error":"invalid_grant","error_description":"used before"}"#),
+            "invalid_grant",
+        ),
+        (json(401, r#"{"error":"invalid_client"}"#), "invalid_client"),
+        (json(200, r#"{"error":"invalid_grant"}"#), "invalid_grant"),
+        (json(503, HTML), "503"),
+        (json(429, HTML), "429"),
+        (json(400, r#"{"error":""}"#), "400"),
+        (json(200, "{"), "malformed"),
+        (padded((64 << 10) + 1), "too_large"),
+        (Reply::ResetBefore, "connection"),
+    ] {
+        let failure = failure(reply).await;
+        assert_eq!(failure.code(), Some(code), "{failure}");
+        assert!(failure.to_string().contains(&format!("({code})")), "{failure}");
     }
 }
 

@@ -1,0 +1,150 @@
+//! How a credential does, in a word.
+
+use super::{
+    Machine,
+    parts::{Gate, Stage, Standing},
+};
+use crate::{
+    state::{failure::FailureKind, status::Health},
+    tokens::Time,
+};
+
+impl Machine {
+    /// What stands against the session counts more than a token that still works.
+    pub(crate) fn health(&self, time: Time) -> Health {
+        if self.standing == Standing::SignedOut {
+            return Health::SignedOut;
+        }
+        if self.is_rejected() {
+            return Health::Rejected;
+        }
+        if self.is_unsaved() {
+            return Health::Unsaved;
+        }
+        if self.flight.is_some() && self.gate() == Gate::Closed {
+            return Health::Refreshing;
+        }
+        match (self.blocked_by().map(|failure| failure.kind()), self.standing) {
+            (Some(FailureKind::ClientRefused), _) => Health::ClientRefused,
+            (Some(FailureKind::Braked), _) => Health::Braked,
+            (Some(_), _) => Health::CoolingDown,
+            (None, Standing::Unread) => Health::Unread,
+            (None, _) if self.credential.has_run_out(time) => Health::Expired,
+            (None, _) => Health::Fresh,
+        }
+    }
+
+    /// The server has rejected the refresh token, and the store has no other: a flight that
+    /// reads it once more for that reason has landed.
+    fn is_rejected(&self) -> bool {
+        let reads = |flight: &_| matches!(flight, Stage::Rechecking { .. });
+        let rechecks = self.flight.as_ref().is_some_and(|flight| reads(&flight.stage));
+        let rejected = self.troubles.as_ref().is_some_and(|troubles| troubles.rejected.is_some());
+        rejected && !rechecks
+    }
+
+    fn is_unsaved(&self) -> bool {
+        let stuck = |flight: &_| !self.is_superseded(flight) && flight.is_stuck();
+        self.flight.as_deref().is_some_and(stuck)
+            || self.troubles.as_ref().is_some_and(|troubles| troubles.unsaved.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{parts::Outcome, testing::*};
+    use super::*;
+    use crate::{refresher::RefreshError, store::Record};
+
+    fn refused(error: RefreshError) -> (Machine, Rules) {
+        let (mut machine, rules) = signed_in();
+        redeeming(&mut machine, &rules);
+        let _ = machine.advance(Outcome::Refused(error), rules.at(0));
+        (machine, rules)
+    }
+
+    #[test]
+    fn a_token_is_fresh_until_it_has_run_out() {
+        let (machine, rules) = signed_in();
+        assert_eq!(machine.health(rules.at(LIFE - 1).time), Health::Fresh);
+        assert_eq!(machine.health(rules.at(LIFE).time), Health::Expired);
+        assert_eq!(Machine::unread(true, None).health(rules.at(0).time), Health::Unread);
+    }
+
+    #[test]
+    fn it_is_refreshing_while_requests_wait_for_that() {
+        let (mut machine, rules) = signed_in();
+        let _ = machine.admit(rules.at(LIFE - 1));
+        assert!(machine.in_flight().is_some());
+        assert_eq!(machine.health(rules.at(LIFE - 1).time), Health::Fresh, "ahead of its end");
+        let _ = machine.admit(rules.at(LIFE));
+        assert_eq!(machine.health(rules.at(LIFE).time), Health::Refreshing);
+    }
+
+    #[test]
+    fn a_failure_is_told_until_it_is_overcome() {
+        for (error, health) in [
+            (RefreshError::transient("503"), Health::CoolingDown),
+            (RefreshError::client_refused("invalid_client"), Health::ClientRefused),
+        ] {
+            let (mut machine, rules) = refused(error);
+            let pause = rules.policy.client_cool_down.as_secs();
+            for at in [0, LIFE, pause] {
+                assert_eq!(machine.health(rules.at(at).time), health, "at {at} s");
+            }
+            assert!(machine.retry_at(rules.at(pause).time).is_none());
+            let _ = machine.admit(rules.at(pause));
+            assert_eq!(machine.health(rules.at(pause).time), Health::Refreshing);
+        }
+    }
+
+    #[test]
+    fn a_rejection_lasts_until_a_sign_in() {
+        let (mut machine, rules) = refused(RefreshError::rejected("invalid_grant"));
+        let now = rules.at(0);
+        assert_eq!(machine.health(now.time), Health::Refreshing, "the store is read once more");
+        let _ = machine.advance(Outcome::Loaded(stored()), now);
+        assert_eq!(machine.health(now.time), Health::Rejected);
+        let _ = machine.refresh(now);
+        assert_eq!(machine.health(now.time), Health::Rejected, "it only looks at the store");
+        let _ = machine.advance(Outcome::failed("away"), now);
+        assert_eq!(machine.health(now.time), Health::Rejected, "the store cannot be read");
+        machine.signed_in(&record(2), machine.sign_outs(), now);
+        assert_eq!(machine.health(now.time), Health::Fresh);
+    }
+
+    #[test]
+    fn what_is_not_saved_and_what_is_signed_out_is_told() {
+        let (mut machine, rules) = signed_in();
+        redeeming(&mut machine, &rules);
+        let now = rules.at(0);
+        let _ = machine.advance(Outcome::Redeemed(tokens(2)), now);
+        assert_eq!(machine.health(now.time), Health::Refreshing);
+        let _ = machine.advance(Outcome::failed("disk full"), now);
+        assert_eq!(machine.health(now.time), Health::Unsaved);
+        let mut elsewhere = machine.clone();
+        elsewhere.signed_in(&record(5), 0, now);
+        assert_eq!(elsewhere.health(now.time), Health::Fresh, "a sign-in has come before");
+        machine.aborted();
+        assert_eq!(machine.health(now.time), Health::Unsaved, "the next flight saves them");
+        machine.sign_out();
+        assert_eq!(machine.health(now.time), Health::SignedOut);
+
+        let (mut machine, rules) = signed_in();
+        begin(&mut machine, &rules);
+        let _ = machine.advance(Outcome::Newer(Record::new(generation(2), None)), rules.at(0));
+        assert_eq!(machine.health(rules.at(0).time), Health::SignedOut, "another process's");
+    }
+
+    #[test]
+    fn a_brake_is_told() {
+        let (mut machine, rules) = signed_in();
+        for _ in 0..=rules.policy.brake_after {
+            machine.brand_new = true;
+            let refused = machine.credential().generation();
+            let _ = machine.challenge(refused, false, None, rules.at(0));
+            machine.flight = None;
+        }
+        assert_eq!(machine.health(rules.at(0).time), Health::Braked);
+    }
+}
