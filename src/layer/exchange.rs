@@ -221,8 +221,12 @@ where
 
     /// The first attempt's token was refused.
     fn challenged<ResBody: Body>(&mut self, response: &mut Response<ResBody>) -> Action {
-        self.route = self.route();
-        let admission = self.state().challenge(self.generation, self.route);
+        let mut route = None;
+        let admission = self.state().challenge(self.generation, || {
+            route = self.route();
+            route
+        });
+        self.route = route;
         if matches!(admission, Admission::Wait(ticket) if ticket.before_redeem) {
             self.accepted = Accepted::HelpedReplay;
         }

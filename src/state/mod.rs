@@ -198,7 +198,7 @@ impl RefreshState {
         self: &Arc<Self>,
         generation: Generation,
     ) -> Result<Credential, RefreshFailure> {
-        let answer = self.challenge(generation, None);
+        let answer = self.challenge(generation, || None);
         self.settle(answer).await
     }
 
@@ -256,14 +256,16 @@ impl RefreshState {
         self.with(Machine::admit)
     }
 
+    /// The token of this generation was refused. The route is asked for only if it matters.
     pub(crate) fn challenge(
         self: &Arc<Self>,
         generation: Generation,
-        route: Option<Route>,
+        route: impl FnOnce() -> Option<Route>,
     ) -> Admission {
         self.with(|machine, at| {
             let accepted =
                 self.accepted.load(Ordering::Relaxed) >= machine.credential().generation().get();
+            let route = if accepted || machine.listens() { route() } else { None };
             let answer = machine.challenge(generation, accepted, route, at);
             self.listen(machine);
             answer

@@ -119,7 +119,7 @@ mod tests {
         let state = RefreshState::builder(async |_: Tokens| pending().await)
             .tokens(Tokens::new("refused"))
             .build();
-        let Admission::Wait(ticket) = state.challenge(state.current().generation(), None) else {
+        let Admission::Wait(ticket) = state.challenge(state.current().generation(), || None) else {
             panic!("no flight")
         };
         let mut wait = task::spawn(Wait::new(Arc::clone(&state), ticket));

@@ -14,7 +14,7 @@
 //!
 //! What is remembered is bounded ([`MAX_ROUTES`]) and forgotten when it is of no use any more.
 
-use std::{num::NonZeroU64, time::Duration};
+use std::{num::NonZeroU32, time::Duration};
 
 use super::{Machine, parts::Moment};
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Where a request goes, as a number: two requests with the same one are of the same route.
-pub(crate) type Route = NonZeroU64;
+pub(crate) type Route = NonZeroU32;
 
 /// How long nothing has to be accepted before a doubt is a fact. Also the first pause.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -262,8 +262,8 @@ mod tests {
     use super::super::{Admission, Gate, Outcome, parts::Step, testing::*};
     use super::*;
 
-    fn route(number: u64) -> Option<Route> {
-        NonZeroU64::new(number)
+    fn route(number: u32) -> Option<Route> {
+        NonZeroU32::new(number)
     }
 
     /// A token that works, and refreshing it has not helped the route 1.
@@ -298,7 +298,7 @@ mod tests {
         let _ = machine.effects();
     }
 
-    fn challenge(machine: &mut Machine, number: u64, at: Moment<'_>) -> Result<(), FailureKind> {
+    fn challenge(machine: &mut Machine, number: u32, at: Moment<'_>) -> Result<(), FailureKind> {
         let refused = machine.credential().generation();
         match machine.challenge(refused, false, route(number), at) {
             Admission::Wait(_) => Ok(()),

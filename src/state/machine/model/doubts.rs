@@ -2,7 +2,7 @@
 //! a bad one that refuses whatever it is sent, revocation, expiry, and time. A flight takes no
 //! time here; what can happen during one is the other model's.
 
-use std::{num::NonZeroU64, time::Duration};
+use std::{num::NonZeroU32, time::Duration};
 
 use crate::{
     state::{
@@ -42,7 +42,7 @@ struct World<'a> {
 }
 
 fn route(good: bool) -> Option<Route> {
-    NonZeroU64::new(1 + u64::from(good))
+    NonZeroU32::new(1 + u32::from(good))
 }
 
 impl<'a> World<'a> {
