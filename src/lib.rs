@@ -20,6 +20,7 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | `file` | `FileStore`, `FileStores`: tokens in files, shared by processes |
+//! | `metrics` | counters and histograms, for the `metrics` crate |
 //! | `oauth2` | OAuth 2.0 grants and revocation, over a tower HTTP service of yours |
 //! | `oauth2-client` | a ready-made HTTP client for them, and `oauth2` |
 //! | `reqwest-middleware` | `RefreshMiddleware`, the layer for reqwest |
@@ -103,6 +104,10 @@ mod credential;
 mod error;
 pub mod grpc;
 pub mod layer;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(not(feature = "metrics"))]
+mod metrics;
 #[cfg(feature = "oauth2")]
 pub mod oauth2;
 pub mod refresher;

@@ -26,6 +26,20 @@ pub enum NotReplayable {
     Forbidden,
 }
 
+impl NotReplayable {
+    /// A stable word for it, for metrics and logs: the variant's name in snake case.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::OverBudget => "over_budget",
+            Self::SourceFailed => "source_failed",
+            Self::Released => "released",
+            Self::Forbidden => "forbidden",
+        }
+    }
+}
+
 impl fmt::Display for NotReplayable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

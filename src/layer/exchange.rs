@@ -25,6 +25,7 @@ use crate::{
     credential::Credential,
     error::BoxError,
     grpc::timeout,
+    metrics,
     state::{Accepted, Admission, FailureKind, RefreshFailure, RefreshState, Route, Wait},
     tokens::Generation,
 };
@@ -313,6 +314,10 @@ where
         not_replayed: Option<NotReplayable>,
     ) {
         let generation = self.generation.get();
+        let kind = self.refused.as_ref().map(|failure| failure.kind().as_str());
+        if let Some(word) = not_replayed.map(NotReplayable::as_str).or(kind) {
+            metrics::not_replayed(word);
+        }
         if let Some(failure) = self.refused.take() {
             tracing::debug!(generation, reason = failure.kind().as_str(), "not refreshed");
             response.extensions_mut().insert(*failure);

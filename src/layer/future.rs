@@ -60,6 +60,7 @@ use crate::{
     body::{KeepBody, ReplayBody},
     error::BoxError,
     grpc::timeout,
+    metrics,
     state::Wait,
 };
 
@@ -172,6 +173,7 @@ where
             }
             Err(wait) => {
                 tracing::debug!("waiting for a token");
+                metrics::gate_wait();
                 // A service that is ready may hold a permit, which must not wait for a token.
                 *inner = shared.service();
                 let deadline = timeout::deadline(&parts.headers);

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     error::BoxError,
+    metrics,
     state::failure::FailureKind,
     store::{Lease, Leased, SaveError, StoreError},
     tokens::{Generation, Time},
@@ -34,6 +35,7 @@ use crate::{
 pub(super) struct FlightDriver {
     running: Running,
     departure: Departure,
+    begun: Instant,
     span: Span,
     landed: bool,
     deadlines: Option<AbortHandle>,
@@ -42,7 +44,8 @@ pub(super) struct FlightDriver {
 impl FlightDriver {
     /// Called under the state's lock.
     pub(super) fn new(running: Running, departure: Departure) -> Self {
-        Self { running, departure, span: Span::none(), landed: false, deadlines: None }
+        let (begun, span) = (Instant::now(), Span::none());
+        Self { running, departure, begun, span, landed: false, deadlines: None }
     }
 
     pub(super) fn spawn(mut self) {
@@ -68,8 +71,7 @@ impl FlightDriver {
     }
 
     async fn run(mut self) {
-        let begun = Instant::now();
-        let clock = sleep_until(next_deadline(self.state(), begun));
+        let clock = sleep_until(next_deadline(self.state(), Instant::now()));
         let deadlines = tokio::spawn(keep_deadlines(Arc::clone(self.state()), clock));
         self.deadlines = Some(deadlines.abort_handle());
         // Let the deadline task run once before the first step: tokio polls a freshly spawned
@@ -83,17 +85,30 @@ impl FlightDriver {
             if let Step::Land { open_redeem } = step {
                 break open_redeem;
             }
+            let name = step.name();
             let outcome = self.execute(step, &mut lease, saved).await;
             saved = matches!(outcome, Outcome::Saved);
+            let failed = matches!(outcome, Outcome::Failed(_));
+            let found = match outcome {
+                Outcome::Leased(found) => found,
+                _ => None,
+            };
             // Kept until the machine is done with it: see `RefreshState::with`.
             let _error = outcome.error();
             (step, landing) = self.state().with(|machine, at| {
                 let step = machine.advance(outcome, at);
                 (step, machine.landing())
             });
+            // A redeem that fails like this was none: the lease was lost before.
+            if failed && name != "redeem" {
+                metrics::store_error(name);
+            }
+            if let Some(open) = found {
+                metrics::open_redeem(open.cause.as_str());
+            }
         };
         self.landed = true;
-        self.report(landing, begun);
+        self.report(landing);
         if let Some(lease) = lease {
             // A failed release needs no answer: the lease ends by itself, too.
             catch(lease.release(open_redeem)).await;
@@ -208,7 +223,7 @@ impl FlightDriver {
         .await
     }
 
-    fn report(&self, landing: Landing, begun: Instant) {
+    fn report(&self, landing: Landing) {
         let Ticket { failures, .. } = self.departure.ticket;
         let inner = self.state().lock();
         let generation = inner.machine.credential().generation();
@@ -220,11 +235,13 @@ impl FlightDriver {
             _ => landing.as_str(),
         };
         drop(inner);
-        let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took = self.begun.elapsed();
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.span.record("outcome", outcome);
         self.span.record("new_generation", generation.get());
         self.span.record("duration_ms", duration_ms);
         tracing::info!(outcome, generation = generation.get(), duration_ms, "flight landed");
+        metrics::refreshed(self.departure.trigger, outcome, took);
     }
 }
 
@@ -235,6 +252,8 @@ impl Drop for FlightDriver {
         }
         if !self.landed {
             self.state().with(|machine, _| machine.aborted());
+            let took = self.begun.elapsed();
+            metrics::refreshed(self.departure.trigger, FailureKind::Shutdown.as_str(), took);
         }
     }
 }

@@ -60,6 +60,7 @@ pub(crate) use self::{
 };
 use crate::{
     credential::Credential,
+    metrics,
     refresher::Refresher,
     store::TokenStore,
     tokens::{Generation, Time},
@@ -262,14 +263,18 @@ impl RefreshState {
         generation: Generation,
         route: impl FnOnce() -> Option<Route>,
     ) -> Admission {
-        self.with(|machine, at| {
+        let answer = self.with(|machine, at| {
             let accepted =
                 self.accepted.load(Ordering::Relaxed) >= machine.credential().generation().get();
             let route = if accepted || machine.listens() { route() } else { None };
             let answer = machine.challenge(generation, accepted, route, at);
             self.listen(machine);
             answer
-        })
+        });
+        if matches!(&answer, Admission::Refuse(why) if why.kind() == FailureKind::Doubted) {
+            metrics::failed(FailureKind::Doubted);
+        }
+        answer
     }
 
     /// The token of this generation was accepted. The route is asked for only if it matters.
@@ -305,6 +310,7 @@ impl RefreshState {
     /// A request is sent a second time.
     pub(crate) fn replayed(&self) {
         self.replays.fetch_add(1, Ordering::Relaxed);
+        metrics::replayed();
     }
 
     /// A replay was refused, too.
@@ -356,7 +362,12 @@ impl RefreshState {
                 channels.announce_health(self);
             }
         }
-        woken.into_iter().flatten().for_each(|waker| waker.wake());
+        let mut told = 0;
+        for waker in woken.into_iter().flatten() {
+            waker.wake();
+            told += 1;
+        }
+        metrics::told(told);
         if let Some(event) = failed {
             self.report(event);
         }

@@ -18,12 +18,19 @@ use super::{
     machine::Moment,
 };
 use crate::{
+    metrics,
     store::{Record, SaveError, StoreError},
     tokens::{Generation, Time, Tokens},
 };
 
 /// How often a sign-in starts over because another process was writing.
 const MAX_CONFLICTS: usize = 16;
+
+/// Counts it.
+fn failed(operation: &'static str, error: StoreError) -> StoreError {
+    metrics::store_error(operation);
+    error
+}
 
 impl RefreshState {
     /// Signs in: stores these tokens and uses them from then on. Ends every
@@ -46,11 +53,12 @@ impl RefreshState {
             for _ in 0..MAX_CONFLICTS {
                 let held = match state.store.load().await {
                     Ok(held) => held,
-                    Err(error) if is_unreadable => return Err(error),
+                    Err(error) if is_unreadable => return Err(failed("load", error)),
                     // A store that cannot make sense of what it holds takes a first save in
                     // its place. Any other knows better, and tells again why it cannot read.
                     Err(_) => {
                         is_unreadable = true;
+                        metrics::store_error("load");
                         Record::default()
                     }
                 };
@@ -66,7 +74,7 @@ impl RefreshState {
                         }));
                     }
                     Err(SaveError::Conflict) => {}
-                    Err(SaveError::Failed(error)) => return Err(error),
+                    Err(SaveError::Failed(error)) => return Err(failed("save", error)),
                     Err(error @ SaveError::LeaseLost) => return Err(StoreError::new(error)),
                 }
             }
@@ -90,7 +98,8 @@ impl RefreshState {
         let sign_out = self.with(|machine, _| machine.sign_out());
         let state = Arc::clone(self);
         self.finish(move |turn| async move {
-            let deleted = state.store.delete().await?;
+            let deleted = state.store.delete().await;
+            let deleted = deleted.map_err(|error| failed("delete", error))?;
             state.with(|machine, _| machine.deleted(deleted.generation, sign_out));
             // The next sign-in need not wait for the hook.
             drop(turn);

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     credential::Credential,
+    metrics,
     state::failure::{FailureKind, RefreshFailure, present},
     tokens::Time,
 };
@@ -66,9 +67,11 @@ impl Future for Wait {
             return Poll::Ready(present(this.state.current()));
         }
         let mut inner = this.state.lock();
+        let mut ran_out = false;
         let outcome = match inner.machine.resolve(this.ticket) {
             Some(news) => news,
             None if Instant::now() >= this.deadline => {
+                ran_out = true;
                 inner.count(FailureKind::Deadline, Time::now().wall);
                 Err(inner.machine.ran_out())
             }
@@ -92,6 +95,9 @@ impl Future for Wait {
         let stale = this.slot.take().and_then(|slot| inner.waiters.leave(slot));
         drop(inner);
         drop(stale);
+        if ran_out {
+            metrics::failed(FailureKind::Deadline);
+        }
         Poll::Ready(outcome)
     }
 }

@@ -49,6 +49,7 @@ const CHECKS: &[Check] = &[
         "oauth2-reqwest-build",
         Cargo("clippy --lib --locked --features oauth2,reqwest-middleware -- -D warnings"),
     ),
+    ("metrics-build", Cargo("clippy --lib --locked --features metrics -- -D warnings")),
     ("seal-build", Cargo("clippy --lib --locked --features seal -- -D warnings")),
     ("file-build", Cargo("clippy --lib --locked --features file -- -D warnings")),
     ("file-docs", Doc("doc --no-deps --lib --locked --features file")),

@@ -14,3 +14,7 @@ struct FixedBodyType;
 #[cfg(doctest)]
 #[doc = include_str!("../../../src/grpc/status/tonic.md")]
 struct GrpcStatus;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../src/metrics.md")]
+struct Metrics;

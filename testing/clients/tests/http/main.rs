@@ -6,11 +6,13 @@
 //! | `sockets` | hyper-util's client, HTTP/1 and HTTP/2 |
 //! | `reqwest` | [`RefreshMiddleware`](tower_refresh::RefreshMiddleware) |
 //! | `axum` | on a router that forwards |
+//! | `metrics` | what is counted, as a real exporter for Prometheus writes it |
 //! | `redirects` | around tower-http's layer that follows redirects |
 //! | `stacks` | a thousand requests at once through each of them, and through tonic |
 
 mod axum;
 mod loopback;
+mod metrics;
 mod redirects;
 mod reqwest;
 mod sockets;
