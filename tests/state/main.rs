@@ -14,6 +14,7 @@
 //! | `elsewhere` | what other processes do to the store, and what is found of it |
 //! | `family` | many credentials that share how they are renewed |
 //! | `observe` | what a program and its operator hear |
+//! | `serialize` | the same as JSON (feature `serde`) |
 //! | `invariants` | those that are about the credential, by number |
 //! | `cancellation` | every point at which a caller, a runtime or a hook can go away |
 
@@ -27,6 +28,8 @@ mod invariants;
 mod keep_fresh;
 mod look;
 mod observe;
+#[cfg(feature = "serde")]
+mod serialize;
 mod shared;
 mod sign_out;
 mod time;
