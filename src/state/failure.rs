@@ -12,7 +12,13 @@ use crate::{
 /// Why there is no fresh token. Cheap to clone, and put into the extensions of a
 /// response that could not be helped.
 #[derive(Clone)]
-pub struct RefreshFailure {
+pub struct RefreshFailure(
+    // Behind a pointer, because whatever a request is told may be one.
+    Arc<Inner>,
+);
+
+#[derive(Clone)]
+struct Inner {
     kind: FailureKind,
     open_redeem: Option<OpenCause>,
     awaits_lease: bool,
@@ -61,14 +67,19 @@ pub enum FailureKind {
 
 impl RefreshFailure {
     pub(crate) fn new(kind: FailureKind) -> Self {
-        Self {
+        Self(Arc::new(Inner {
             kind,
             open_redeem: None,
             awaits_lease: false,
             retry_at: None,
             code: None,
             source: None,
-        }
+        }))
+    }
+
+    /// While a failure is made, it has no other owner, and nothing is copied.
+    fn inner(&mut self) -> &mut Inner {
+        Arc::make_mut(&mut self.0)
     }
 
     pub(crate) fn signed_out() -> Self {
@@ -76,29 +87,30 @@ impl RefreshFailure {
     }
 
     pub(crate) fn with_retry_at(mut self, at: Due) -> Self {
-        self.retry_at = Some(at);
+        self.inner().retry_at = Some(at);
         self
     }
 
     pub(crate) fn with_open_redeem(mut self, cause: Option<OpenCause>) -> Self {
-        self.open_redeem = cause;
+        self.inner().open_redeem = cause;
         self
     }
 
     pub(super) fn awaiting_lease(mut self, awaits: bool) -> Self {
-        self.awaits_lease = awaits;
+        self.inner().awaits_lease = awaits;
         self
     }
 
     pub(crate) fn with_code(mut self, code: impl Into<Arc<str>>) -> Self {
-        self.code = Some(code.into());
+        self.inner().code = Some(code.into());
         self
     }
 
     /// The kind of an I/O error among its sources says something of the cause, and no secret.
     pub(crate) fn with_source(mut self, source: SharedError) -> Self {
-        self.code = io_kind(&**source).or(self.code);
-        self.source = Some(source);
+        let (kind, inner) = (io_kind(&**source), self.inner());
+        inner.code = kind.or(inner.code.take());
+        inner.source = Some(source);
         self
     }
 
@@ -106,20 +118,20 @@ impl RefreshFailure {
     pub(crate) fn with_error(self, error: &RefreshError) -> Self {
         let this = self.with_source(SharedError::clone(&error.source));
         match &error.code {
-            Some(code) => Self { code: Some(Arc::clone(code)), ..this },
+            Some(code) => this.with_code(Arc::clone(code)),
             None => this,
         }
     }
 
     /// The user's error that caused it.
     pub(super) fn shared_source(&self) -> Option<SharedError> {
-        self.source.clone()
+        self.0.source.clone()
     }
 
     /// What kind of failure this is.
     #[must_use]
     pub fn kind(&self) -> FailureKind {
-        self.kind
+        self.0.kind
     }
 
     /// What caused it, in a word that has no secret in it and may be shown: the server's error
@@ -129,7 +141,7 @@ impl RefreshFailure {
     /// [`source`](Error::source) says more, and may say a secret.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
-        self.code.as_deref()
+        self.0.code.as_deref()
     }
 
     /// An earlier redeem was left open, and may have spent the refresh token before this
@@ -137,7 +149,7 @@ impl RefreshFailure {
     /// the session is lost then. `None`: no such redeem is known.
     #[must_use]
     pub fn open_redeem(&self) -> Option<OpenCause> {
-        self.open_redeem
+        self.0.open_redeem
     }
 
     /// Of a [`FailureKind::Deadline`]: the refresh had not begun, because another process (or
@@ -145,7 +157,7 @@ impl RefreshFailure {
     /// took too long.
     #[must_use]
     pub fn awaits_lease(&self) -> bool {
-        self.awaits_lease
+        self.0.awaits_lease
     }
 
     /// Before this moment no refresh is tried again, unless the wall clock says that it has
@@ -153,12 +165,12 @@ impl RefreshFailure {
     /// does not help, or nothing has to be waited for.
     #[must_use]
     pub fn retry_at(&self) -> Option<Instant> {
-        self.retry_at.map(|due| due.now)
+        self.0.retry_at.map(|due| due.now)
     }
 
     /// The same, by both clocks.
     pub(super) fn due(&self) -> Option<Due> {
-        self.retry_at
+        self.0.retry_at
     }
 }
 
@@ -219,14 +231,14 @@ impl fmt::Display for FailureKind {
 
 impl fmt::Display for RefreshFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.kind.fmt(f)?;
-        if let Some(code) = &self.code {
+        self.0.kind.fmt(f)?;
+        if let Some(code) = &self.0.code {
             write!(f, " ({code})")?;
         }
-        if self.awaits_lease {
+        if self.0.awaits_lease {
             f.write_str(": another process has the credential's lease")?;
         }
-        match self.open_redeem {
+        match self.0.open_redeem {
             Some(cause) => write!(f, "; an earlier refresh may have spent it: {cause}"),
             None => Ok(()),
         }
@@ -236,18 +248,18 @@ impl fmt::Display for RefreshFailure {
 impl fmt::Debug for RefreshFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RefreshFailure")
-            .field("kind", &self.kind)
-            .field("open_redeem", &self.open_redeem)
-            .field("awaits_lease", &self.awaits_lease)
-            .field("retry_at", &self.retry_at)
-            .field("code", &self.code)
+            .field("kind", &self.0.kind)
+            .field("open_redeem", &self.0.open_redeem)
+            .field("awaits_lease", &self.0.awaits_lease)
+            .field("retry_at", &self.0.retry_at)
+            .field("code", &self.0.code)
             .finish_non_exhaustive()
     }
 }
 
 impl Error for RefreshFailure {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.source {
+        match &self.0.source {
             Some(source) => Some(&***source),
             None => None,
         }

@@ -105,7 +105,8 @@ pub struct RefreshState {
     /// The generation times two, plus one while the gate is closed. The one thing that a
     /// request reads on its way.
     gate_word: AtomicU64,
-    /// The newest generation that a server has accepted.
+    /// The newest generation that a server has accepted, times two, plus one if that was a replay
+    /// which the refresh has helped. Zero while the machine has to hear of each response.
     accepted: AtomicU64,
     replays: AtomicU64,
     inner: Mutex<Inner>,
@@ -247,8 +248,8 @@ impl RefreshState {
         route: impl FnOnce() -> Option<Route>,
     ) -> Admission {
         let answer = self.with(|machine, at| {
-            let accepted =
-                self.accepted.load(Ordering::Relaxed) >= machine.credential().generation().get();
+            let accepted = self.accepted.load(Ordering::Relaxed) >> 1
+                >= machine.credential().generation().get();
             let route = if accepted || machine.listens() { route() } else { None };
             let answer = machine.challenge(generation, accepted, route, at);
             self.listen(machine);
@@ -268,7 +269,7 @@ impl RefreshState {
         what: Accepted,
         route: impl FnOnce() -> Option<Route>,
     ) {
-        if self.accepted.load(Ordering::Relaxed) < generation.get() {
+        if self.accepted.load(Ordering::Relaxed) < accepted_word(generation, what) {
             self.heed(generation, what, route());
         }
     }
@@ -278,15 +279,18 @@ impl RefreshState {
         let machine = &mut self.lock().machine;
         machine.accepted(generation, route, what, self.renewal.moment());
         if !machine.listens() {
-            self.accepted.fetch_max(generation.get(), Ordering::Relaxed);
+            self.accepted.fetch_max(accepted_word(generation, what), Ordering::Relaxed);
         }
     }
 
     /// If the machine has to hear of each response that accepts a token, makes it so: then
     /// none counts as known. Called under the lock, as is all else that writes there.
-    fn listen(&self, machine: &Machine) {
+    fn listen(&self, machine: &mut Machine) {
         if machine.listens() {
-            self.accepted.store(0, Ordering::Relaxed);
+            let word = self.accepted.swap(0, Ordering::Relaxed);
+            if word & 1 == 1 {
+                machine.helped(Generation::new(word >> 1));
+            }
         }
     }
 
@@ -299,7 +303,9 @@ impl RefreshState {
     /// A replay was refused, too.
     pub(crate) fn refused_again(&self, generation: Generation, route: Option<Route>) {
         let machine = &mut self.lock().machine;
-        machine.refused_again(generation, route, self.renewal.moment());
+        let word = accepted_word(generation, Accepted::HelpedReplay);
+        let helped = self.accepted.load(Ordering::Relaxed) == word;
+        machine.refused_again(generation, helped, route, self.renewal.moment());
         self.listen(machine);
     }
 
@@ -363,6 +369,10 @@ impl RefreshState {
     fn channels(&self) -> Arc<Channels> {
         self.lock().channels_mut()
     }
+}
+
+fn accepted_word(generation: Generation, what: Accepted) -> u64 {
+    generation.get() << 1 | u64::from(what == Accepted::HelpedReplay)
 }
 
 fn gate_word(generation: Generation, gate: Gate) -> u64 {

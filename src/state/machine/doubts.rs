@@ -51,6 +51,8 @@ pub(super) struct Doubts {
     forgotten: Due,
     /// The newest generation that is known to have been accepted.
     accepted: Generation,
+    /// The newest generation that a replay was accepted with.
+    helped: Generation,
     /// The newest generation that a replay was refused with.
     refused: Generation,
     /// When it will have been silent for long enough, and the generation that this is about:
@@ -102,6 +104,7 @@ impl Doubts {
             pause: now,
             forgotten: at.after(MAX_PAUSE),
             accepted: Generation::ZERO,
+            helped: Generation::ZERO,
             refused: Generation::ZERO,
             silence: None,
             routes: Vec::new(),
@@ -178,24 +181,28 @@ impl Machine {
             Accepted::Caller => doubts.presumed && doubts.by_caller,
         };
         if helped {
+            doubts.helped = generation;
             doubts.fruitless = 0;
             doubts.presumed = false;
             doubts.pause = at.after(Duration::ZERO);
         }
     }
 
-    /// A replay was refused with the token of this generation.
+    /// A replay was refused with the token of this generation. `helped`: another one was accepted,
+    /// before anything was in doubt.
     pub(crate) fn refused_again(
         &mut self,
         generation: Generation,
+        helped: bool,
         route: Option<Route>,
         at: Moment<'_>,
     ) {
-        if generation != self.credential.generation() {
+        if helped || generation != self.credential.generation() {
             return;
         }
         let doubts = self.doubts_mut(at);
-        if doubts.refused < generation {
+        // Where the refresh has helped another replay, it is not to be blamed for this one.
+        if doubts.refused < generation && doubts.helped < generation {
             doubts.refused = generation;
             if !std::mem::take(&mut doubts.presumed) {
                 doubts.fruitless = doubts.fruitless.saturating_add(1);
@@ -205,7 +212,26 @@ impl Machine {
         if doubts.accepted < generation {
             doubts.silence.get_or_insert((generation, at.after(SILENCE)));
         }
-        doubts.note(route, |known| known.unreliable = true);
+        // A route that has accepted this very token says that it has ended since.
+        doubts.note(route, |known| known.unreliable |= known.accepted < generation);
+    }
+
+    /// The refresh that a doubt had started has failed: it says nothing of the refusal, and has
+    /// a pause of its own.
+    pub(super) fn doubt_failed(&mut self, at: Moment<'_>) {
+        let doubts = self.troubles.as_mut().and_then(|troubles| troubles.doubts.as_mut());
+        if let Some(doubts) = doubts.filter(|doubts| doubts.presumed) {
+            doubts.presumed = false;
+            doubts.fruitless = doubts.fruitless.saturating_sub(1);
+            doubts.pause = at.after(Duration::ZERO);
+        }
+    }
+
+    /// A replay was accepted with the token of this generation, before anything was in doubt.
+    pub(crate) fn helped(&mut self, generation: Generation) {
+        if let Some(doubts) = self.troubles.as_mut().and_then(|troubles| troubles.doubts.as_mut()) {
+            doubts.helped = doubts.helped.max(generation);
+        }
     }
 
     /// What a challenge of the current token says. `accepted`: this token was accepted at
@@ -261,6 +287,7 @@ impl Machine {
 mod tests {
     use super::super::{Admission, Gate, Outcome, parts::Step, testing::*};
     use super::*;
+    use crate::refresher::RefreshError;
 
     fn route(number: u32) -> Option<Route> {
         NonZeroU32::new(number)
@@ -277,7 +304,7 @@ mod tests {
         ));
         refresh(&mut machine, 2, rules.at(0));
         let fresh = machine.credential().generation();
-        machine.refused_again(fresh, route(1), rules.at(0));
+        machine.refused_again(fresh, false, route(1), rules.at(0));
         machine.accepted(fresh, route(2), Accepted::Request, rules.at(0));
         machine
     }
@@ -353,8 +380,44 @@ mod tests {
                     let next = machine.doubts().unwrap().pause;
                     assert_eq!(next.now, at(pause * 1000 + 1000).now(), "it begins anew");
                 }
-                false => machine.refused_again(fresh, route(1), at(pause * 1000)),
+                false => machine.refused_again(fresh, false, route(1), at(pause * 1000)),
             }
+        }
+    }
+
+    #[test]
+    fn a_refresh_that_has_helped_one_request_is_not_blamed_for_another() {
+        let rules = Rules::default();
+        let mut machine = doubted(&rules);
+        assert_eq!(challenge(&mut machine, 2, rules.at(2)), Ok(()));
+        refresh(&mut machine, 3, rules.at(2));
+        let fresh = machine.credential().generation();
+        machine.accepted(fresh, route(2), Accepted::HelpedReplay, rules.at(2));
+        // The token has ended since.
+        machine.refused_again(fresh, false, route(2), rules.at(2));
+        assert_eq!(challenge(&mut machine, 2, rules.at(2)), Ok(()), "no pause, and believed");
+        assert_eq!(machine.effects().gate, Gate::Closed);
+    }
+
+    #[test]
+    fn a_refresh_that_has_failed_says_nothing_of_the_refusal() {
+        for error in [RefreshError::transient("503"), RefreshError::rejected("invalid_grant")] {
+            let (mut machine, rules) = signed_in();
+            let refused = machine.credential().generation();
+            let _ = machine.challenge(refused, true, route(1), rules.at(0));
+            let _ = machine.effects();
+            for outcome in [
+                Outcome::Leased(None),
+                Outcome::Loaded(stored()),
+                Outcome::Intended,
+                Outcome::Refused(error),
+                Outcome::Loaded(stored()),
+            ] {
+                let _ = machine.advance(outcome, rules.at(0));
+            }
+            let doubts = machine.doubts().unwrap();
+            assert_eq!((doubts.fruitless, doubts.presumed), (0, false));
+            assert!(machine.doubt_pauses(rules.at(0)).is_none());
         }
     }
 

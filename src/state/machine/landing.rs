@@ -95,6 +95,7 @@ impl Course<'_> {
     /// The server rejected the refresh token, and the store has no other.
     pub(super) fn reject(self, failure: RefreshFailure) -> Step {
         if !self.is_superseded() {
+            self.machine.doubt_failed(self.at);
             self.machine.troubles_mut().blocked_by = Some(failure.clone());
             self.machine.tell_waiters(failure);
         }
@@ -104,6 +105,7 @@ impl Course<'_> {
     /// Cools down: no flight begins before the pause is over.
     pub(super) fn fail(self, failure: RefreshFailure, retry_after: Option<Duration>) -> Step {
         if !self.is_superseded() {
+            self.machine.doubt_failed(self.at);
             let troubles = self.machine.troubles_mut();
             troubles.transient_failures = troubles.transient_failures.saturating_add(1);
             let pause = match failure.kind() {

@@ -124,7 +124,7 @@ impl<'a> World<'a> {
                 self.machine.accepted(fresh, route(true), what, at);
             } else {
                 assert!(!is_good, "refreshed, and refused all the same");
-                self.machine.refused_again(fresh, route(false), at);
+                self.machine.refused_again(fresh, false, route(false), at);
             }
         }
         match unhelped {
