@@ -28,6 +28,7 @@
 //! | `redis-tls`, `redis-cluster` | `rediss://`; Redis clusters; and `redis` |
 //! | `ring` | ring does the cryptography of TLS unless the process has installed another provider |
 //! | `seal` | `seal::Keyring`: sealed text, bound to a name; `file` and `redis` bring it |
+//! | `serde` | [`Status`](state::Status) and its parts are `Serialize`, and their words `Deserialize`; durations are in seconds |
 //! | `test-util` | `store::conformance`: the tests that every store has to pass |
 //! | `full` | all of them |
 //!
@@ -115,6 +116,8 @@ pub mod refresher;
 mod reqwest;
 #[cfg(feature = "seal")]
 pub mod seal;
+#[cfg(feature = "serde")]
+mod serialize;
 pub mod state;
 pub mod store;
 #[cfg(any(feature = "oauth2-client", feature = "redis-tls"))]

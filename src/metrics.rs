@@ -13,6 +13,7 @@
 //! | `tower_refresh_replays_total` | | requests sent a second time |
 //! | `tower_refresh_not_replayed_total` | `reason` ([`NotReplayable::as_str`] or [`FailureKind::as_str`]) | responses that went to their caller with the reason in their extensions |
 //! | `tower_refresh_store_errors_total` | `operation`: `lease`, `load`, `intend`, `save`, `delete` | calls of a store that failed. That another process came first is no failure |
+//! | `tower_refresh_revocations_total` | `outcome` ([`Revocation::as_str`](crate::state::Revocation::as_str)) | calls of a hook that revokes tokens: `done`, `pending` (it failed, and is called again), `failed` |
 //! | `tower_refresh_open_redeems_total` | `cause` ([`OpenCause::as_str`]) | open redeems that a flight has found with its lease |
 //!
 //! | histogram | labels | what |
@@ -46,6 +47,7 @@ pub fn describe() {
         ("tower_refresh_replays_total", "Requests that were sent a second time"),
         ("tower_refresh_not_replayed_total", "Refused requests that were not helped, by reason"),
         ("tower_refresh_store_errors_total", "Calls of a token store that failed, by operation"),
+        ("tower_refresh_revocations_total", "Tries to revoke tokens at the server, by outcome"),
         ("tower_refresh_open_redeems_total", "Redeems of unknown end that were found, by cause"),
     ] {
         describe_counter!(name, Count, what);
@@ -102,6 +104,12 @@ pub(crate) fn not_replayed(reason: &'static str) {
 pub(crate) fn store_error(operation: &'static str) {
     #[cfg(feature = "metrics")]
     counter!("tower_refresh_store_errors_total", "operation" => operation).increment(1);
+}
+
+/// A hook that revokes tokens was called, and this came of it.
+pub(crate) fn revoked(outcome: &'static str) {
+    #[cfg(feature = "metrics")]
+    counter!("tower_refresh_revocations_total", "outcome" => outcome).increment(1);
 }
 
 /// A flight has found an open redeem.

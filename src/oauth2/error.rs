@@ -114,6 +114,19 @@ impl Error {
         }
     }
 
+    /// As why tokens were not revoked: what the server has refused, it will refuse again.
+    pub(super) fn of_revocation(self) -> RefreshError {
+        let refuses = |status| is_refusal(status) && status != StatusCode::TOO_MANY_REQUESTS;
+        let is_final = self.0.kind == ErrorKind::Refused && self.0.status.is_some_and(refuses);
+        match is_final {
+            true => {
+                let code = self.code();
+                RefreshError::rejected(self).with_code(code)
+            }
+            false => self.into(),
+        }
+    }
+
     /// What kind of error this is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

@@ -12,7 +12,11 @@ use super::{
     endpoint::Endpoint,
     error::Error,
 };
-use crate::{error::ConfigError, refresher::BoxFuture, tokens::Tokens};
+use crate::{
+    error::ConfigError,
+    refresher::{BoxFuture, RefreshError},
+    tokens::Tokens,
+};
 
 /// Revokes tokens (RFC 7009). Made by [`Client::revoker`].
 #[derive(Clone)]
@@ -71,18 +75,20 @@ impl Revoker {
 
     /// A hook for [`on_discard`](crate::state::RefreshStateBuilder::on_discard) and
     /// [`on_sign_out`](crate::state::RefreshStateBuilder::on_sign_out). It revokes the tokens it
-    /// is given, in one try, and logs a warning if that fails.
+    /// is given, in one try; the state calls it again if that fails, unless the server itself
+    /// refuses to revoke these tokens (a 4xx; RFC 7009, section 2.2.1).
     pub fn hook(
         &self,
-    ) -> impl Fn(Tokens) -> BoxFuture<'static, ()> + Clone + Send + Sync + 'static + use<> {
+    ) -> impl Fn(Tokens) -> BoxFuture<'static, Result<(), RefreshError>>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+    + use<> {
         let this = self.clone();
         move |tokens| {
             let this = this.clone();
-            Box::pin(async move {
-                if let Err(error) = this.revoke(&tokens).await {
-                    tracing::warn!(%error, "tokens were not revoked");
-                }
-            })
+            Box::pin(async move { this.revoke(&tokens).await.map_err(Error::of_revocation) })
         }
     }
 }

@@ -6,7 +6,8 @@ use super::{
     RefreshState, Renewal,
     machine::{Machine, Policy, WhileUnsaved},
     observe::{FailureEvent, FailureHook},
-    renewal::{Shared, TokensHook},
+    renewal::Shared,
+    revocation::{HookResult, TokensHook},
 };
 use crate::{refresher::Refresher, store::TokenStore, tokens::Tokens};
 
@@ -125,26 +126,55 @@ impl<T> RenewalBuilder<T> {
     /// (RFC 7009). A refresh token that the server has not rotated is not among them,
     /// because the one that came first may be using it. No flight or request waits for the
     /// hook; [`drain`](RefreshState::drain) does. Not called once the flight's runtime is
-    /// gone. Default: nothing.
+    /// gone. If it returns an error it is called again, as
+    /// [`on_sign_out`](Self::on_sign_out). Default: nothing.
     pub fn on_discard<F, Fut>(mut self, hook: F) -> Self
     where
         F: Fn(Tokens) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
+        Fut: Future<Output: HookResult> + Send + 'static,
     {
-        self.on_discard = Some(Arc::new(move |tokens| Box::pin(hook(tokens))));
+        self.on_discard = Some(tokens_hook(hook));
         self
     }
 
     /// Called by [`clear`](RefreshState::clear) with the tokens that were deleted, after
     /// the sign-out has taken effect: revoke them there (RFC 7009). `clear` waits for it,
     /// and it goes on when `clear` is cancelled. Not called if the deletion failed, nor
-    /// for tokens that another process deleted. Default: nothing.
+    /// for tokens that another process deleted.
+    ///
+    /// It returns nothing, or a `Result`. After an error the tokens live on at the server, which
+    /// `clear` says in what it returns ([`SignedOut`](super::SignedOut)); the hook is called
+    /// with them again while the process lives, at the pace of the [`cool_down`](Self::cool_down)
+    /// and for the last time by [`drain`](RefreshState::drain), which says what was left. See
+    /// [`HookResult`]. Default: nothing.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// use tower_refresh::{RefreshState, Tokens, state::Revocation};
+    ///
+    /// async fn revoke(tokens: Tokens) -> Result<(), std::io::Error> {
+    ///     Err(std::io::ErrorKind::NetworkUnreachable.into())
+    /// }
+    ///
+    /// let state = RefreshState::builder(async |_spent: Tokens| Ok(Tokens::new("next")))
+    ///     .tokens(Tokens::new("first").with_refresh_token("r1"))
+    ///     .on_sign_out(revoke)
+    ///     .build();
+    ///
+    /// let signed_out = state.clear().await?;
+    /// assert_eq!(signed_out.revocation, Revocation::Pending);
+    /// assert!(signed_out.lives_on());
+    /// // The network is still down when the process ends.
+    /// let left = state.drain().await.unrevoked;
+    /// assert_eq!(left[0].refresh_token(), Some("r1"));
+    /// # Ok::<_, tower_refresh::store::StoreError>(()) }).unwrap();
+    /// ```
     pub fn on_sign_out<F, Fut>(mut self, hook: F) -> Self
     where
         F: Fn(Tokens) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
+        Fut: Future<Output: HookResult> + Send + 'static,
     {
-        self.on_sign_out = Some(Arc::new(move |tokens| Box::pin(hook(tokens))));
+        self.on_sign_out = Some(tokens_hook(hook));
         self
     }
 
@@ -187,6 +217,17 @@ impl<T> RenewalBuilder<T> {
         let Self { refresher, policy, on_discard, on_sign_out, on_failure, .. } = self;
         Renewal::new(Shared { refresher, policy, on_discard, on_sign_out, on_failure })
     }
+}
+
+fn tokens_hook<F, Fut>(hook: F) -> TokensHook
+where
+    F: Fn(Tokens) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output: HookResult> + Send + 'static,
+{
+    Arc::new(move |tokens| {
+        let revoking = hook(tokens);
+        Box::pin(async { revoking.await.into_result() })
+    })
 }
 
 impl RenewalBuilder {

@@ -196,8 +196,7 @@ impl FlightDriver {
                     let (running, hook) =
                         (Running::begin(state, &mut state.lock()), Arc::clone(hook));
                     let work = async move {
-                        catch(async { hook(tokens).await }).await;
-                        drop(running);
+                        running.0.revoke(&hook, tokens).await;
                     };
                     tokio::spawn(work.instrument(Span::current()));
                 }

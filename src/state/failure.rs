@@ -108,14 +108,9 @@ impl RefreshFailure {
 
     /// The kind of an I/O error among its sources says something of the cause, and no secret.
     pub(crate) fn with_source(mut self, source: SharedError) -> Self {
-        let first: &(dyn Error + 'static) = &**source;
-        let kind = successors(Some(first), |error| (*error).source())
-            .find_map(|error| error.downcast_ref::<io::Error>())
-            .map(io::Error::kind);
-        if let Some(kind) = kind.filter(|kind| *kind != io::ErrorKind::Other) {
-            self.inner().code = Some(kind.to_string().into());
-        }
-        self.inner().source = Some(source);
+        let (kind, inner) = (io_kind(&**source), self.inner());
+        inner.code = kind.or(inner.code.take());
+        inner.source = Some(source);
         self
     }
 
@@ -177,6 +172,14 @@ impl RefreshFailure {
     pub(super) fn due(&self) -> Option<Due> {
         self.0.retry_at
     }
+}
+
+/// The kind of the first I/O error among these.
+pub(super) fn io_kind(error: &(dyn Error + 'static)) -> Option<Arc<str>> {
+    let kind = successors(Some(error), |error| (*error).source())
+        .find_map(|error| error.downcast_ref::<io::Error>())
+        .map(io::Error::kind)?;
+    (kind != io::ErrorKind::Other).then(|| kind.to_string().into())
 }
 
 /// This credential, if it has a token.

@@ -11,18 +11,21 @@
 // | `waiters.rs`, `wait.rs` | the list of waiters, and the waiting |
 // | `clock.rs` | sleeping by both clocks |
 // | `auto_refresh.rs` | refreshes ahead of expiry where no request does |
-// | `sign.rs` | sign-in and sign-out |
+// | `sign.rs`, `revocation.rs` | sign-in and sign-out; what is left at the server |
+// | `drain.rs` | graceful shutdown |
 // | `failure.rs`, `status.rs` | why there is no token; what an operator can read |
 // | `observe.rs` | what a program and its operator hear: health, hook, log |
 
 mod auto_refresh;
 mod builder;
 mod clock;
+mod drain;
 mod driver;
 mod failure;
 mod machine;
 mod observe;
 mod renewal;
+mod revocation;
 mod sign;
 mod status;
 mod wait;
@@ -41,10 +44,12 @@ use tokio::{runtime::Handle, sync::watch};
 pub use self::{
     auto_refresh::KeepFresh,
     builder::{RefreshStateBuilder, RenewalBuilder},
+    drain::Drained,
     failure::{FailureKind, RefreshFailure},
     machine::WhileUnsaved,
     observe::FailureEvent,
     renewal::Renewal,
+    revocation::{HookResult, Revocation, SignedOut},
     status::{Counts, Health, PastFailure, Status},
 };
 use self::{
@@ -224,28 +229,6 @@ impl RefreshState {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Credential> {
         self.channels().changes.subscribe()
-    }
-
-    /// Graceful shutdown: starts no refresh from now on, and waits until the one
-    /// under way has saved its tokens. If saving keeps failing this takes as long
-    /// as that does; wrap it in a timeout. Cancel safe.
-    ///
-    /// It waits for the hooks, too, and for sign-ins and sign-outs under way. It waits for a lease
-    /// that another process has only if there are tokens to be saved. Neither the refresher, the
-    /// store nor a hook may await it: it would wait for itself.
-    pub async fn drain(self: &Arc<Self>) {
-        let channels = self.channels();
-        let mut ends = channels.ends.subscribe();
-        self.with(|machine, _| machine.drain());
-        // A flight that waits for its lease hears of it. The waiters look, and wait on.
-        let woken = self.lock().waiters.take_all();
-        woken.for_each(|waker| waker.wake());
-        // `keep_fresh`, which would wait for the next flight, hears that there is none.
-        channels.ends.send_replace(());
-        while self.lock().running > 0 {
-            // The sender is in `self`: this cannot end in an error.
-            let _ = ends.changed().await;
-        }
     }
 
     /// The word that changes with everything a request has to know. Even while the

@@ -14,6 +14,7 @@ use tracing::{Instrument, Span};
 use super::{
     Inner, RefreshState, Running,
     failure::{FailureKind, RefreshFailure},
+    revocation::Unrevoked,
     status::{Counts, Health, PastFailure, Status},
 };
 use crate::{
@@ -76,6 +77,7 @@ pub(super) struct Extras {
     failures: Vec<PastFailure>,
     /// The last failure that waiters were told: its kind, and the generation.
     last_told: Option<(FailureKind, Generation)>,
+    unrevoked: Unrevoked,
 }
 
 impl Inner {
@@ -112,6 +114,14 @@ impl Inner {
         }
         let health = self.machine.health(time);
         extras.health.replace(health) != Some(health)
+    }
+
+    pub(super) fn unrevoked_mut(&mut self) -> &mut Unrevoked {
+        &mut self.extras_mut().unrevoked
+    }
+
+    pub(super) fn unrevoked(&self) -> Option<&Unrevoked> {
+        Some(&self.extras.as_ref()?.unrevoked)
     }
 
     /// One more failure of this kind.
@@ -246,6 +256,7 @@ impl RefreshState {
             in_flight: machine.in_flight(),
             retry_in: machine.retry_at(now).map(left),
             last_failure: machine.last_failure().cloned(),
+            unrevoked: inner.unrevoked().map_or(0, Unrevoked::len),
             counts: Counts {
                 refreshes: machine.refreshes(),
                 replays: self.replays.load(Ordering::Relaxed),

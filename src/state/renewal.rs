@@ -6,6 +6,7 @@ use super::{
     RefreshState, RenewalBuilder,
     machine::{Machine, Moment, Policy},
     observe::FailureHook,
+    revocation::TokensHook,
 };
 use crate::{
     refresher::{BoxFuture, RefreshError, RefreshRequest, Refresher},
@@ -45,8 +46,6 @@ pub(super) struct Shared {
     pub(super) on_sign_out: Option<TokensHook>,
     pub(super) on_failure: Option<FailureHook>,
 }
-
-pub(super) type TokensHook = Arc<dyn Fn(Tokens) -> BoxFuture<'static, ()> + Send + Sync>;
 
 impl Renewal {
     /// Begins with the refresher. Everything else has a default.

@@ -14,8 +14,9 @@ use tokio::{
 
 use super::{
     RefreshState, Running,
-    driver::{PANICKED, catch},
+    driver::PANICKED,
     machine::Moment,
+    revocation::{Revocation, SignedOut},
 };
 use crate::{
     metrics,
@@ -88,13 +89,15 @@ impl RefreshState {
     ///
     /// Takes effect in this process on the first poll; the deletion goes on when
     /// the caller is cancelled. Waits for the
-    /// [`on_sign_out`](super::RefreshStateBuilder::on_sign_out) hook, if there is one.
+    /// [`on_sign_out`](super::RefreshStateBuilder::on_sign_out) hook, if there is one. What it
+    /// returns says whether the refresh token may live on at the server, as when the network is
+    /// down: the hook is called again then, while the process lives.
     ///
     /// # Errors
     ///
     /// The store could not delete. This process is signed out all the same, other
     /// processes are not: call again.
-    pub async fn clear(self: &Arc<Self>) -> Result<(), StoreError> {
+    pub async fn clear(self: &Arc<Self>) -> Result<SignedOut, StoreError> {
         let sign_out = self.with(|machine, _| machine.sign_out());
         let state = Arc::clone(self);
         self.finish(move |turn| async move {
@@ -103,10 +106,11 @@ impl RefreshState {
             state.with(|machine, _| machine.deleted(deleted.generation, sign_out));
             // The next sign-in need not wait for the hook.
             drop(turn);
-            if let (Some(hook), Some(tokens)) = (state.renewal.on_sign_out(), deleted.tokens) {
-                catch(async { hook(tokens).await }).await;
-            }
-            Ok(())
+            Ok(match (deleted.tokens, state.renewal.on_sign_out()) {
+                (None, _) => SignedOut::new(Revocation::Nothing),
+                (Some(_), None) => SignedOut::new(Revocation::NotAsked),
+                (Some(tokens), Some(hook)) => state.revoke(hook, tokens).await,
+            })
         })
         .await
     }

@@ -145,6 +145,9 @@ pub struct Status {
     pub last_failure: Option<RefreshFailure>,
     /// While refreshing pauses after a failure: for how long yet.
     pub retry_in: Option<Duration>,
+    /// How many sign-outs and discards have left tokens at the server that are not revoked
+    /// ([`on_sign_out`](super::RenewalBuilder::on_sign_out)).
+    pub unrevoked: usize,
     /// How often things happened.
     pub counts: Counts,
 }

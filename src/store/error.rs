@@ -94,7 +94,7 @@ pub enum OpenCause {
 impl OpenCause {
     /// A word for it, as a store keeps it.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::HolderEnded => "ended",
             Self::HolderSilent => "silent",

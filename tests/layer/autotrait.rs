@@ -22,8 +22,8 @@ use tower_refresh::{
     layer::{Attempt, CredentialSource, Refresh, ResponseFuture, Verdict},
     refresher::{RefresherFn, Trigger},
     state::{
-        Counts, FailureEvent, Health, KeepFresh, PastFailure, RefreshStateBuilder, Status,
-        WhileUnsaved,
+        Counts, Drained, FailureEvent, Health, KeepFresh, PastFailure, RefreshStateBuilder,
+        Revocation, SignedOut, Status, WhileUnsaved,
     },
     store::{MemoryStore, MemoryStores, Record, SaveError, StoreError, Stores, TokenStore},
 };
@@ -173,6 +173,10 @@ const _: () = {
     clone::<FailureEvent>();
     owned::<Health>();
     owned::<PastFailure>();
+    owned::<SignedOut>();
+    clone::<SignedOut>();
+    owned::<Drained>();
+    owned::<Revocation>();
     owned::<Tokens>();
     owned::<Trigger>();
     owned::<Verdict>();

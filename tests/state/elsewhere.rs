@@ -146,7 +146,7 @@ async fn a_sign_in_elsewhere_is_found_without_a_request() {
             let state = state(&auth, &store);
             state.token().await.unwrap();
             match ends {
-                "signs out" => state.clear().await.unwrap(),
+                "signs out" => drop(state.clear().await.unwrap()),
                 _ => {
                     auth.next(testing::Play::Reject);
                     assert_eq!(kind(state.refresh().await), FailureKind::Rejected);

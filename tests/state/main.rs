@@ -15,6 +15,7 @@
 //! | `elsewhere_corners` | the same, where two things meet |
 //! | `family` | many credentials that share how they are renewed |
 //! | `observe` | what a program and its operator hear |
+//! | `serialize` | the same as JSON (feature `serde`) |
 //! | `invariants` | those that are about the credential, by number |
 //! | `cancellation` | every point at which a caller, a runtime or a hook can go away |
 
@@ -29,6 +30,8 @@ mod invariants;
 mod keep_fresh;
 mod look;
 mod observe;
+#[cfg(feature = "serde")]
+mod serialize;
 mod shared;
 mod sign_out;
 mod time;

@@ -60,6 +60,7 @@ const CHECKS: &[Check] = &[
         Cargo("clippy --lib --locked --features redis-tls,ring -- -D warnings"),
     ),
     ("redis-cluster-build", Cargo("clippy --lib --locked --features redis-cluster -- -D warnings")),
+    ("serde-build", Cargo("clippy --lib --locked --features serde -- -D warnings")),
     ("file-redis-build", Cargo("clippy --lib --locked --features file,redis -- -D warnings")),
     ("full-build", Cargo("clippy --lib --locked --features full -- -D warnings")),
     ("docs", Doc("doc --no-deps --all-features --locked")),

@@ -43,7 +43,8 @@ impl Machine {
         rejected && !rechecks
     }
 
-    fn is_unsaved(&self) -> bool {
+    /// Tokens are minted that the store does not have.
+    pub(crate) fn is_unsaved(&self) -> bool {
         let stuck = |flight: &_| !self.is_superseded(flight) && flight.is_stuck();
         self.flight.as_deref().is_some_and(stuck)
             || self.troubles.as_ref().is_some_and(|troubles| troubles.unsaved.is_some())

@@ -56,7 +56,7 @@ pub use self::policy::WhileUnsaved;
 pub(crate) use self::{
     doubts::{Accepted, Before, Route},
     parts::{Admission, Departure, Effects, Gate, Landing, Moment, Outcome, Step, Ticket, Upkeep},
-    policy::{Policy, after},
+    policy::{MAX_RETRY_AFTER, Policy, after},
 };
 use crate::{
     credential::Credential,
@@ -192,6 +192,10 @@ impl Machine {
         let rejected = rejected.map(|(_, failure)| failure);
         [rechecking, rejected, self.blocked_by(), self.last_failure()]
             .map(|failure| failure?.shared_source())
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining
     }
 
     /// How the last flight has landed.

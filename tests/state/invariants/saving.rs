@@ -166,7 +166,7 @@ async fn i5_the_generation_never_goes_back() {
     for round in 0..4 {
         match round % 4 {
             0 => drop(state.refresh().await.unwrap()),
-            1 => state.clear().await.unwrap(),
+            1 => drop(state.clear().await.unwrap()),
             2 => drop(state.set(tokens(round)).await.unwrap()),
             _ => drop(state.refresh().await.unwrap()),
         }

@@ -1,6 +1,12 @@
 //! What is counted, in the text that a real exporter for Prometheus writes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use metrics::LocalRecorderGuard;
@@ -198,6 +204,29 @@ async fn the_brake_and_deadlines_are_counted() {
     }
     meter.assert_has(r#"tower_refresh_failures_total{kind="braked"} 1"#);
     meter.assert_has(r#"tower_refresh_failures_total{kind="deadline"} 3"#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn revocations_are_counted_by_outcome() {
+    let meter = Meter::new();
+    for failures in [0, 1, 3] {
+        let left = Arc::new(AtomicU32::new(failures));
+        let hook = move |_| {
+            let fails = left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+            async move { if fails { Err("503") } else { Ok(()) } }
+        };
+        let state = builder(&Auth::new()).on_sign_out(hook).build();
+        state.clear().await.unwrap();
+        state.drain().await;
+    }
+    assert_eq!(
+        meter.counters(),
+        [
+            r#"revocations_total{outcome="done"} 2"#,
+            r#"revocations_total{outcome="failed"} 1"#,
+            r#"revocations_total{outcome="pending"} 2"#,
+        ]
+    );
 }
 
 /// A route that refuses for a reason of its own, while others accept the token.

@@ -1,10 +1,11 @@
 //! Tokens that no request will use are revoked (RFC 7009).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tower_refresh::{
     RefreshState, Tokens,
     oauth2::{Client, ErrorKind, Revoker},
+    state::Revocation,
     store::MemoryStore,
 };
 
@@ -116,6 +117,43 @@ async fn a_sign_out_does_not_fail_with_its_revocation() {
         .tokens(tokens(1))
         .on_sign_out(revoker.hook())
         .build();
-    state.clear().await.unwrap();
+    let signed_out = state.clear().await.unwrap();
+    assert_eq!((signed_out.revocation, signed_out.lives_on()), (Revocation::Pending, true));
+    assert!(signed_out.error().is_some());
     assert_eq!(state.current().access_token(), None);
+    let left = state.drain().await.unrevoked;
+    assert_eq!(left[0].refresh_token(), Some("refresh-1"));
+}
+
+/// A server that is overloaded is asked again; one that refuses is not (RFC 7009, section 2.2.1).
+#[tokio::test]
+async fn a_revocation_is_tried_again_unless_the_server_refuses_it() {
+    let busy = || Reply::Answer(503, "", String::new());
+    let slow_down = || Reply::Answer(429, "", String::new());
+    let refused = || json(400, r#"{"error":"unsupported_token_type"}"#);
+    let not_found = || Reply::Answer(404, "", String::new());
+    let client_refused = || json(401, r#"{"error":"invalid_client"}"#);
+    for (replies, first, clean, tries) in [
+        ([busy(), done()], Revocation::Pending, true, 2),
+        ([slow_down(), done()], Revocation::Pending, true, 2),
+        ([Reply::ResetAfter, done()], Revocation::Pending, true, 2),
+        ([client_refused(), done()], Revocation::Pending, true, 2),
+        ([busy(), busy()], Revocation::Pending, false, 2),
+        ([refused(), done()], Revocation::Failed, false, 1),
+        ([not_found(), done()], Revocation::Failed, false, 1),
+    ] {
+        let endpoint = Endpoint::start(replies).await;
+        let client = endpoint.client().build().unwrap();
+        let revoker = client.revoker(&endpoint.uri("/revoke")).unwrap();
+        let state = RefreshState::builder(client.refresh_token_grant())
+            .tokens(tokens(1))
+            .cool_down(Duration::from_secs(3600), Duration::from_secs(3600))
+            .on_sign_out(revoker.hook())
+            .build();
+        assert_eq!(state.clear().await.unwrap().revocation, first);
+        assert_eq!(state.drain().await.is_clean(), clean);
+        let seen = endpoint.seen();
+        assert_eq!(seen.len(), tries);
+        assert!(seen.iter().all(|asked| asked.field("token") == Some("refresh-1")));
+    }
 }

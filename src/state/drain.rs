@@ -1,0 +1,59 @@
+//! Graceful shutdown, and what it has to leave.
+
+use std::sync::Arc;
+
+use super::{RefreshState, revocation::Unrevoked};
+use crate::tokens::Tokens;
+
+/// What a [`RefreshState::drain`] had to leave.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Tokens that nothing will use and that were not revoked, the last of them last; of more
+    /// than 64 the last. They live on at the server: keep them somewhere safe and revoke them
+    /// later, if that matters.
+    pub unrevoked: Vec<Tokens>,
+    /// New tokens were minted and are lost: the runtime of their refresh was shut down before
+    /// they were saved, and there was no refresh after it.
+    pub unsaved: bool,
+}
+
+impl Drained {
+    /// Nothing was left.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.unrevoked.is_empty() && !self.unsaved
+    }
+}
+
+impl RefreshState {
+    /// Graceful shutdown: starts no refresh from now on, and waits until the one
+    /// under way has saved its tokens. If saving keeps failing this takes as long
+    /// as that does; wrap it in a timeout. Cancel safe.
+    ///
+    /// It waits for the hooks, too, and for sign-ins and sign-outs under way. It waits for a lease
+    /// that another process has only if there are tokens to be saved. Neither the refresher, the
+    /// store nor a hook may await it: it would wait for itself.
+    ///
+    /// Tokens that could not be revoked yet ([`on_sign_out`](super::RenewalBuilder::on_sign_out)) are
+    /// tried once more now, and then left: what it returns says which.
+    pub async fn drain(self: &Arc<Self>) -> Drained {
+        let channels = self.channels();
+        let mut ends = channels.ends.subscribe();
+        self.with(|machine, _| machine.drain());
+        // A flight that waits for its lease hears of it. The waiters look, and wait on.
+        let woken = self.lock().waiters.take_all();
+        woken.for_each(|waker| waker.wake());
+        // `keep_fresh`, which would wait for the next flight, hears that there is none.
+        channels.ends.send_replace(());
+        while self.lock().running > 0 {
+            // The sender is in `self`: this cannot end in an error.
+            let _ = ends.changed().await;
+        }
+        let inner = self.lock();
+        Drained {
+            unrevoked: inner.unrevoked().map_or(Vec::new(), Unrevoked::tokens),
+            unsaved: inner.machine.is_unsaved(),
+        }
+    }
+}
