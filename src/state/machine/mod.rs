@@ -129,6 +129,7 @@ impl Machine {
     }
 
     /// What the shell has to do on account of the calls since the last time it asked.
+    #[inline]
     pub(crate) fn effects(&mut self) -> Effects {
         let Noted { published, failed } = mem::take(&mut self.noted);
         let begins = |flight: &mut Box<Flight>| {

@@ -156,6 +156,7 @@ impl Machine {
     }
 
     /// The same, and pauses of the kinds `passes` do not hold for it.
+    #[inline]
     fn await_needed_flight(
         &mut self,
         trigger: Trigger,
