@@ -24,6 +24,7 @@ struct Snapshot {
     access: Option<Access>,
 }
 
+#[derive(Clone)]
 struct Access {
     token: Token,
     expires: Option<Instant>,
@@ -35,6 +36,7 @@ struct Access {
 }
 
 /// The access token, once.
+#[derive(Clone)]
 enum Token {
     /// As requests carry it, after [`BEARER`].
     Bearer(HeaderValue),
@@ -128,6 +130,11 @@ impl Credential {
 
     pub(crate) fn has_run_out(&self, time: Time) -> bool {
         self.end().is_some_and(|end| end.has_come(time))
+    }
+
+    /// The same as another generation.
+    pub(crate) fn renumbered(&self, generation: Generation) -> Self {
+        Self(Arc::new(Snapshot { generation, access: self.0.access.clone() }))
     }
 
     /// The access token and what came with it. Never a refresh token.

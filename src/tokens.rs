@@ -231,6 +231,14 @@ impl Tokens {
         Self { expiry: None, ..self }
     }
 
+    pub(crate) fn without_extra(mut self, name: &str) -> Self {
+        if self.extra.as_ref().is_some_and(|extra| extra.contains_key(name)) {
+            Arc::make_mut(self.extra.get_or_insert_default()).remove(name);
+        }
+        self.extra = self.extra.filter(|extra| !extra.is_empty());
+        self
+    }
+
     pub(crate) fn with_extras(self, extra: Option<Arc<Extra>>) -> Self {
         Self { extra, ..self }
     }

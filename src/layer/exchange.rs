@@ -125,7 +125,7 @@ impl<S, B> Exchange<S, B> {
         replay: ReplayParts<B>,
         generation: Generation,
         refused: Option<Box<RefreshFailure>>,
-        (heeded, uri): (bool, Option<Box<Uri>>),
+        (heeded, uri, route): (bool, Option<Box<Uri>>, Option<Route>),
     ) -> Self {
         Self {
             shared,
@@ -135,7 +135,7 @@ impl<S, B> Exchange<S, B> {
             generation,
             heeded,
             uri,
-            route: None,
+            route,
             accepted: Accepted::Request,
             refused,
             pending: None,
@@ -227,7 +227,7 @@ where
             route = self.route();
             route
         });
-        self.route = route;
+        self.route = self.route.or(route);
         if matches!(admission, Admission::Wait(ticket) if ticket.before_redeem) {
             self.accepted = Accepted::HelpedReplay;
         }
@@ -360,7 +360,8 @@ where
         let config = &self.shared.config;
         let value = config.attach.value(&credential, false);
         if config.attach.is_unsendable(&credential, value.as_ref()) {
-            self.refused = Some(Box::new(RefreshFailure::new(FailureKind::Unsendable)));
+            let unsendable = || Box::new(RefreshFailure::new(FailureKind::Unsendable));
+            self.refused.get_or_insert_with(unsendable);
         }
         let (mut parts, body) = request.into_parts();
         if let Some(deadline) = deadline {

@@ -53,6 +53,7 @@ use super::{
     drain::Drain,
     exchange::{Action, Exchange, FIRST, ReplayParts, keep_body, polled_after_completion},
     head::Head,
+    route::route,
     sharing::Shared,
     source::Source,
 };
@@ -158,6 +159,11 @@ where
 
         // The request is this layer's: it is copied, and sent or held.
         let head = if may_replay { Head::save(&parts) } else { None };
+        // What is copied has the route as well.
+        let route = match head {
+            None if state.hears_all() => route(&parts.method, &parts.uri),
+            _ => None,
+        };
         let (body, handle) = keep_body::<K, B>(config, head.is_some(), body);
         let replay = ReplayParts { head, body: handle };
         let shared = Arc::clone(shared);
@@ -167,8 +173,14 @@ where
                 attach.complete(&mut parts, credential, token.value.as_ref());
                 config.mark(&mut parts, credential, FIRST);
                 let future = inner.call(Request::from_parts(parts, body));
-                let exchange =
-                    Exchange::sent(shared, own_state, replay, generation, refused, (heeded, uri));
+                let exchange = Exchange::sent(
+                    shared,
+                    own_state,
+                    replay,
+                    generation,
+                    refused,
+                    (heeded, uri, route),
+                );
                 Self { state: State::Sent { future }, exchange: Some(exchange) }
             }
             Err(wait) => {

@@ -87,7 +87,11 @@ impl FlightDriver {
             }
             let name = step.name();
             let outcome = self.execute(step, &mut lease, saved).await;
-            saved = matches!(outcome, Outcome::Saved);
+            saved = match outcome {
+                Outcome::Saved => true,
+                Outcome::Leased(_) => false,
+                _ => saved,
+            };
             let failed = matches!(outcome, Outcome::Failed(_));
             let found = match outcome {
                 Outcome::Leased(found) => found,

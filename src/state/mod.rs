@@ -55,7 +55,7 @@ pub use self::{
 use self::{
     driver::FlightDriver,
     failure::present,
-    machine::{Effects, Gate, Machine, Moment},
+    machine::{Before, Effects, Gate, Machine, Moment},
     observe::{Channels, Extras},
     waiters::Waiters,
 };
@@ -277,8 +277,10 @@ impl RefreshState {
     #[cold]
     fn heed(&self, generation: Generation, what: Accepted, route: Option<Route>) {
         let machine = &mut self.lock().machine;
+        let heard = machine.heard();
         machine.accepted(generation, route, what, self.renewal.moment());
         if !machine.listens() {
+            self.accepted.fetch_max(heard.get() << 1, Ordering::Relaxed);
             self.accepted.fetch_max(accepted_word(generation, what), Ordering::Relaxed);
         }
     }
@@ -289,7 +291,7 @@ impl RefreshState {
         if machine.listens() {
             let word = self.accepted.swap(0, Ordering::Relaxed);
             if word & 1 == 1 {
-                machine.helped(Generation::new(word >> 1));
+                machine.helped_before(Generation::new(word >> 1));
             }
         }
     }
@@ -300,12 +302,20 @@ impl RefreshState {
         metrics::replayed();
     }
 
+    /// Whether routes may matter to the next response.
+    pub(crate) fn hears_all(&self) -> bool {
+        self.accepted.load(Ordering::Relaxed) == 0
+    }
+
     /// A replay was refused, too.
     pub(crate) fn refused_again(&self, generation: Generation, route: Option<Route>) {
         let machine = &mut self.lock().machine;
-        let word = accepted_word(generation, Accepted::HelpedReplay);
-        let helped = self.accepted.load(Ordering::Relaxed) == word;
-        machine.refused_again(generation, helped, route, self.renewal.moment());
+        let word = self.accepted.load(Ordering::Relaxed);
+        let before = Before {
+            accepted: word >> 1 == generation.get(),
+            helped: word == accepted_word(generation, Accepted::HelpedReplay),
+        };
+        machine.refused_again(generation, before, route, self.renewal.moment());
         self.listen(machine);
     }
 

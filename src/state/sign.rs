@@ -135,7 +135,13 @@ impl RefreshState {
             work(turn).await
         };
         let Ok(runtime) = Handle::try_current() else {
-            return work.await;
+            let result = work.await;
+            // There is no task whose end `keep_fresh` would hear of.
+            let channels = self.lock().channels();
+            if let Some(channels) = channels {
+                channels.ends.send_replace(());
+            }
+            return result;
         };
         let running = Running::begin(self, &mut self.lock());
         let done = runtime.spawn(async move {

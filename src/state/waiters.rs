@@ -113,7 +113,7 @@ impl Waiters {
     fn pop(&mut self) -> Option<Waiter> {
         let waiters = &mut self.list.as_mut()?.waiters;
         let front = waiters.pop_front()?;
-        if waiters.is_empty() {
+        if waiters.is_empty() && self.list.as_ref().is_some_and(|list| list.flight.is_none()) {
             self.list = None;
         }
         self.first += 1;

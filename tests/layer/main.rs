@@ -5,6 +5,7 @@
 //! | `attach` | what goes on a request: the token, where it may go, and whose it is |
 //! | `gate` | requests that wait for a token before they are sent |
 //! | `doubt` | refusals that are not about the token |
+//! | `doubt_corners` | the same, where two things meet |
 //! | `replay` | what a response means, and which requests are sent again |
 //! | `response` | the refused response's body: read to its end, or the caller's |
 //! | `service` | the service between requests: readiness, errors, clones |
@@ -21,6 +22,7 @@ mod attach;
 mod autotrait;
 mod body;
 mod doubt;
+mod doubt_corners;
 mod gate;
 mod grpc;
 mod invariants;

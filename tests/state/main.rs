@@ -12,6 +12,7 @@
 //! | `sign_out` | what a sign-out tells its hook |
 //! | `shared` | several states, one store |
 //! | `elsewhere` | what other processes do to the store, and what is found of it |
+//! | `elsewhere_corners` | the same, where two things meet |
 //! | `family` | many credentials that share how they are renewed |
 //! | `observe` | what a program and its operator hear |
 //! | `serialize` | the same as JSON (feature `serde`) |
@@ -21,6 +22,7 @@
 mod basics;
 mod cancellation;
 mod elsewhere;
+mod elsewhere_corners;
 mod family;
 mod fence;
 mod intent;

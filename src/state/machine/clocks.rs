@@ -75,7 +75,7 @@ fn pauses_are_over_by_either_clock() {
         // The brake.
         let (mut machine, rules) = signed_in();
         for _ in 0..=rules.policy.brake_after {
-            machine.brand_new = true;
+            machine.minting = super::parts::Minting::BrandNew;
             let refused = machine.credential().generation();
             let _ = machine.challenge(refused, false, None, rules.at(0));
             machine.flight = None;

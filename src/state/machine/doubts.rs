@@ -6,7 +6,8 @@
 //! - It may start a refresh, but requests are not held at the gate meanwhile.
 //! - While refreshes do not help those who asked for them, the pause before a doubt may start
 //!   the next one grows. A replay that is accepted ends that.
-//! - It becomes a fact when nothing was accepted for [`SILENCE`] after another doubt, or when
+//! - It becomes a fact when nothing was accepted for [`SILENCE`] after another doubt (the next
+//!   time, unless that has helped, for twice as long), or when
 //!   a route refuses the token that it has accepted: so a token that is really revoked does
 //!   not wait for the pause to end. A route that has refused a brand-new token, too, is not
 //!   believed then, and not in silence either if it has never accepted any: it refuses for
@@ -16,7 +17,10 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use super::{Machine, parts::Moment};
+use super::{
+    Machine,
+    parts::{Minting, Moment},
+};
 use crate::{
     state::failure::{FailureKind, RefreshFailure},
     tokens::{Due, Generation},
@@ -58,6 +62,8 @@ pub(super) struct Doubts {
     /// When it will have been silent for long enough, and the generation that this is about:
     /// since a doubt nothing was accepted.
     silence: Option<(Generation, Due)>,
+    /// How often silence was believed in a row, and the refresh did not help.
+    silences: u32,
     /// The routes that were seen last come last.
     routes: Vec<Known>,
 }
@@ -84,6 +90,15 @@ pub(crate) enum Accepted {
     Caller,
 }
 
+/// What is known of a token from the time when nothing was in doubt.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Before {
+    /// It was accepted.
+    pub(crate) accepted: bool,
+    /// By a replay, which the refresh has helped.
+    pub(crate) helped: bool,
+}
+
 /// What a challenge says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Weight {
@@ -107,6 +122,7 @@ impl Doubts {
             helped: Generation::ZERO,
             refused: Generation::ZERO,
             silence: None,
+            silences: 0,
             routes: Vec::new(),
         }
     }
@@ -130,10 +146,15 @@ impl Doubts {
 
     /// The pause begins now.
     fn pause_from(&mut self, at: Moment<'_>) {
-        let pause = SILENCE.saturating_mul(1 << self.fruitless.saturating_sub(1).min(16));
-        self.pause = self.pause.max(at.after(pause.min(MAX_PAUSE)));
+        let pause = doubled(self.fruitless.saturating_sub(1));
+        self.pause = self.pause.max(at.after(pause));
         self.forgotten = self.pause.max(at.after(MAX_PAUSE));
     }
+}
+
+/// [`SILENCE`], doubled so often.
+fn doubled(times: u32) -> Duration {
+    SILENCE.saturating_mul(1 << times.min(16)).min(MAX_PAUSE)
 }
 
 impl Machine {
@@ -170,6 +191,7 @@ impl Machine {
         if generation != self.credential.generation() {
             return;
         }
+        let minted_here = self.minting != Minting::Elsewhere;
         let doubts = self.troubles.as_mut().and_then(|troubles| troubles.doubts.as_mut());
         let Some(doubts) = doubts else { return };
         doubts.accepted = generation;
@@ -177,30 +199,35 @@ impl Machine {
         doubts.note(route, |known| known.accepted = generation);
         let helped = match what {
             Accepted::Request => false,
-            Accepted::HelpedReplay => true,
+            // What another process has refreshed may have ended our token for no need of ours.
+            Accepted::HelpedReplay => minted_here,
             Accepted::Caller => doubts.presumed && doubts.by_caller,
         };
         if helped {
             doubts.helped = generation;
             doubts.fruitless = 0;
+            doubts.silences = 0;
             doubts.presumed = false;
             doubts.pause = at.after(Duration::ZERO);
         }
     }
 
-    /// A replay was refused with the token of this generation. `helped`: another one was accepted,
-    /// before anything was in doubt.
+    /// A replay was refused with the token of this generation. `before`: what is known of it from
+    /// the time when nothing was in doubt.
     pub(crate) fn refused_again(
         &mut self,
         generation: Generation,
-        helped: bool,
+        before: Before,
         route: Option<Route>,
         at: Moment<'_>,
     ) {
-        if helped || generation != self.credential.generation() {
+        if before.helped || generation != self.credential.generation() {
             return;
         }
         let doubts = self.doubts_mut(at);
+        if before.accepted {
+            doubts.accepted = generation;
+        }
         // Where the refresh has helped another replay, it is not to be blamed for this one.
         if doubts.refused < generation && doubts.helped < generation {
             doubts.refused = generation;
@@ -210,7 +237,8 @@ impl Machine {
             doubts.pause_from(at);
         }
         if doubts.accepted < generation {
-            doubts.silence.get_or_insert((generation, at.after(SILENCE)));
+            let silence = doubled(doubts.silences);
+            doubts.silence.get_or_insert((generation, at.after(silence)));
         }
         // A route that has accepted this very token says that it has ended since.
         doubts.note(route, |known| known.unreliable |= known.accepted < generation);
@@ -227,11 +255,16 @@ impl Machine {
         }
     }
 
-    /// A replay was accepted with the token of this generation, before anything was in doubt.
-    pub(crate) fn helped(&mut self, generation: Generation) {
+    /// The token of this generation was helped by a refresh before anything was in doubt.
+    pub(crate) fn helped_before(&mut self, generation: Generation) {
         if let Some(doubts) = self.troubles.as_mut().and_then(|troubles| troubles.doubts.as_mut()) {
             doubts.helped = doubts.helped.max(generation);
         }
+    }
+
+    /// The newest generation that was accepted while it was listened to.
+    pub(crate) fn heard(&self) -> Generation {
+        self.doubts().map_or(Generation::ZERO, |doubts| doubts.accepted)
     }
 
     /// What a challenge of the current token says. `accepted`: this token was accepted at
@@ -254,15 +287,19 @@ impl Machine {
         doubts.forgotten = doubts.pause.max(at.after(MAX_PAUSE));
         doubts.silence = doubts.silence.filter(|(of, _)| *of == generation);
         let silent = doubts.silence.is_some_and(|(_, due)| at.has_come(due));
-        doubts.silence.get_or_insert((generation, at.after(SILENCE)));
+        let silence = doubled(doubts.silences);
+        doubts.silence.get_or_insert((generation, at.after(silence)));
         let route = doubts.known(route);
         let unreliable = route.is_some_and(|route| route.unreliable);
         let changed = route.is_some_and(|route| route.accepted == generation);
         let hopeless = unreliable && route.is_some_and(|route| route.accepted == Generation::ZERO);
-        let fact = match known_good {
-            true => (changed && !unreliable) || (silent && !hopeless),
-            false => silent,
-        };
+        let believed = silent && !(known_good && hopeless);
+        let fact = (known_good && changed && !unreliable) || believed;
+        if believed {
+            // Until the refresh has helped, the next silence has to be longer.
+            doubts.silences = doubts.silences.saturating_add(1);
+            doubts.silence = None;
+        }
         if fact { Weight::Fact { brand_new: !known_good } } else { Weight::Doubt }
     }
 
@@ -304,7 +341,7 @@ mod tests {
         ));
         refresh(&mut machine, 2, rules.at(0));
         let fresh = machine.credential().generation();
-        machine.refused_again(fresh, false, route(1), rules.at(0));
+        machine.refused_again(fresh, Before::default(), route(1), rules.at(0));
         machine.accepted(fresh, route(2), Accepted::Request, rules.at(0));
         machine
     }
@@ -380,7 +417,9 @@ mod tests {
                     let next = machine.doubts().unwrap().pause;
                     assert_eq!(next.now, at(pause * 1000 + 1000).now(), "it begins anew");
                 }
-                false => machine.refused_again(fresh, false, route(1), at(pause * 1000)),
+                false => {
+                    machine.refused_again(fresh, Before::default(), route(1), at(pause * 1000))
+                }
             }
         }
     }
@@ -394,7 +433,7 @@ mod tests {
         let fresh = machine.credential().generation();
         machine.accepted(fresh, route(2), Accepted::HelpedReplay, rules.at(2));
         // The token has ended since.
-        machine.refused_again(fresh, false, route(2), rules.at(2));
+        machine.refused_again(fresh, Before::default(), route(2), rules.at(2));
         assert_eq!(challenge(&mut machine, 2, rules.at(2)), Ok(()), "no pause, and believed");
         assert_eq!(machine.effects().gate, Gate::Closed);
     }

@@ -17,7 +17,9 @@
 
 use super::{
     Machine,
+    landing::lost_record,
     parts::{Flight, Moment, Outcome, Stage, Standing, Step},
+    policy::is_offered,
 };
 use crate::{
     state::failure::{FailureKind, RefreshFailure},
@@ -150,6 +152,14 @@ impl Course<'_> {
                 return self.save_seed(*seed);
             }
         } else if newer {
+            let kept = machine.standing == Standing::SignedIn
+                && !self.flight.refused
+                && !machine.credential.has_run_out(self.at.time);
+            if kept && record.tokens.as_ref().is_some_and(is_offered) {
+                // The store has lost its record; what this machine has is as good.
+                self.machine.stored = record.generation;
+                return self.fail(lost_record(), None);
+            }
             let is_usable = |tokens: &Tokens| !tokens.has_run_out(self.at.time);
             if record.tokens.as_ref().is_none_or(is_usable) {
                 return self.adopt(&record);

@@ -141,7 +141,7 @@ mod tests {
     fn a_brake_is_told() {
         let (mut machine, rules) = signed_in();
         for _ in 0..=rules.policy.brake_after {
-            machine.brand_new = true;
+            machine.minting = super::super::parts::Minting::BrandNew;
             let refused = machine.credential().generation();
             let _ = machine.challenge(refused, false, None, rules.at(0));
             machine.flight = None;

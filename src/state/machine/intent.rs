@@ -57,11 +57,8 @@ impl Course<'_> {
         }
         match outcome {
             Outcome::Redeemed(tokens) => self.redeemed(tokens, &redeem),
-            // Where no token was needed and none was sent, a sign-in would not mend it.
-            Outcome::Refused(error)
-                if error.is_rejected()
-                    && (self.at.policy.needs_tokens || redeem.refresh_token().is_some()) =>
-            {
+            // Where no tokens are needed, a sign-in would not mend it.
+            Outcome::Refused(error) if error.is_rejected() && self.at.policy.needs_tokens => {
                 let from = redeem.from;
                 let failure = RefreshFailure::new(FailureKind::Rejected)
                     .with_error(&error)

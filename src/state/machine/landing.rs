@@ -71,11 +71,10 @@ impl Course<'_> {
     /// Whether the current token is used on: the store has lost its record, rather than having
     /// been told of a sign-out, and nothing says that the token does not work.
     fn may_outlive(&self, record: &Record) -> bool {
-        let refused = self.flight.closes_gate && self.flight.trigger != Trigger::Requested;
         self.machine.standing == Standing::SignedIn
             && *record == Record::default()
             && !self.at.policy.absent_ends
-            && !refused
+            && !self.flight.refused
             && !self.machine.credential.has_run_out(self.at.time)
     }
 
@@ -129,8 +128,8 @@ impl Course<'_> {
 
     /// The end, unless a caller waits for a refresh of what came between.
     pub(super) fn finish_or_relaunch(mut self) -> Step {
-        let Flight { relaunch, then_refresh, leased, found, open_redeem, landing, .. } =
-            *self.flight;
+        let Flight { relaunch, relaunch_refused, relaunch_doubts, then_refresh, .. } = *self.flight;
+        let Flight { leased, found, open_redeem, landing, .. } = *self.flight;
         let untouched = landing == Landing::Nothing;
         self.machine.landing = match untouched && self.is_superseded() {
             true => Landing::Superseded,
@@ -140,7 +139,9 @@ impl Course<'_> {
             self.machine.tell_waiters(RefreshFailure::new(FailureKind::Shutdown));
         } else if relaunch {
             let trigger = if then_refresh { Trigger::Requested } else { Trigger::Challenge };
-            let next = self.machine.new_flight(trigger);
+            let mut next = self.machine.new_flight(trigger);
+            next.refused = relaunch_refused;
+            next.closes_gate &= !relaunch_doubts;
             *self.flight = Flight { leased, found, open_redeem, landing, begun: true, ..next };
             let known = self.machine.stored;
             return match leased {
@@ -183,11 +184,11 @@ mod tests {
     }
 
     /// A flight that finds the store empty.
-    fn finds_nothing(trigger: Trigger, closes_gate: bool, at: u64, ends: bool) -> (Machine, Step) {
+    fn finds_nothing(trigger: Trigger, refused: bool, at: u64, ends: bool) -> (Machine, Step) {
         let (mut machine, mut rules) = signed_in();
         rules.policy.absent_ends = ends;
         machine.begin_flight(trigger);
-        machine.flight.as_mut().expect("it has begun").closes_gate = closes_gate;
+        machine.flight.as_mut().expect("it has begun").refused = refused;
         let _ = machine.effects();
         let _ = machine.advance(Outcome::Leased(None), rules.at(at));
         let step = machine.advance(Outcome::Loaded(Record::default()), rules.at(at));
@@ -196,10 +197,10 @@ mod tests {
 
     #[test]
     fn an_empty_store_does_not_take_away_a_token_that_works() {
-        for (trigger, closes_gate) in
-            [(Trigger::Early, false), (Trigger::Challenge, false), (Trigger::Requested, true)]
+        for (trigger, refused) in
+            [(Trigger::Early, false), (Trigger::Challenge, false), (Trigger::Requested, false)]
         {
-            let (mut machine, step) = finds_nothing(trigger, closes_gate, 0, false);
+            let (mut machine, step) = finds_nothing(trigger, refused, 0, false);
             let Step::Save { expected, record } = step else { panic!("{step:?}") };
             assert_eq!(expected, Generation::ZERO);
             let offered = record.tokens.expect("they are offered to the store");
@@ -230,12 +231,12 @@ mod tests {
 
     #[test]
     fn an_empty_store_signs_out_when_the_token_does_not_work_or_it_is_to_mean_that() {
-        for (trigger, closes_gate, at, ends) in [
+        for (trigger, refused, at, ends) in [
             (Trigger::Challenge, true, 0, false),
             (Trigger::Expired, true, LIFE, false),
             (Trigger::Early, false, 0, true),
         ] {
-            let (mut machine, step) = finds_nothing(trigger, closes_gate, at, ends);
+            let (mut machine, step) = finds_nothing(trigger, refused, at, ends);
             assert!(matches!(step, Step::Land { .. }));
             assert!(!machine.credential().is_present());
             assert!(machine.effects().wake);

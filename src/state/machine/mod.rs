@@ -30,6 +30,8 @@
 
 #[cfg(test)]
 mod clocks;
+#[cfg(test)]
+mod corners;
 mod doubts;
 mod flight;
 mod health;
@@ -49,10 +51,10 @@ mod upkeep;
 
 use std::mem;
 
-use self::parts::{Flight, Minted, Stage, Standing, Troubles};
+use self::parts::{Flight, Minted, Minting, Stage, Standing, Troubles};
 pub use self::policy::WhileUnsaved;
 pub(crate) use self::{
-    doubts::{Accepted, Route},
+    doubts::{Accepted, Before, Route},
     parts::{Admission, Departure, Effects, Gate, Landing, Moment, Outcome, Step, Ticket, Upkeep},
     policy::{MAX_RETRY_AFTER, Policy, after},
 };
@@ -60,7 +62,7 @@ use crate::{
     credential::Credential,
     error::SharedError,
     refresher::Trigger,
-    state::failure::RefreshFailure,
+    state::failure::{FailureKind, RefreshFailure},
     store::Record,
     tokens::{Due, Generation, Time, Tokens},
 };
@@ -72,8 +74,7 @@ pub(crate) struct Machine {
     standing: Standing,
     /// Other processes may write to the store.
     shared: bool,
-    /// The current token came from a flight and was not refused yet.
-    brand_new: bool,
+    minting: Minting,
     draining: bool,
     /// Signed out here, while the store may still hold the tokens.
     signing_out: bool,
@@ -111,7 +112,7 @@ impl Machine {
             credential: Credential::absent(Generation::ZERO),
             standing: Standing::Unread,
             shared,
-            brand_new: false,
+            minting: Minting::Elsewhere,
             draining: false,
             signing_out: false,
             stored: Generation::ZERO,
@@ -134,13 +135,18 @@ impl Machine {
             (!mem::replace(&mut flight.begun, true)).then_some(flight.trigger)
         };
         let trigger = self.flight.as_mut().and_then(begins);
+        let loading = |flight: &Flight| matches!(flight.stage, Stage::Loading);
+        let reads = self.flight.as_deref().is_some_and(loading);
         Effects {
             gate: self.gate(),
             publish: published.then(|| self.credential.clone()),
             wake: published || failed,
             failed: self.last_failure().filter(|_| failed).cloned(),
             begin: trigger.map(|trigger| Departure {
-                step: Step::Lease(self.stored),
+                step: match reads {
+                    true => Step::Load,
+                    false => Step::Lease(self.stored),
+                },
                 trigger,
                 ticket: self.ticket(),
             }),
@@ -256,7 +262,11 @@ impl Machine {
     /// A flight came to a good end: nothing stands against the next one.
     fn recovered(&mut self) {
         if let Some(troubles) = &mut self.troubles {
+            let braked = |failure: &RefreshFailure| failure.kind() == FailureKind::Braked;
+            // A token that has run out is refreshed all the same: that says nothing of the others.
+            let brake = troubles.blocked_by.take().filter(braked);
             troubles.recover();
+            troubles.blocked_by = brake;
         }
     }
 
@@ -270,7 +280,7 @@ impl Machine {
         }
         self.seed = None;
         self.signing_out = false;
-        self.brand_new = false;
+        self.minting = Minting::Elsewhere;
     }
 
     /// The number of tokens that are to be stored after `known`, over what the store holds as
@@ -282,15 +292,17 @@ impl Machine {
         stored: Generation,
         time: Time,
     ) -> Generation {
+        let next = known.max(self.stored).next();
         match self.shared {
-            true => known.next().max(stored.next_at(time.wall)),
-            false => known.next(),
+            true => next.max(stored.next_at(time.wall)),
+            false => next,
         }
     }
 
     /// Makes the store's record the current credential.
     fn publish_record(&mut self, record: &Record, at: Moment<'_>) {
         self.stored = record.generation;
+        self.minting = Minting::Elsewhere;
         let generation = self.credential.generation().next().max(record.generation);
         match &record.tokens {
             Some(tokens) => {

@@ -218,6 +218,17 @@ pub(super) enum Standing {
     SignedOut,
 }
 
+/// Where the current token came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Minting {
+    /// From the store, or from a sign-in.
+    Elsewhere,
+    /// From a flight of this machine, and it was refused since.
+    Here,
+    /// From a flight of this machine.
+    BrandNew,
+}
+
 /// One run of lease, load, redeem, save and publish.
 #[derive(Clone, Debug)]
 pub(super) struct Flight {
@@ -227,8 +238,14 @@ pub(super) struct Flight {
     /// Requests are held until it has landed: the token that they have does not work. Not so
     /// while it does, or while that is in doubt.
     pub(super) closes_gate: bool,
+    /// A server has refused the token, and not only in doubt.
+    pub(super) refused: bool,
     /// It was superseded, and a caller waits for a refresh of what came between.
     pub(super) relaunch: bool,
+    /// That was refused, too.
+    pub(super) relaunch_refused: bool,
+    /// That is only in doubt.
+    pub(super) relaunch_doubts: bool,
     /// It reads the store for the first time, and a caller wants what is found to be refreshed.
     pub(super) then_refresh: bool,
     /// It may adopt what is newer in the store, and redeems nothing.
@@ -345,7 +362,10 @@ impl Flight {
             trigger,
             base,
             closes_gate: trigger != Trigger::Early,
+            refused: false,
             relaunch: false,
+            relaunch_refused: false,
+            relaunch_doubts: false,
             then_refresh: false,
             adopt_only,
             leased: false,

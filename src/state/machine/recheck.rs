@@ -16,7 +16,8 @@ impl Machine {
     }
 
     /// Reads a shared store once more, not too often. `None`: that is of no use now.
-    pub(super) fn recheck(&mut self, at: Moment<'_>) -> Option<Admission> {
+    /// `hold`: requests wait for that, because the token that they have is refused.
+    pub(super) fn recheck(&mut self, hold: bool, at: Moment<'_>) -> Option<Admission> {
         if !self.may_recheck() {
             return None;
         }
@@ -33,6 +34,9 @@ impl Machine {
             (None, None) => {
                 self.rechecked(at);
                 self.begin_flight(Trigger::Challenge);
+                if !hold {
+                    self.leave_gate_open();
+                }
             }
         }
         Some(Admission::Wait(self.ticket()))

@@ -3,7 +3,7 @@
 use super::{
     Machine,
     doubts::{Route, Weight},
-    parts::{Admission, Flight, Gate, Moment, Stage, Standing, Ticket},
+    parts::{Admission, Flight, Gate, Minting, Moment, Stage, Standing, Ticket},
 };
 use crate::{
     credential::Credential,
@@ -41,7 +41,7 @@ impl Machine {
             Admission::Refuse(_) => self.is_unredeemable(),
             Admission::Wait(_) => false,
         };
-        if helpless { self.recheck(at).unwrap_or(answer) } else { answer }
+        if helpless { self.recheck(false, at).unwrap_or(answer) } else { answer }
     }
 
     /// The server refused the token of `generation` on this route, if that is known.
@@ -54,7 +54,7 @@ impl Machine {
         at: Moment<'_>,
     ) -> Admission {
         if self.standing == Standing::SignedOut {
-            let recheck = self.recheck(at);
+            let recheck = self.recheck(true, at);
             return recheck.unwrap_or_else(|| Admission::Refuse(RefreshFailure::signed_out()));
         }
         if generation < self.credential.generation() {
@@ -65,7 +65,7 @@ impl Machine {
             self.strike(at);
         }
         if self.is_unredeemable() {
-            if let Some(answer) = self.recheck(at) {
+            if let Some(answer) = self.recheck(weight != Weight::Doubt, at) {
                 return answer;
             }
         }
@@ -73,7 +73,7 @@ impl Machine {
             Weight::Doubt => self.await_doubtful_flight(route, at),
             Weight::Fact { brand_new } => {
                 let passes = (!brand_new).then_some(FailureKind::Braked);
-                self.await_needed_flight(Trigger::Challenge, passes, at)
+                self.await_needed_flight(Trigger::Challenge, &[passes], at)
             }
         }
     }
@@ -81,11 +81,17 @@ impl Machine {
     /// A caller asks for a refresh. If the store was never read, what is in it is not news: it
     /// is read, and then refreshed, even if the caller goes away. The caller asks again then.
     pub(crate) fn read(&mut self, at: Moment<'_>) -> Option<Ticket> {
+        let begins = self.flight.is_none();
         match self.standing {
             Standing::Unread => match self.await_flight(Trigger::FirstUse, at) {
                 Admission::Wait(ticket) => {
                     if let Some(flight) = &mut self.flight {
                         flight.then_refresh = true;
+                        if begins {
+                            // Before the lease: what is written while another process has that
+                            // was written after this call.
+                            flight.stage = Stage::Loading;
+                        }
                     }
                     Some(ticket)
                 }
@@ -108,7 +114,12 @@ impl Machine {
             self.begin_flight(Trigger::Requested);
             return Admission::Wait(self.ticket());
         }
-        self.await_needed_flight(Trigger::Requested, Some(FailureKind::ClientRefused), at)
+        let passes = self.passes_brake(at);
+        self.await_needed_flight(
+            Trigger::Requested,
+            &[passes, Some(FailureKind::ClientRefused)],
+            at,
+        )
     }
 
     /// News for a waiter, if there is any.
@@ -135,21 +146,24 @@ impl Machine {
 
     /// Joins the flight, or begins one. Requests are held meanwhile.
     fn await_flight(&mut self, trigger: Trigger, at: Moment<'_>) -> Admission {
-        // The brake stops servers that refuse brand-new tokens. It is not for one that has run
-        // out by its own expiry.
-        let passes = self.credential.has_run_out(at.time).then_some(FailureKind::Braked);
-        self.await_needed_flight(trigger, passes, at)
+        self.await_needed_flight(trigger, &[self.passes_brake(at)], at)
     }
 
-    /// The same, and pauses of the kind `passes` do not hold for it.
+    /// The brake stops servers that refuse brand-new tokens. It is not for one that has run out by
+    /// its own expiry.
+    fn passes_brake(&self, at: Moment<'_>) -> Option<FailureKind> {
+        self.credential.has_run_out(at.time).then_some(FailureKind::Braked)
+    }
+
+    /// The same, and pauses of the kinds `passes` do not hold for it.
     fn await_needed_flight(
         &mut self,
         trigger: Trigger,
-        passes: Option<FailureKind>,
+        passes: &[Option<FailureKind>],
         at: Moment<'_>,
     ) -> Admission {
         let generation = self.credential.generation();
-        let holds = |failure: &RefreshFailure| Some(failure.kind()) != passes;
+        let holds = |failure: &RefreshFailure| !passes.contains(&Some(failure.kind()));
         let blocked = self.blocked(at).filter(holds);
         match (&mut self.flight, blocked) {
             (Some(flight), _) if flight.is_stuck() && flight.base == generation => {
@@ -157,14 +171,22 @@ impl Machine {
             }
             (Some(flight), _) if flight.base == generation => {
                 flight.closes_gate = true;
+                flight.refused |= trigger == Trigger::Challenge;
                 self.joined += 1;
             }
             (_, Some(failure)) => return Admission::Refuse(failure),
             (Some(flight), None) => {
                 flight.relaunch = true;
+                flight.relaunch_doubts = false;
+                flight.relaunch_refused |= trigger == Trigger::Challenge;
                 self.joined += 1;
             }
-            (None, None) => self.begin_flight(trigger),
+            (None, None) => {
+                self.begin_flight(trigger);
+                if let Some(flight) = &mut self.flight {
+                    flight.refused = trigger == Trigger::Challenge;
+                }
+            }
         }
         Admission::Wait(self.ticket())
     }
@@ -174,8 +196,19 @@ impl Machine {
     fn await_doubtful_flight(&mut self, route: Option<Route>, at: Moment<'_>) -> Admission {
         let generation = self.credential.generation();
         match &self.flight {
-            Some(flight) if flight.base != generation || flight.is_stuck() => {
-                return self.await_flight(Trigger::Challenge, at);
+            Some(flight) if flight.base == generation && flight.is_stuck() => {
+                return Admission::Refuse(RefreshFailure::new(FailureKind::Unsaved));
+            }
+            Some(flight) if flight.base != generation => {
+                if let Some(failure) = self.blocked(at).or_else(|| self.doubt_pauses(at)) {
+                    return Admission::Refuse(failure);
+                }
+                self.doubt_begins(route, at);
+                self.joined += 1;
+                if let Some(flight) = &mut self.flight {
+                    flight.relaunch_doubts |= !flight.relaunch;
+                    flight.relaunch = true;
+                }
             }
             Some(_) => self.joined += 1,
             None => {
@@ -190,7 +223,7 @@ impl Machine {
         Admission::Wait(self.ticket())
     }
 
-    fn leave_gate_open(&mut self) {
+    pub(super) fn leave_gate_open(&mut self) {
         if let Some(flight) = &mut self.flight {
             flight.closes_gate = false;
         }
@@ -214,9 +247,10 @@ impl Machine {
     /// The brake: counts brand-new tokens that were refused without ever having been
     /// accepted, and stops refreshing when there were too many.
     fn strike(&mut self, at: Moment<'_>) {
-        if !std::mem::take(&mut self.brand_new) {
+        if self.minting != Minting::BrandNew {
             return;
         }
+        self.minting = Minting::Here;
         let (now, policy) = (at.now(), at.policy);
         let strikes = &mut self.troubles_mut().strikes;
         strikes.push_back(now);
@@ -225,7 +259,10 @@ impl Machine {
             strikes.clear();
             let until = at.after(policy.brake_pause);
             let failure = RefreshFailure::new(FailureKind::Braked).with_retry_at(until);
-            self.tell_waiters(failure.clone());
+            // The waiters of a flight hear of that.
+            if self.flight.is_none() {
+                self.tell_waiters(failure.clone());
+            }
             self.troubles_mut().blocked_by = Some(failure);
         }
     }
@@ -269,10 +306,12 @@ mod tests {
         for written_since in [false, true] {
             let (mut machine, rules) = (Machine::unread(true, None), Rules::default());
             assert!(machine.read(rules.at(0)).is_some());
-            let _ = machine.advance(Outcome::Leased(None), rules.at(0));
-            let again = machine.advance(Outcome::Loaded(record(1)), rules.at(0));
-            assert!(matches!(again, Step::Load), "{again:?}");
+            let first = machine.effects().begin.map(|departure| departure.step);
+            assert!(matches!(first, Some(Step::Load)), "it is read before the lease is taken");
+            let lease = machine.advance(Outcome::Loaded(record(1)), rules.at(0));
+            assert!(matches!(lease, Step::Lease(known) if known == generation(1)), "{lease:?}");
             assert!(machine.read(rules.at(0)).is_none(), "it is known now");
+            let _ = machine.advance(Outcome::Leased(None), rules.at(0));
             let found = if written_since { record(7) } else { record(1) };
             let next = machine.advance(Outcome::Loaded(found), rules.at(0));
             assert_eq!(matches!(next, Step::Land { .. }), written_since);
@@ -292,7 +331,7 @@ mod tests {
     fn tokens_that_are_refused_when_they_are_new_pull_the_brake() {
         let (mut machine, rules) = signed_in();
         for _ in 0..=rules.policy.brake_after {
-            machine.brand_new = true;
+            machine.minting = Minting::BrandNew;
             let generation = machine.credential().generation();
             let _ = machine.challenge(generation, false, None, rules.at(0));
             machine.flight = None;

@@ -9,8 +9,8 @@
 use super::{
     flight::Course,
     landing::lost_record,
-    parts::{Landing, Minted, Origin, Outcome, Redeem, Stage, Step},
-    policy::WhileUnsaved,
+    parts::{Landing, Minted, Minting, Origin, Outcome, Redeem, Stage, Step},
+    policy::{WhileUnsaved, is_offered, offered},
 };
 use crate::{
     state::failure::FailureKind,
@@ -19,6 +19,11 @@ use crate::{
 };
 
 impl Minted {
+    fn renumber(&mut self, generation: Generation) {
+        self.record.generation = generation;
+        self.credential = self.credential.renumbered(generation);
+    }
+
     /// Its flight is gone; another one will save it.
     pub(super) fn inherited(self) -> Self {
         Self { failed_saves: 0, inherited: true, ..self }
@@ -65,7 +70,10 @@ impl Course<'_> {
             Origin::Refresh { .. } => tokens.stated_end(begun),
             Origin::Seed | Origin::Offer => tokens.end(begun),
         };
-        let tokens = self.at.policy.stamp(tokens);
+        let mut tokens = self.at.policy.stamp(tokens);
+        if origin == Origin::Offer {
+            tokens = offered(tokens);
+        }
         Minted {
             expected,
             credential: self.at.credential(generation, &tokens, end, begun),
@@ -158,7 +166,7 @@ impl Course<'_> {
             Origin::Seed => Landing::Read,
             Origin::Offer => Landing::Nothing,
         };
-        self.machine.brand_new = is_refresh;
+        self.machine.minting = if is_refresh { Minting::BrandNew } else { Minting::Elsewhere };
         self.machine.refreshes += u64::from(is_refresh);
     }
 
@@ -189,12 +197,22 @@ impl Course<'_> {
             // An earlier try had worked, though it was reported as failed.
             return self.saved(minted);
         }
+        if minted.origin != Origin::Offer && record.tokens.as_ref().is_some_and(is_offered) {
+            // The store has lost what was there, and another process has put its access token
+            // there again: that gives way.
+            let number = minted.record.generation;
+            let next = self.machine.next_generation(number, record.generation, self.at.time);
+            minted.renumber(next.max(record.generation.next()));
+            minted.expected = record.generation;
+            return self.save(minted);
+        }
         if record.generation <= minted.expected {
             // The store went back (it lost data): ours is the newer.
             minted.expected = record.generation;
             return self.save_failed(minted, Outcome::Conflict);
         }
-        if !self.is_superseded() {
+        let accepts = |tokens: &Tokens| self.at.policy.accepts(tokens);
+        if !self.is_superseded() && record.tokens.as_ref().is_none_or(accepts) {
             self.machine.publish_record(&record, self.at);
             self.flight.landing = Landing::Adopted;
             self.machine.recovered();

@@ -24,7 +24,6 @@ impl Machine {
         // meanwhile.
         let current = self.credential.generation();
         self.publish_record(record, at);
-        self.brand_new = false;
         if let Some(flight) = self.flight.as_mut().filter(|flight| flight.base == current) {
             flight.base = self.credential.generation();
         }

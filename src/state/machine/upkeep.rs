@@ -16,7 +16,7 @@ impl Machine {
             return Upkeep::Over;
         }
         if self.is_unredeemable() {
-            self.recheck(at);
+            self.recheck(false, at);
         } else if self.flight.is_none() {
             self.admit(at);
         }

@@ -8,7 +8,7 @@ use crate::{
     state::{
         failure::FailureKind,
         machine::{
-            Accepted, Admission, Gate, Machine, Moment, Outcome, Route, Step,
+            Accepted, Admission, Before, Gate, Machine, Moment, Outcome, Route, Step,
             testing::{LIFE, Rules, record, signed_in, tokens},
         },
     },
@@ -124,7 +124,7 @@ impl<'a> World<'a> {
                 self.machine.accepted(fresh, route(true), what, at);
             } else {
                 assert!(!is_good, "refreshed, and refused all the same");
-                self.machine.refused_again(fresh, false, route(false), at);
+                self.machine.refused_again(fresh, Before::default(), route(false), at);
             }
         }
         match unhelped {

@@ -1,0 +1,307 @@
+//! Orders of events that are easily got wrong: each was once.
+
+use std::{
+    collections::HashSet,
+    convert::Infallible,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Empty;
+use testing::{Auth, Play, answer, builder, get, idle, mock, next, post, secs, token_of};
+use tokio::time::{sleep, timeout};
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_refresh::{
+    FailureKind, RefreshFailure, RefreshLayer, RefreshState, Tokens, body::ReplayBody,
+    store::MemoryStore,
+};
+
+use crate::serve;
+
+type Body = Empty<Bytes>;
+
+/// A server whose `/good` routes take the token, and whose other ones refuse whatever they are
+/// sent, after a time of their own; and its authorization server.
+#[derive(Clone)]
+struct Server(Arc<Shared>);
+
+struct Shared {
+    valid: Mutex<HashSet<String>>,
+    redeems: AtomicUsize,
+    /// A redeem ends the access tokens before.
+    revokes: bool,
+    /// How long a good answer takes. A bad one takes a millisecond.
+    good_takes: Duration,
+    /// How often a good route has answered 200, and 401.
+    good: [AtomicUsize; 2],
+}
+
+impl Server {
+    fn new(revokes: bool, good_takes: Duration) -> Self {
+        Self(Arc::new(Shared {
+            valid: Mutex::new(HashSet::from(["0".to_owned()])),
+            redeems: AtomicUsize::new(0),
+            revokes,
+            good_takes,
+            good: Default::default(),
+        }))
+    }
+
+    /// A redeem takes 50 ms.
+    async fn redeem(self) -> Tokens {
+        let name = (self.0.redeems.fetch_add(1, Relaxed) + 1).to_string();
+        sleep(Duration::from_millis(25)).await;
+        self.replace_with(&name);
+        sleep(Duration::from_millis(25)).await;
+        Tokens::new(name).with_refresh_token("r")
+    }
+
+    fn replace_with(&self, name: &str) {
+        let mut valid = self.0.valid.lock().unwrap();
+        if self.0.revokes {
+            valid.clear();
+        }
+        valid.insert(name.to_owned());
+    }
+
+    /// As many processes over one store.
+    fn states<const N: usize>(&self) -> [Arc<RefreshState>; N] {
+        let store = MemoryStore::with_tokens(Tokens::new("0").with_refresh_token("r"));
+        std::array::from_fn(|_| {
+            let server = self.clone();
+            let refresher = move |_: Tokens| {
+                let server = server.clone();
+                async move { Ok(server.redeem().await) }
+            };
+            RefreshState::builder(refresher).store(store.clone()).build()
+        })
+    }
+
+    fn redeems(&self) -> usize {
+        self.0.redeems.load(Relaxed)
+    }
+
+    fn revoke(&self) {
+        self.0.valid.lock().unwrap().clear();
+    }
+
+    fn client(
+        &self,
+        layer: RefreshLayer,
+    ) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+    + Clone
+    + use<> {
+        let server = self.clone();
+        layer.layer(service_fn(move |request: Request<ReplayBody<Body>>| {
+            let server = server.clone();
+            let good = request.uri().path().starts_with("/good");
+            let token = token_of(&request).unwrap_or_default().to_owned();
+            async move {
+                // It is looked at when the request comes.
+                let works = good && server.0.valid.lock().unwrap().contains(&token);
+                let takes = if works { server.0.good_takes } else { Duration::from_millis(1) };
+                sleep(takes).await;
+                if good {
+                    server.0.good[usize::from(!works)].fetch_add(1, Relaxed);
+                }
+                let mut response = Response::new(Empty::new());
+                if !works {
+                    *response.status_mut() = StatusCode::UNAUTHORIZED;
+                }
+                Ok(response)
+            }
+        }))
+    }
+}
+
+fn to(path: &str) -> Request<Body> {
+    Request::get(format!("http://api.example.com{path}")).body(Empty::new()).unwrap()
+}
+
+/// "at most 12 refreshes in the first minute"; invariant 16: a doubt may start a
+/// refresh, "ever more rarely while refreshes do not help". Each bad request is for a path of its
+/// own (`/items/17`), and the good route answers every two seconds, or takes that long: nothing
+/// was accepted for a second, so each such refusal is a fact, which no pause and no brake holds
+/// back, and which closes the gate.
+async fn redeems_in_the_first_minute(
+    good_takes: Duration,
+    good_pauses: Duration,
+) -> (usize, usize) {
+    let server = Server::new(false, good_takes);
+    let [state] = server.states();
+    let client = server.client(RefreshLayer::new(state));
+    client.clone().oneshot(to("/good")).await.unwrap();
+    let good = tokio::spawn({
+        let client = client.clone();
+        async move {
+            loop {
+                client.clone().oneshot(to("/good")).await.unwrap();
+                sleep(good_pauses).await;
+            }
+        }
+    });
+    for tick in 0..300 {
+        tokio::spawn(client.clone().oneshot(to(&format!("/items/{tick}"))));
+        sleep(Duration::from_millis(200)).await;
+    }
+    good.abort();
+    (server.redeems(), server.0.good[0].load(Relaxed))
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_of_ever_new_routes_beside_a_rare_good_one_become_rare() {
+    let (redeems, _) = redeems_in_the_first_minute(Duration::from_millis(1), secs(2)).await;
+    assert!(redeems <= 12, "{redeems} refreshes in the first minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_of_ever_new_routes_beside_a_slow_good_one_become_rare() {
+    let (redeems, _) = redeems_in_the_first_minute(secs(2), Duration::ZERO).await;
+    assert!(redeems <= 12, "{redeems} refreshes in the first minute");
+}
+
+/// Invariant 9 and ("if the bad caller comes first after a refresh, the brake
+/// engages"): eight callers, whose answers take two seconds, and one bad route. Every token is
+/// accepted; the brake counts them as refused without ever having been.
+#[tokio::test(start_paused = true)]
+async fn a_bad_route_beside_a_slow_good_one_does_not_engage_the_brake() {
+    let server = Server::new(false, secs(2));
+    let [state] = server.states();
+    let client = server.client(RefreshLayer::new(Arc::clone(&state)));
+    client.clone().oneshot(to("/good")).await.unwrap();
+    for caller in 0..8 {
+        let client = client.clone();
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(250 * caller)).await;
+            loop {
+                client.clone().oneshot(to("/good")).await.unwrap();
+            }
+        });
+    }
+    sleep(secs(3)).await;
+    for _ in 0..300 {
+        tokio::spawn(client.clone().oneshot(to("/bad")));
+        sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(server.0.good[1].load(Relaxed), 0, "every token was accepted");
+    assert_eq!(state.status().counts.failures(FailureKind::Braked), 0);
+}
+
+/// pauses grow while refreshes do not help. Two processes over one store, a server
+/// that ends the old access token with a redeem, and each has a good and a bad route: what the
+/// one redeems for its bad route ends the token of the other's good requests. These are helped
+/// by a replay, which lifts the other's pause; and so on.
+#[tokio::test(start_paused = true)]
+async fn two_processes_do_not_lift_each_others_pauses() {
+    let server = Server::new(true, Duration::from_millis(1));
+    let states = server.states::<2>();
+    let clients = states.map(|state| server.client(RefreshLayer::new(state)));
+    for tick in 0..600 {
+        let client = &clients[tick / 3 % 2];
+        // Good, bad, good; and then the other process.
+        let path = if tick % 3 == 1 { "/bad" } else { "/good" };
+        let response = client.clone().oneshot(to(path)).await.unwrap();
+        assert_eq!(response.status() == 200, path == "/good");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(server.redeems() <= 12, "{} refreshes in the first minute", server.redeems());
+}
+
+/// "A token that is really revoked while such a pause runs is replaced [...] also with
+/// little traffic: [...] when a route that used to accept it refuses it". Not if its requests may
+/// not be replayed: then the route is not known.
+#[tokio::test(start_paused = true)]
+async fn a_route_that_refuses_what_it_has_accepted_is_believed_though_nothing_is_replayed() {
+    let server = Server::new(false, Duration::from_millis(1));
+    let [state] = server.states();
+    let client = server.client(RefreshLayer::new(state).replay_if(|_| false));
+    client.clone().oneshot(to("/good")).await.unwrap();
+    for _ in 0..8 {
+        client.clone().oneshot(to("/bad")).await.unwrap();
+        client.clone().oneshot(to("/good")).await.unwrap();
+        sleep(secs(60)).await;
+    }
+    client.clone().oneshot(to("/bad")).await.unwrap();
+    // The flight of that has landed.
+    sleep(secs(1)).await;
+    client.clone().oneshot(to("/good")).await.unwrap();
+    let redeems = server.redeems();
+    server.revoke();
+    client.clone().oneshot(to("/good")).await.unwrap();
+    sleep(secs(1)).await;
+    assert_eq!(server.redeems(), redeems + 1);
+}
+
+/// Invariant 16. The first token of all is refused; the next one is accepted by one request and
+/// refuses the replay of another. From then on it counts as never accepted, and the next refusal
+/// holds everyone.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_accepted_stays_so_when_a_replay_is_refused() {
+    let auth = Auth::new();
+    let state = builder(&auth).build();
+    let (service, mut handle) = mock(&RefreshLayer::new(Arc::clone(&state)));
+    let bad = tokio::spawn(service.clone().oneshot(get("/bad")));
+    let (_, respond) = next(&mut handle).await;
+    respond.send_response(answer(401));
+    let (replay, respond) = next(&mut handle).await;
+    assert_eq!(token_of(&replay), Some("access-2"));
+    // Meanwhile another request has its answer.
+    let good = tokio::spawn(service.clone().oneshot(get("/good")));
+    let seen = serve(&mut handle, &[200]).await;
+    assert_eq!(token_of(&seen[0]), Some("access-2"));
+    assert_eq!(good.await.unwrap().unwrap().status(), 200);
+    respond.send_response(answer(401));
+    assert_eq!(bad.await.unwrap().unwrap().status(), 401);
+    sleep(secs(2)).await;
+
+    auth.gate.close();
+    let _bad = tokio::spawn(service.clone().oneshot(get("/bad")));
+    serve(&mut handle, &[401]).await;
+    idle().await;
+    let _good = tokio::spawn(service.clone().oneshot(get("/good")));
+    let sent = timeout(secs(1), handle.next_request()).await;
+    auth.gate.open();
+    assert!(sent.is_ok(), "a request is held whose token others accept");
+}
+
+/// Invariant 11: "If the refresh fails, the caller gets the original response, with the reason in
+/// its extensions." Begun with a refresh token alone, the reason is hidden by another one.
+#[tokio::test(start_paused = true)]
+async fn why_a_refresh_token_alone_brought_no_token_is_told() {
+    for (play, expected) in
+        [(Play::Fail, FailureKind::Transient), (Play::Reject, FailureKind::Rejected)]
+    {
+        let auth = Auth::new();
+        auth.next(play);
+        let alone = Tokens::new("").with_refresh_token("refresh-1");
+        let state = RefreshState::builder(auth.refresher()).tokens(alone).build();
+        let (service, mut handle) = mock(&RefreshLayer::new(state));
+        let call = tokio::spawn(service.oneshot(post("hello")));
+        serve(&mut handle, &[401]).await;
+        let response = call.await.unwrap().unwrap();
+        let told = response.extensions().get::<RefreshFailure>().map(RefreshFailure::kind);
+        assert_eq!(told, Some(expected));
+    }
+}
+
+/// The same with a deadline: a request that has waited at the gate for as long as it may waits
+/// once more when it is refused.
+#[tokio::test(start_paused = true)]
+async fn a_request_with_a_refresh_token_alone_waits_for_one_deadline() {
+    let auth = Auth::new();
+    auth.gate.close();
+    let alone = Tokens::new("").with_refresh_token("refresh-1");
+    let state = RefreshState::builder(auth.refresher()).tokens(alone).deadline(secs(10)).build();
+    let (service, mut handle) = mock(&RefreshLayer::new(state));
+    let begun = tokio::time::Instant::now();
+    let call = tokio::spawn(service.oneshot(post("hello")));
+    serve(&mut handle, &[401]).await;
+    call.await.unwrap().unwrap();
+    auth.gate.open();
+    assert_eq!(begun.elapsed(), secs(10));
+}

@@ -1,0 +1,353 @@
+//! Orders of events that are easily got wrong: each was once.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use futures_util::future::join_all;
+use testing::{Auth, Gate, Op, Play, Store, builder, idle, kind, opened, secs, stored, tokens};
+use tokio::{
+    runtime::Builder,
+    time::{sleep, timeout},
+};
+use tokio_test::{assert_pending, assert_ready_ok, task};
+use tower_refresh::{
+    BoxFuture, FailureKind, Generation, RefreshState, Tokens,
+    store::{
+        Deleted, Lease, Leased, MemoryStore, OpenRedeem, Record, SaveError, StoreError, TokenStore,
+    },
+};
+
+const LIFE: u64 = 1000;
+
+fn living(number: u64, life: u64) -> Tokens {
+    tokens(number).with_expires_in(secs(life))
+}
+
+/// `drain`: "It waits for a lease that another process has only if there are tokens to be
+/// saved." The flight's waker is in the list of waiters, and goes with the last waiter that
+/// leaves it, or whose deadline has come.
+#[tokio::test(start_paused = true)]
+async fn drain_gives_up_a_lease_also_after_a_waiter_has_left() {
+    let mut hangs = Vec::new();
+    for by_deadline in [false, true] {
+        let (auth, store) = (Auth::new(), Store::with(tokens(1)));
+        let state = stored(&auth, &store).deadline(secs(10)).build();
+        state.token().await.unwrap();
+        let other = store.lease(Generation::new(9)).await.unwrap();
+        match by_deadline {
+            true => assert_eq!(kind(state.refresh().await), FailureKind::Deadline),
+            false => {
+                let mut caller = task::spawn(state.refresh());
+                assert_pending!(caller.poll());
+                idle().await;
+                drop(caller);
+            }
+        }
+        let drained = timeout(secs(600), state.drain()).await;
+        hangs.extend(drained.is_err().then_some(by_deadline));
+        drop(other);
+    }
+    assert!(hangs.is_empty(), "after 10 minutes it waits still; by deadline: {hangs:?}");
+}
+
+/// `refresh`: "What another process has written to the store since this call is adopted
+/// instead." a first `refresh()` redeems, "unless the store's record was written
+/// after the call". Ten command lines do `auth refresh` at once.
+#[tokio::test(start_paused = true)]
+async fn first_refreshes_of_many_processes_adopt_what_the_first_has_written() {
+    let (auth, store) = (Auth::new(), Store::with(tokens(1)));
+    auth.gate.close();
+    let states: Vec<_> = (0..10).map(|_| stored(&auth, &store).build()).collect();
+    let all = tokio::spawn(async move {
+        join_all(states.iter().map(|state| state.refresh())).await;
+    });
+    sleep(secs(1)).await;
+    // All have begun by now.
+    auth.gate.open();
+    all.await.unwrap();
+    auth.assert_sound();
+    assert_eq!(auth.count(), 1, "{:?}", auth.asked());
+}
+
+/// The same with one that redeems already when the other begins: the record is written after the
+/// call, and spent at once.
+#[tokio::test(start_paused = true)]
+async fn a_first_refresh_adopts_what_was_written_while_it_waited_for_the_lease() {
+    let (auth, store) = (Auth::new(), Store::with(tokens(1)));
+    let first = opened(&auth, &store).await;
+    auth.gate.close();
+    let redeeming = tokio::spawn(async move { first.refresh().await });
+    idle().await;
+    let second = stored(&auth, &store).build();
+    let waiting = tokio::spawn(async move { second.refresh().await });
+    idle().await;
+    auth.gate.open();
+    redeeming.await.unwrap().unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap().access_token(), Some("access-2"));
+    assert_eq!(auth.asked(), ["refresh-1"]);
+}
+
+/// "It never loses a rotated refresh token." B is redeeming; the store loses its data (FLUSHALL);
+/// A, which knows an access token only, offers that; B's pair is discarded for it.
+#[tokio::test(start_paused = true)]
+async fn a_minted_pair_outlives_a_store_that_was_emptied_and_an_offer() {
+    let auth = Auth::new();
+    let store = Store::with(living(1, LIFE));
+    let (a, b) = (opened(&auth, &store).await, opened(&auth, &store).await);
+    auth.gate.close();
+    let redeeming = tokio::spawn({
+        let b = Arc::clone(&b);
+        async move { b.refresh().await }
+    });
+    idle().await;
+    assert_eq!(auth.count(), 1);
+    store.lose().await;
+    assert_eq!(kind(a.refresh().await), FailureKind::Store);
+    auth.gate.open();
+    let _ = redeeming.await.unwrap();
+    assert_eq!(store.refresh_token().await.as_deref(), Some("refresh-2"), "the one that lives");
+}
+
+/// Invariant 6: an empty store does not displace "an access token that still works". A offers
+/// its older one, and B, whose token lives longer, takes that over.
+#[tokio::test(start_paused = true)]
+async fn an_offer_does_not_displace_the_token_of_another_process_that_lives_longer() {
+    let auth = Auth::new();
+    let store = Store::with(living(1, LIFE));
+    let (a, b) = (opened(&auth, &store).await, opened(&auth, &store).await);
+    auth.next(Play::Mint(living(2, 5 * LIFE)));
+    b.refresh().await.unwrap();
+    assert_eq!(a.current().access_token(), Some("access-1"), "it has not heard of it");
+    store.lose().await;
+    assert_eq!(kind(a.refresh().await), FailureKind::Store);
+    let _ = b.refresh().await;
+    assert_eq!(b.current().access_token(), Some("access-2"));
+}
+
+/// Invariant 6: the same through the shell. Nothing speaks against the token: a request begins
+/// the early refresh, a caller's `refresh()` joins it, and the store is empty.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_works_outlives_an_empty_store_though_refresh_joined_an_early_flight() {
+    let auth = Auth::new();
+    let store = Store::with(living(1, LIFE));
+    let state = opened(&auth, &store).await;
+    sleep(secs(LIFE - 30)).await;
+    store.gate(Op::Lease).close();
+    assert_eq!(state.token().await.unwrap().access_token(), Some("access-1"));
+    store.lose().await;
+    let refresh = tokio::spawn({
+        let state = Arc::clone(&state);
+        async move { state.refresh().await }
+    });
+    idle().await;
+    store.gate(Op::Lease).open();
+    let _ = refresh.await.unwrap();
+    assert_eq!(state.current().access_token(), Some("access-1"));
+}
+
+/// `keep_fresh` looks for sign-ins elsewhere; a request whose token works does not wait for
+/// another process's lease meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_rejected_refresh_does_not_hold_requests_whose_token_works() {
+    let auth = Auth::new();
+    auth.next(Play::Reject);
+    let store = Store::with(living(1, LIFE));
+    let state = opened(&auth, &store).await;
+    let _fresh = state.keep_fresh();
+    sleep(secs(LIFE - 35)).await;
+    assert_eq!(state.status().last_failure.unwrap().kind(), FailureKind::Rejected);
+    let other = store.lease(Generation::new(9)).await.unwrap();
+    sleep(secs(20)).await;
+    let token = timeout(secs(1), state.token()).await.expect("it works for 15 s yet");
+    assert_eq!(token.unwrap().access_token(), Some("access-1"));
+    drop(other);
+}
+
+/// `keep_fresh`: "Once a credential was rejected or signed out, a store that was set is looked at
+/// now and then". A sign-out that ends outside of a runtime is not heard of.
+#[test]
+fn keep_fresh_looks_for_a_sign_in_after_a_sign_out_outside_of_a_runtime() {
+    let auth = Auth::new();
+    let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let store = Store::with(living(1, LIFE));
+    let (state, _fresh) = runtime.block_on(async {
+        let state = opened(&auth, &store).await;
+        let fresh = state.keep_fresh();
+        (state, fresh)
+    });
+    store.gate(Op::Delete).close();
+    let mut clear = task::spawn(state.clear());
+    assert_pending!(clear.poll());
+    // It looks, and the sign-out is not over yet.
+    runtime.block_on(async { sleep(secs(10)).await });
+    store.gate(Op::Delete).open();
+    assert_ready_ok!(clear.poll());
+    runtime.block_on(async {
+        store.overwrite(Some(living(7, 1_000_000))).await;
+        sleep(secs(1000)).await;
+    });
+    assert_eq!(state.current().access_token(), Some("access-7"));
+}
+
+/// Invariant 7: "Every waiter gets its flight's outcome".
+#[tokio::test(start_paused = true)]
+async fn a_caller_whose_refresh_succeeds_is_not_told_that_it_was_braked() {
+    let auth = Auth::new();
+    let state = builder(&auth).brake(0, secs(10), secs(60)).build();
+    let fresh = state.refresh().await.unwrap().generation();
+    auth.gate.close();
+    let refresh = tokio::spawn({
+        let state = Arc::clone(&state);
+        async move { state.refresh().await }
+    });
+    idle().await;
+    let mut challenged = task::spawn(state.challenged(fresh));
+    assert_pending!(challenged.poll());
+    idle().await;
+    auth.gate.open();
+    assert_eq!(refresh.await.unwrap().unwrap().access_token(), Some("access-3"));
+}
+
+/// Invariant 16: a token that was accepted is known to be, whatever is heard of older ones after
+/// the doubts are forgotten.
+#[tokio::test(start_paused = true)]
+async fn a_late_acceptance_of_an_older_token_does_not_make_the_newer_ones_forgotten() {
+    let auth = Auth::new();
+    let state = builder(&auth).build();
+    let old = state.current().generation();
+    state.accepted(old);
+    // A doubt, and a refresh that has helped.
+    let new = state.challenged(old).await.unwrap().generation();
+    state.accepted(new);
+    sleep(secs(600)).await;
+    // A long answer begins at last.
+    state.accepted(old);
+    auth.gate.close();
+    let mut doubt = task::spawn(state.challenged(new));
+    assert_pending!(doubt.poll());
+    idle().await;
+    let token = timeout(secs(1), state.token()).await;
+    assert!(token.is_ok(), "others are not held: this token was accepted");
+    auth.gate.open();
+}
+
+/// "client credentials dead for the life of the process, where there is nothing to
+/// set". Some servers give a refresh token with client credentials; nobody sends it.
+#[tokio::test(start_paused = true)]
+async fn what_needs_no_tokens_does_not_die_of_a_rejection_though_it_was_given_a_refresh_token() {
+    let auth = Auth::new();
+    let state = RefreshState::builder(auth.minter()).build();
+    state.token().await.unwrap();
+    auth.next(Play::Reject);
+    let told = kind(state.refresh().await);
+    sleep(secs(3600)).await;
+    let again = state.refresh().await;
+    assert!(again.is_ok(), "{told}, and an hour later {again:?}");
+    assert_eq!(auth.count(), 3);
+}
+
+/// `Lease::save`: after one that has worked "the flight asks nothing more of the lease but
+/// `release`". A superseded flight that goes on drops the lease instead, as a crash does: the
+/// next step waits until it runs out.
+#[tokio::test(start_paused = true)]
+async fn a_flight_that_goes_on_after_its_save_and_a_discard_gives_its_lease_back() {
+    let auth = Auth::new();
+    let store = Counting::default();
+    let state = RefreshState::builder(auth.refresher()).store(store.clone()).build();
+    state.set(tokens(1)).await.unwrap();
+    store.0.answer.close();
+    let refresh = tokio::spawn({
+        let state = Arc::clone(&state);
+        async move { state.refresh().await }
+    });
+    store.0.answer.arrived(1).await;
+    // It is saved, and the flight has not heard of it yet.
+    state.set(tokens(50)).await.unwrap();
+    refresh.await.unwrap().unwrap();
+    let again = tokio::spawn({
+        let state = Arc::clone(&state);
+        async move { state.refresh().await }
+    });
+    idle().await;
+    store.0.answer.open();
+    again.await.unwrap().unwrap();
+    state.drain().await;
+    assert_eq!(auth.asked(), ["refresh-1", "refresh-50"]);
+    assert_eq!(store.0.crashed.load(Relaxed), 0, "leases that were dropped and not released");
+}
+
+/// A store whose saves are answered late, and that counts the leases which were not given back.
+#[derive(Clone, Default)]
+struct Counting(Arc<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    memory: MemoryStore,
+    answer: Gate,
+    crashed: AtomicUsize,
+}
+
+struct Counted {
+    store: Counting,
+    lease: Mutex<Option<Box<dyn Lease>>>,
+}
+
+impl TokenStore for Counting {
+    fn load(&self) -> BoxFuture<'_, Result<Record, StoreError>> {
+        self.0.memory.load()
+    }
+
+    fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {
+        self.0.memory.save(expected, record)
+    }
+
+    fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {
+        self.0.memory.delete()
+    }
+
+    fn lease(&self, known: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
+        Box::pin(async move {
+            let Leased::Lease(lease) = self.0.memory.lease(known).await? else {
+                panic!("a lease of memory")
+            };
+            let lease = Mutex::new(Some(lease));
+            Ok(Leased::Lease(Box::new(Counted { store: self.clone(), lease })))
+        })
+    }
+}
+
+impl Lease for Counted {
+    fn open_redeem(&self) -> Option<OpenRedeem> {
+        self.lease.lock().unwrap().as_ref()?.open_redeem()
+    }
+
+    fn intend(&mut self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.lease.get_mut().unwrap().as_mut().unwrap().intend(generation)
+    }
+
+    fn save(
+        &mut self,
+        expected: Generation,
+        record: Record,
+    ) -> BoxFuture<'_, Result<(), SaveError>> {
+        Box::pin(async move {
+            self.lease.get_mut().unwrap().as_mut().unwrap().save(expected, record).await?;
+            self.store.0.answer.pass().await;
+            Ok(())
+        })
+    }
+
+    fn release(self: Box<Self>, left: Option<OpenRedeem>) -> BoxFuture<'static, ()> {
+        self.lease.lock().unwrap().take().unwrap().release(left)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if self.lease.get_mut().unwrap().is_some() {
+            self.store.0.crashed.fetch_add(1, Relaxed);
+        }
+    }
+}
