@@ -88,7 +88,12 @@ impl Revoker {
         let this = self.clone();
         move |tokens| {
             let this = this.clone();
-            Box::pin(async move { this.revoke(&tokens).await.map_err(Error::of_revocation) })
+            Box::pin(async move {
+                this.revoke(&tokens).await.map_err(|error| {
+                    tracing::debug!(%error, "tokens were not revoked");
+                    error.of_revocation()
+                })
+            })
         }
     }
 }

@@ -248,8 +248,8 @@ impl RefreshState {
         let (name, cause, outcome) = (self.name(), why.code(), outcome.as_str());
         let (name, cause) = (name.as_deref(), cause.as_deref());
         match is_first || outcome == Revocation::Failed.as_str() {
-            true => tracing::warn!(name, cause, outcome, "tokens not revoked"),
-            false => tracing::debug!(name, cause, outcome, "tokens not revoked"),
+            true => tracing::warn!(name, cause, outcome, "revocation failed"),
+            false => tracing::debug!(name, cause, outcome, "revocation failed"),
         }
         metrics::revoked(outcome);
     }

@@ -300,7 +300,7 @@ async fn a_failed_revocation_is_a_warning_at_first_and_at_last() {
     assert!(!format!("{signed_out:?}").contains("SECRET"));
     sleep(secs(120)).await;
     assert_eq!(server.asked().len(), 3);
-    let said = ["WARN", "tokens not revoked", "name=\"alice\""];
+    let said = ["WARN", "revocation failed", "name=\"alice\""];
     assert_eq!(logs.count(&said), 2);
     let [first, last] = [("network unreachable", "pending"), ("unsupported_token_type", "failed")]
         .map(|(cause, word)| [format!("cause=\"{cause}\""), format!("outcome=\"{word}\"")]);
