@@ -203,6 +203,9 @@ impl Machine {
             Accepted::HelpedReplay => minted_here,
             Accepted::Caller => doubts.presumed && doubts.by_caller,
         };
+        if what == Accepted::HelpedReplay {
+            doubts.silences = 0;
+        }
         if helped {
             doubts.helped = generation;
             doubts.fruitless = 0;
@@ -221,7 +224,9 @@ impl Machine {
         route: Option<Route>,
         at: Moment<'_>,
     ) {
-        if before.helped || generation != self.credential.generation() {
+        // What another process has refreshed need not be new.
+        let minted_here = self.minting != Minting::Elsewhere;
+        if before.helped || !minted_here || generation != self.credential.generation() {
             return;
         }
         let doubts = self.doubts_mut(at);
@@ -244,9 +249,10 @@ impl Machine {
         doubts.note(route, |known| known.unreliable |= known.accepted < generation);
     }
 
-    /// The refresh that a doubt had started has failed: it says nothing of the refusal, and has
-    /// a pause of its own.
-    pub(super) fn doubt_failed(&mut self, at: Moment<'_>) {
+    /// The flight that a doubt had started has refreshed nothing, so that it says nothing of the
+    /// refusal: it has failed, which has a pause of its own, or it has found what another process
+    /// has refreshed.
+    pub(super) fn doubt_is_void(&mut self, at: Moment<'_>) {
         let doubts = self.troubles.as_mut().and_then(|troubles| troubles.doubts.as_mut());
         if let Some(doubts) = doubts.filter(|doubts| doubts.presumed) {
             doubts.presumed = false;

@@ -41,6 +41,7 @@ impl Course<'_> {
             Standing::Unread => Landing::Read,
             _ => Landing::Adopted,
         };
+        self.machine.doubt_is_void(self.at);
         self.machine.publish_record(record, self.at);
         self.machine.recovered();
         if record.tokens.is_none() {
@@ -94,7 +95,7 @@ impl Course<'_> {
     /// The server rejected the refresh token, and the store has no other.
     pub(super) fn reject(self, failure: RefreshFailure) -> Step {
         if !self.is_superseded() {
-            self.machine.doubt_failed(self.at);
+            self.machine.doubt_is_void(self.at);
             self.machine.troubles_mut().blocked_by = Some(failure.clone());
             self.machine.tell_waiters(failure);
         }
@@ -104,7 +105,7 @@ impl Course<'_> {
     /// Cools down: no flight begins before the pause is over.
     pub(super) fn fail(self, failure: RefreshFailure, retry_after: Option<Duration>) -> Step {
         if !self.is_superseded() {
-            self.machine.doubt_failed(self.at);
+            self.machine.doubt_is_void(self.at);
             let troubles = self.machine.troubles_mut();
             troubles.transient_failures = troubles.transient_failures.saturating_add(1);
             let pause = match failure.kind() {

@@ -213,6 +213,7 @@ impl Course<'_> {
         }
         let accepts = |tokens: &Tokens| self.at.policy.accepts(tokens);
         if !self.is_superseded() && record.tokens.as_ref().is_none_or(accepts) {
+            self.machine.doubt_is_void(self.at);
             self.machine.publish_record(&record, self.at);
             self.flight.landing = Landing::Adopted;
             self.machine.recovered();

@@ -131,6 +131,26 @@ fn a_refresh_that_has_failed_says_nothing_of_the_refusal() {
     }
 }
 
+/// As with replicas that share a credential, of which one is the first to refresh.
+#[test]
+fn what_another_process_has_refreshed_neither_lengthens_a_pause_nor_ends_it() {
+    let rules = Rules::default();
+    let mut machine = doubted(&rules);
+    let before = machine.doubts().unwrap().fruitless;
+    for number in 10..20 {
+        let at = rules.at(number);
+        machine.doubts_mut(at).pause = at.after(Duration::ZERO);
+        assert_eq!(challenge(&mut machine, 2, at), Ok(()));
+        assert!(machine.effects().begin.is_some());
+        let landed = machine.advance(Outcome::Newer(record(number)), at);
+        assert!(matches!(landed, Step::Land { .. }));
+        let adopted = machine.credential().generation();
+        machine.accepted(adopted, route(2), Accepted::HelpedReplay, at);
+        machine.refused_again(adopted, Before::default(), route(1), at);
+        assert_eq!(machine.doubts().unwrap().fruitless, before);
+    }
+}
+
 #[test]
 fn what_the_redeem_itself_has_ended_does_not_count_as_helped() {
     let rules = Rules::default();
