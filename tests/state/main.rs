@@ -16,6 +16,7 @@
 //! | `family` | many credentials that share how they are renewed |
 //! | `observe` | what a program and its operator hear |
 //! | `serialize` | the same as JSON (feature `serde`) |
+//! | `open_corners` | what does not hold yet |
 //! | `invariants` | those that are about the credential, by number |
 //! | `cancellation` | every point at which a caller, a runtime or a hook can go away |
 
@@ -30,6 +31,7 @@ mod invariants;
 mod keep_fresh;
 mod look;
 mod observe;
+mod open_corners;
 #[cfg(feature = "serde")]
 mod serialize;
 mod shared;

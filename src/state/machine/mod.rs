@@ -39,6 +39,8 @@ mod intent;
 mod landing;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod open;
 mod parts;
 mod policy;
 mod recheck;
