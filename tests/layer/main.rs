@@ -6,6 +6,7 @@
 //! | `gate` | requests that wait for a token before they are sent |
 //! | `doubt` | refusals that are not about the token |
 //! | `doubt_corners` | the same, where two things meet |
+//! | `open_corners` | what does not hold yet |
 //! | `replay` | what a response means, and which requests are sent again |
 //! | `response` | the refused response's body: read to its end, or the caller's |
 //! | `service` | the service between requests: readiness, errors, clones |
@@ -26,6 +27,7 @@ mod doubt_corners;
 mod gate;
 mod grpc;
 mod invariants;
+mod open_corners;
 mod replay;
 mod response;
 mod secrets;
