@@ -12,7 +12,10 @@ use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use tokio::time::Instant;
 
-use crate::tokens::{Due, Extra, Generation, Time, Tokens};
+use crate::{
+    time::{Due, Time},
+    tokens::{Extra, Generation, Tokens},
+};
 
 /// One generation of a credential, as requests see it: the access token without
 /// the refresh token. Cheap to clone; `Debug` shows no secret.

@@ -120,6 +120,7 @@ pub mod seal;
 mod serialize;
 pub mod state;
 pub mod store;
+mod time;
 #[cfg(any(feature = "oauth2-client", feature = "redis-tls"))]
 mod tls;
 mod tokens;

@@ -12,7 +12,8 @@ use std::{
 };
 
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
-use tokio::time::Instant;
+
+use crate::time::{Due, Time};
 
 /// The number of a credential's current tokens. It grows with every change
 /// (refresh, sign-in, sign-out) and never goes back.
@@ -321,75 +322,6 @@ impl fmt::Debug for Tokens {
             .field("expiry", &self.expiry())
             .field("extra", &self.extra.as_deref().map(BTreeMap::keys))
             .finish()
-    }
-}
-
-/// One moment by both clocks, so that decisions need no clock of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Time {
-    pub(crate) now: Instant,
-    pub(crate) wall: SystemTime,
-}
-
-impl Time {
-    pub(crate) fn now() -> Self {
-        Self { now: Instant::now(), wall: SystemTime::now() }
-    }
-
-    /// So much later, but no later than a century, so that sums stay in range.
-    pub(crate) fn after(self, wait: Duration) -> Due {
-        let wait = wait.min(MAX_WAIT);
-        Due {
-            now: self.now.checked_add(wait).unwrap_or(self.now),
-            wall: self.wall.checked_add(wait).unwrap_or(self.wall),
-        }
-    }
-}
-
-const MAX_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-
-/// A moment to come: the end of a life or of a wait. It has come as soon as either clock says
-/// so, because the monotonic one stands still while a machine sleeps, and the wall clock is
-/// set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Due {
-    pub(crate) now: Instant,
-    pub(crate) wall: SystemTime,
-}
-
-impl Due {
-    #[must_use]
-    pub(crate) fn has_come(self, time: Time) -> bool {
-        self.now <= time.now || self.wall <= time.wall
-    }
-
-    /// For how long yet: by the wall clock if that says less. A second makes no difference:
-    /// the clocks are not read at the same moment, and drift apart.
-    pub(crate) fn left(self, time: Time) -> Duration {
-        let by_wall = self.wall.duration_since(time.wall).unwrap_or_default();
-        let left = self.now.saturating_duration_since(time.now);
-        if left > by_wall + Duration::from_secs(1) { by_wall } else { left }
-    }
-
-    /// The moment at which both have come.
-    #[must_use]
-    pub(crate) fn max(self, other: Self) -> Self {
-        Self { now: self.now.max(other.now), wall: self.wall.max(other.wall) }
-    }
-
-    /// The moment at which either has come.
-    #[must_use]
-    pub(crate) fn min(self, other: Self) -> Self {
-        Self { now: self.now.min(other.now), wall: self.wall.min(other.wall) }
-    }
-
-    /// So much earlier.
-    #[must_use]
-    pub(crate) fn before(self, window: Duration) -> Self {
-        Self {
-            now: self.now.checked_sub(window).unwrap_or(self.now),
-            wall: self.wall.checked_sub(window).unwrap_or(self.wall),
-        }
     }
 }
 

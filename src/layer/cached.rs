@@ -9,7 +9,7 @@ use super::attach::Attach;
 use crate::{
     credential::Credential,
     state::{Admission, FailureKind, RefreshFailure, RefreshState, Wait},
-    tokens::Time,
+    time::Time,
 };
 
 /// A token as it goes on requests. Usable while the state's gate word stays the same and the

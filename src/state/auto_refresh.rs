@@ -23,9 +23,12 @@ use tokio::{
 use super::{
     RefreshState,
     clock::sleep_until_due,
-    machine::{Machine, Upkeep, after},
+    machine::{Machine, Upkeep},
 };
-use crate::{credential::Credential, tokens::Due};
+use crate::{
+    credential::Credential,
+    time::{Due, after},
+};
 
 /// However short the tokens' lives and the cool-down are, no flight is started sooner
 /// after the one before.

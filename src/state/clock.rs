@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use tokio::time::sleep_until;
 
-use super::machine::after;
-use crate::tokens::{Due, Time};
+use crate::time::{Due, Time, after};
 
 /// How long the wall clock is not looked at, at most. tokio's clock stands still while the
 /// machine sleeps.

@@ -20,14 +20,15 @@ use tracing::{Instrument, Span, field};
 use super::{
     RefreshState, Running,
     clock::sleep_until_due,
-    machine::{Departure, Landing, Outcome, Step, Ticket, after},
+    machine::{Departure, Landing, Outcome, Step, Ticket},
 };
 use crate::{
     error::BoxError,
     metrics,
     state::failure::FailureKind,
     store::{Lease, Leased, SaveError, StoreError},
-    tokens::{Generation, Time},
+    time::{Time, after},
+    tokens::Generation,
 };
 
 /// Drives one flight. If it is dropped before the landing (its runtime is shut down, or

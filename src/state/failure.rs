@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     credential::Credential, error::SharedError, refresher::RefreshError, store::OpenCause,
-    tokens::Due,
+    time::Due,
 };
 
 /// Why there is no fresh token. Cheap to clone, and put into the extensions of a

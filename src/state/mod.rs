@@ -10,6 +10,7 @@
 // | `driver.rs` | does what a flight's steps say, in a task of its own |
 // | `waiters.rs`, `wait.rs` | the list of waiters, and the waiting |
 // | `clock.rs` | sleeping by both clocks |
+// | `refusals.rs` | what responses say of the token: what the machine hears of it |
 // | `auto_refresh.rs` | refreshes ahead of expiry where no request does |
 // | `sign.rs`, `revocation.rs` | sign-in and sign-out; what is left at the server |
 // | `drain.rs` | graceful shutdown |
@@ -24,6 +25,7 @@ mod driver;
 mod failure;
 mod machine;
 mod observe;
+mod refusals;
 mod renewal;
 mod revocation;
 mod sign;
@@ -55,7 +57,7 @@ pub use self::{
 use self::{
     driver::FlightDriver,
     failure::present,
-    machine::{Before, Effects, Gate, Machine, Moment},
+    machine::{Effects, Gate, Machine, Moment},
     observe::{Channels, Extras},
     waiters::Waiters,
 };
@@ -64,11 +66,8 @@ pub(crate) use self::{
     wait::Wait,
 };
 use crate::{
-    credential::Credential,
-    metrics,
-    refresher::Refresher,
-    store::TokenStore,
-    tokens::{Generation, Time},
+    credential::Credential, metrics, refresher::Refresher, store::TokenStore, time::Time,
+    tokens::Generation,
 };
 
 /// One credential: its tokens, generation, flight and failure.
@@ -241,82 +240,10 @@ impl RefreshState {
         self.with(Machine::admit)
     }
 
-    /// The token of this generation was refused. The route is asked for only if it matters.
-    pub(crate) fn challenge(
-        self: &Arc<Self>,
-        generation: Generation,
-        route: impl FnOnce() -> Option<Route>,
-    ) -> Admission {
-        let answer = self.with(|machine, at| {
-            let accepted = self.accepted.load(Ordering::Relaxed) >> 1
-                >= machine.credential().generation().get();
-            let route = if accepted || machine.listens() { route() } else { None };
-            let answer = machine.challenge(generation, accepted, route, at);
-            self.listen(machine);
-            answer
-        });
-        if matches!(&answer, Admission::Refuse(why) if why.kind() == FailureKind::Doubted) {
-            metrics::failed(FailureKind::Doubted);
-        }
-        answer
-    }
-
-    /// The token of this generation was accepted. The route is asked for only if it matters.
-    #[inline]
-    pub(crate) fn accepted_on(
-        &self,
-        generation: Generation,
-        what: Accepted,
-        route: impl FnOnce() -> Option<Route>,
-    ) {
-        if self.accepted.load(Ordering::Relaxed) < accepted_word(generation, what) {
-            self.heed(generation, what, route());
-        }
-    }
-
-    #[cold]
-    fn heed(&self, generation: Generation, what: Accepted, route: Option<Route>) {
-        let machine = &mut self.lock().machine;
-        let heard = machine.heard();
-        machine.accepted(generation, route, what, self.renewal.moment());
-        if !machine.listens() {
-            self.accepted.fetch_max(heard.get() << 1, Ordering::Relaxed);
-            self.accepted.fetch_max(accepted_word(generation, what), Ordering::Relaxed);
-        }
-    }
-
-    /// If the machine has to hear of each response that accepts a token, makes it so: then
-    /// none counts as known. Called under the lock, as is all else that writes there.
-    fn listen(&self, machine: &mut Machine) {
-        if machine.listens() {
-            let word = self.accepted.swap(0, Ordering::Relaxed);
-            if word & 1 == 1 {
-                machine.helped_before(Generation::new(word >> 1));
-            }
-        }
-    }
-
     /// A request is sent a second time.
     pub(crate) fn replayed(&self) {
         self.replays.fetch_add(1, Ordering::Relaxed);
         metrics::replayed();
-    }
-
-    /// Whether routes may matter to the next response.
-    pub(crate) fn hears_all(&self) -> bool {
-        self.accepted.load(Ordering::Relaxed) == 0
-    }
-
-    /// A replay was refused, too.
-    pub(crate) fn refused_again(&self, generation: Generation, route: Option<Route>) {
-        let machine = &mut self.lock().machine;
-        let word = self.accepted.load(Ordering::Relaxed);
-        let before = Before {
-            accepted: word >> 1 == generation.get(),
-            helped: word == accepted_word(generation, Accepted::HelpedReplay),
-        };
-        machine.refused_again(generation, before, route, self.renewal.moment());
-        self.listen(machine);
     }
 
     async fn settle(self: &Arc<Self>, answer: Admission) -> Result<Credential, RefreshFailure> {
@@ -348,8 +275,9 @@ impl RefreshState {
         });
         let woken = wake.then(|| inner.waiters.take_all());
         let failed = failed.map(|failure| inner.failed(failure, at.time.wall));
-        let channels = inner.channels();
         let health_changed = inner.health_changed(at.time);
+        let is_news = publish.is_some() || health_changed;
+        let channels = if is_news { inner.channels() } else { None };
         self.gate_word.store(gate_word, Ordering::Release);
         drop(inner);
 
@@ -379,10 +307,6 @@ impl RefreshState {
     fn channels(&self) -> Arc<Channels> {
         self.lock().channels_mut()
     }
-}
-
-fn accepted_word(generation: Generation, what: Accepted) -> u64 {
-    generation.get() << 1 | u64::from(what == Accepted::HelpedReplay)
 }
 
 fn gate_word(generation: Generation, gate: Gate) -> u64 {

@@ -21,7 +21,8 @@ use crate::{
     credential::Credential,
     metrics,
     store::OpenCause,
-    tokens::{Due, Generation, Time},
+    time::{Due, Time},
+    tokens::Generation,
 };
 
 /// A failure that waiters were told, as the

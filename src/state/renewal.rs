@@ -11,7 +11,8 @@ use super::{
 use crate::{
     refresher::{BoxFuture, RefreshError, RefreshRequest, Refresher},
     store::{MemoryStore, Record, TokenStore},
-    tokens::{Generation, Time, Tokens},
+    time::Time,
+    tokens::{Generation, Tokens},
 };
 
 /// How the credentials of a family are renewed: the refresher, the policy and the hooks,

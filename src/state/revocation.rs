@@ -22,7 +22,8 @@ use crate::{
     error::{BoxError, SharedError},
     metrics,
     refresher::{BoxFuture, RefreshError},
-    tokens::{Time, Tokens},
+    time::Time,
+    tokens::Tokens,
 };
 
 /// What a hook that revokes tokens returns: nothing, or a `Result` that says whether it worked.

@@ -21,7 +21,8 @@ use super::{
 use crate::{
     metrics,
     store::{Record, SaveError, StoreError},
-    tokens::{Generation, Time, Tokens},
+    time::Time,
+    tokens::{Generation, Tokens},
 };
 
 /// How often a sign-in starts over because another process was writing.

@@ -12,16 +12,12 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::{
-    RefreshState,
-    machine::{Ticket, after},
-    waiters::Slot,
-};
+use super::{RefreshState, machine::Ticket, waiters::Slot};
 use crate::{
     credential::Credential,
     metrics,
     state::failure::{FailureKind, RefreshFailure, present},
-    tokens::Time,
+    time::{Time, after},
 };
 
 /// Resolves to what a flight brought: the new credential, or why there is none.

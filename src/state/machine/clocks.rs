@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use super::{Admission, Machine, Moment, Outcome, Step, Upkeep, testing::*};
+use super::{Admission, Moment, Outcome, Step, Upkeep, testing::*};
 use crate::{
     refresher::{RefreshError, Trigger},
     state::failure::FailureKind,
-    tokens::{Generation, Time},
+    time::Time,
+    tokens::Generation,
 };
 
 const HOUR: u64 = 3600;
@@ -17,22 +18,6 @@ fn at(rules: &Rules, monotonic: u64, wall: i64) -> Moment<'_> {
     let (start, moved) = (rules.at(0).time, Duration::from_secs(wall.unsigned_abs()));
     let wall = if wall < 0 { start.wall - moved } else { start.wall + moved };
     Moment { time: Time { wall, ..rules.at(monotonic).time }, ..rules.at(0) }
-}
-
-/// The flight that has begun, to its end.
-fn land(machine: &mut Machine, number: u64, at: Moment<'_>) {
-    assert!(machine.effects().begin.is_some());
-    let stored = record(machine.stored.get());
-    for outcome in [
-        Outcome::Leased(None),
-        Outcome::Loaded(stored),
-        Outcome::Intended,
-        Outcome::Redeemed(tokens(number)),
-    ] {
-        let _ = machine.advance(outcome, at);
-    }
-    assert!(matches!(machine.advance(Outcome::Saved, at), Step::Land { .. }));
-    let _ = machine.effects();
 }
 
 #[test]

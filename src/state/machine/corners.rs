@@ -7,27 +7,11 @@ use crate::{
     refresher::{RefreshError, Trigger},
     state::failure::{FailureKind, RefreshFailure},
     store::Record,
-    tokens::Time,
+    time::Time,
 };
 
 fn route(number: u32) -> Option<Route> {
     NonZeroU32::new(number)
-}
-
-/// The flight that has begun, to its end.
-fn land(machine: &mut Machine, number: u64, at: Moment<'_>) {
-    assert!(machine.effects().begin.is_some());
-    let stored = record(machine.stored.get());
-    for outcome in [
-        Outcome::Leased(None),
-        Outcome::Loaded(stored),
-        Outcome::Intended,
-        Outcome::Redeemed(tokens(number)),
-    ] {
-        let _ = machine.advance(outcome, at);
-    }
-    assert!(matches!(machine.advance(Outcome::Saved, at), Step::Land { .. }));
-    let _ = machine.effects();
 }
 
 /// A record of tokens without an end.

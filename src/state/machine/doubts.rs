@@ -23,7 +23,8 @@ use super::{
 };
 use crate::{
     state::failure::{FailureKind, RefreshFailure},
-    tokens::{Due, Generation},
+    time::Due,
+    tokens::Generation,
 };
 
 /// Where a request goes, as a number: two requests with the same one are of the same route.

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     state::{failure::FailureKind, status::Health},
-    tokens::Time,
+    time::Time,
 };
 
 impl Machine {

@@ -58,7 +58,7 @@ pub use self::policy::WhileUnsaved;
 pub(crate) use self::{
     doubts::{Accepted, Before, Route},
     parts::{Admission, Departure, Effects, Gate, Landing, Moment, Outcome, Step, Ticket, Upkeep},
-    policy::{MAX_RETRY_AFTER, Policy, after},
+    policy::{MAX_RETRY_AFTER, Policy},
 };
 use crate::{
     credential::Credential,
@@ -66,7 +66,8 @@ use crate::{
     refresher::Trigger,
     state::failure::{FailureKind, RefreshFailure},
     store::Record,
-    tokens::{Due, Generation, Time, Tokens},
+    time::{Due, Time},
+    tokens::{Generation, Tokens},
 };
 
 /// What is known of one credential, and its flight.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Admission, Gate, Machine, Moment, Outcome, Route, Step, policy::offered, testing::*};
+use super::{Admission, Gate, Machine, Outcome, Route, Step, policy::offered, testing::*};
 use crate::{
     refresher::RefreshError,
     state::failure::{FailureKind, RefreshFailure},
@@ -12,22 +12,6 @@ use crate::{
 
 fn route(number: u32) -> Option<Route> {
     Route::new(number)
-}
-
-/// The flight that has begun, to its end.
-fn land(machine: &mut Machine, number: u64, at: Moment<'_>) {
-    assert!(machine.effects().begin.is_some());
-    let stored = record(machine.stored.get());
-    for outcome in [
-        Outcome::Leased(None),
-        Outcome::Loaded(stored),
-        Outcome::Intended,
-        Outcome::Redeemed(tokens(number)),
-    ] {
-        let _ = machine.advance(outcome, at);
-    }
-    assert!(matches!(machine.advance(Outcome::Saved, at), Step::Land { .. }));
-    let _ = machine.effects();
 }
 
 /// Invariant 7: nobody hangs. A save meets tokens that were minted for another resource: they are

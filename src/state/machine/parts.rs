@@ -11,7 +11,8 @@ use crate::{
     refresher::{RefreshError, RefreshRequest, Trigger},
     state::failure::{FailureKind, RefreshFailure},
     store::{OpenRedeem, Record},
-    tokens::{Due, Generation, Time, Tokens},
+    time::{Due, Time},
+    tokens::{Generation, Tokens},
 };
 
 /// What every verb is given: the rules, the time by both clocks, and a random number from 0

@@ -3,9 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use crate::tokens::Tokens;
+use crate::{time::MAX_WAIT, tokens::Tokens};
 
 /// What requests get while new tokens are minted but could not be saved.
 ///
@@ -64,17 +62,9 @@ impl Default for Policy {
     }
 }
 
-/// As far away as a wait may be: a hundred years, so that sums stay in range.
-const MAX_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-
 /// A server's `Retry-After` counts up to here. Some are not what was meant: a moment
 /// where seconds should be is half a century.
 pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
-
-/// `now + wait`, whatever a server says.
-pub(crate) fn after(now: Instant, wait: Duration) -> Instant {
-    now.checked_add(wait.min(MAX_WAIT)).unwrap_or(now)
-}
 
 /// The name under which tokens keep what they were minted for.
 const MINTED_FOR: &str = "tower_refresh.minted_for";

@@ -200,23 +200,24 @@ impl Machine {
             Some(flight) if flight.base == generation && flight.is_stuck() => {
                 return Admission::Refuse(RefreshFailure::new(FailureKind::Unsaved));
             }
-            Some(flight) if flight.base != generation => {
-                if let Some(failure) = self.blocked(at).or_else(|| self.doubt_pauses(at)) {
-                    return Admission::Refuse(failure);
-                }
-                self.doubt_begins(route, at);
+            Some(flight) if flight.base == generation => {
                 self.joined += 1;
-                if let Some(flight) = &mut self.flight {
-                    flight.relaunch_doubts |= !flight.relaunch;
-                    flight.relaunch = true;
-                }
+                return Admission::Wait(self.ticket());
             }
-            Some(_) => self.joined += 1,
+            _ => {}
+        }
+        if let Some(failure) = self.blocked(at).or_else(|| self.doubt_pauses(at)) {
+            return Admission::Refuse(failure);
+        }
+        self.doubt_begins(route, at);
+        match &mut self.flight {
+            // It was superseded, and is followed by another one.
+            Some(flight) => {
+                flight.relaunch_doubts |= !flight.relaunch;
+                flight.relaunch = true;
+                self.joined += 1;
+            }
             None => {
-                if let Some(failure) = self.blocked(at).or_else(|| self.doubt_pauses(at)) {
-                    return Admission::Refuse(failure);
-                }
-                self.doubt_begins(route, at);
                 self.begin_flight(Trigger::Challenge);
                 self.leave_gate_open();
             }

@@ -15,7 +15,8 @@ use super::{
 use crate::{
     state::failure::FailureKind,
     store::Record,
-    tokens::{Generation, Time, Tokens},
+    time::Time,
+    tokens::{Generation, Tokens},
 };
 
 impl Minted {

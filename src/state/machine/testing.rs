@@ -4,10 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::{Admission, Machine, Moment, Outcome, Policy};
+use super::{Admission, Machine, Moment, Outcome, Policy, Step};
 use crate::{
     store::Record,
-    tokens::{Generation, Time, Tokens},
+    time::Time,
+    tokens::{Generation, Tokens},
 };
 
 /// How long an access token lives, in seconds.
@@ -81,4 +82,20 @@ pub(super) fn redeeming(machine: &mut Machine, rules: &Rules) {
     for outcome in [Outcome::Leased(None), Outcome::Loaded(stored()), Outcome::Intended] {
         let _ = machine.advance(outcome, rules.at(0));
     }
+}
+
+/// The flight that has begun, to its end: it refreshes, and lands with `tokens(number)`.
+pub(super) fn land(machine: &mut Machine, number: u64, at: Moment<'_>) {
+    assert!(machine.effects().begin.is_some());
+    let stored = record(machine.stored.get());
+    for outcome in [
+        Outcome::Leased(None),
+        Outcome::Loaded(stored),
+        Outcome::Intended,
+        Outcome::Redeemed(tokens(number)),
+    ] {
+        let _ = machine.advance(outcome, at);
+    }
+    assert!(matches!(machine.advance(Outcome::Saved, at), Step::Land { .. }));
+    let _ = machine.effects();
 }

@@ -7,7 +7,7 @@ use super::{
     Machine,
     parts::{Moment, Standing, Upkeep},
 };
-use crate::{state::failure::FailureKind, tokens::Due};
+use crate::{state::failure::FailureKind, time::Due};
 
 impl Machine {
     /// Begins the flight that a request would begin now, and says when to look again.

@@ -64,7 +64,7 @@ impl MemoryStore {
     /// [`Tokens::with_expires_in`] counts from now.
     #[must_use]
     pub fn with_tokens(tokens: Tokens) -> Self {
-        let tokens = tokens.absolute(crate::tokens::Time::now());
+        let tokens = tokens.absolute(crate::time::Time::now());
         Self(Slot::alone(Record::new(Generation::ZERO.next(), tokens)))
     }
 }

@@ -19,7 +19,8 @@ use super::{
 use crate::{
     refresher::BoxFuture,
     store::{Lease, Leased, OpenCause, OpenRedeem, Record, SaveError, StoreError},
-    tokens::{Due, Generation, Time},
+    time::{Due, Time},
+    tokens::Generation,
 };
 
 /// Stands in the record, in the place of an [`OpenCause`], while the holder that noted its

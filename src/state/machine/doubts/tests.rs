@@ -12,27 +12,11 @@ fn doubted(rules: &Rules) -> Machine {
     machine.signed_in(&stored(), 0, rules.at(0));
     let refused = machine.credential().generation();
     assert!(matches!(machine.challenge(refused, true, route(1), rules.at(0)), Admission::Wait(_)));
-    refresh(&mut machine, 2, rules.at(0));
+    land(&mut machine, 2, rules.at(0));
     let fresh = machine.credential().generation();
     machine.refused_again(fresh, Before::default(), route(1), rules.at(0));
     machine.accepted(fresh, route(2), Accepted::Request, rules.at(0));
     machine
-}
-
-/// The flight that has begun, to its end.
-fn refresh(machine: &mut Machine, number: u64, at: Moment<'_>) {
-    assert!(machine.effects().begin.is_some());
-    let stored = record(machine.stored.get());
-    for outcome in [
-        Outcome::Leased(None),
-        Outcome::Loaded(stored),
-        Outcome::Intended,
-        Outcome::Redeemed(tokens(number)),
-    ] {
-        let _ = machine.advance(outcome, at);
-    }
-    assert!(matches!(machine.advance(Outcome::Saved, at), Step::Land { .. }));
-    let _ = machine.effects();
 }
 
 fn challenge(machine: &mut Machine, number: u32, at: Moment<'_>) -> Result<(), FailureKind> {
@@ -73,20 +57,20 @@ fn the_pause_grows_until_a_refresh_helps() {
         let begun = now.now - Duration::from_secs(pause);
         let at = |millis| {
             let passed = Duration::from_millis(millis);
-            let time = crate::tokens::Time { now: begun + passed, wall: rules.at(0).time.wall };
+            let time = crate::time::Time { now: begun + passed, wall: rules.at(0).time.wall };
             Moment { time, ..rules.at(0) }
         };
         let fresh = machine.credential().generation();
         machine.accepted(fresh, route(2), Accepted::Request, at(0));
         assert_eq!(challenge(&mut machine, 1, at(pause * 1000 - 1)), Err(FailureKind::Doubted));
         assert_eq!(challenge(&mut machine, 1, at(pause * 1000)), Ok(()));
-        refresh(&mut machine, 3, at(pause * 1000));
+        land(&mut machine, 3, at(pause * 1000));
         let fresh = machine.credential().generation();
         match helped {
             true => {
                 machine.accepted(fresh, route(1), Accepted::HelpedReplay, at(pause * 1000));
                 assert_eq!(challenge(&mut machine, 1, at(pause * 1000)), Ok(()), "no pause");
-                refresh(&mut machine, 4, at(pause * 1000));
+                land(&mut machine, 4, at(pause * 1000));
                 let next = machine.doubts().unwrap().pause;
                 assert_eq!(next.now, at(pause * 1000 + 1000).now(), "it begins anew");
             }
@@ -100,7 +84,7 @@ fn a_refresh_that_has_helped_one_request_is_not_blamed_for_another() {
     let rules = Rules::default();
     let mut machine = doubted(&rules);
     assert_eq!(challenge(&mut machine, 2, rules.at(2)), Ok(()));
-    refresh(&mut machine, 3, rules.at(2));
+    land(&mut machine, 3, rules.at(2));
     let fresh = machine.credential().generation();
     machine.accepted(fresh, route(2), Accepted::HelpedReplay, rules.at(2));
     // The token has ended since.

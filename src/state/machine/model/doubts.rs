@@ -12,7 +12,8 @@ use crate::{
             testing::{LIFE, Rules, record, signed_in, tokens},
         },
     },
-    tokens::{Generation, Time},
+    time::Time,
+    tokens::Generation,
 };
 
 #[derive(Clone, Copy, Debug)]

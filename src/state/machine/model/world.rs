@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use crate::{
     state::machine::{Admission, Effects, Machine, Moment, Policy, Step, Ticket},
     store::{OpenCause, OpenRedeem, Record},
-    tokens::{Generation, Time, Tokens},
+    time::Time,
+    tokens::{Generation, Tokens},
 };
 
 const LIFE: Duration = Duration::from_secs(100);
