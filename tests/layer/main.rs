@@ -7,6 +7,7 @@
 //! | `doubt` | refusals that are not about the token |
 //! | `doubt_corners` | the same, where two things meet |
 //! | `open_corners` | what does not hold yet |
+//! | `good_and_bad` | the server that these have in common |
 //! | `replay` | what a response means, and which requests are sent again |
 //! | `response` | the refused response's body: read to its end, or the caller's |
 //! | `service` | the service between requests: readiness, errors, clones |
@@ -25,6 +26,7 @@ mod body;
 mod doubt;
 mod doubt_corners;
 mod gate;
+mod good_and_bad;
 mod grpc;
 mod invariants;
 mod open_corners;
