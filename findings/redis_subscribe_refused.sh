@@ -13,6 +13,8 @@
 #
 # Expected, and not seen: an error from `subscribe` in all four cases.
 #
+# Pinned: redis =1.2.2 and =1.8.1, tokio =1.54.1; seen with redis-server 7.0.15.
+#
 # Needs cargo, redis-server 7.0 or later and redis-cli. Runs without tower-refresh, in a folder of
 # its own. Fails if the behaviour is another one by now.
 set -eu
@@ -52,7 +54,7 @@ edition = "2021"
 [workspace]
 [dependencies]
 redis = { version = "=$1", default-features = false, features = ["aio", "tokio-comp"] }
-tokio = { version = "1", features = ["macros", "rt"] }
+tokio = { version = "=1.54.1", features = ["macros", "rt"] }
 TOML
     rm -f "$folder/Cargo.lock"
     CARGO_TARGET_DIR="$folder/target" cargo run --quiet --manifest-path "$folder/Cargo.toml" -- \
