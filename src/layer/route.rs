@@ -6,15 +6,23 @@ use http::{Method, Uri};
 
 use crate::state::Route;
 
-/// Requests with the same method, authority and path are of the same route. Each request that is
-/// refused computes this, so it is a plain hash (FNV-1a, by words of eight bytes): should two
-/// routes have the same number, nothing but the pace of refreshes differs.
+/// Requests with the same method, authority and path are of the same route; parts of the path
+/// that look like the name of one thing among many (`/orders/1042`) do not count. Each request
+/// that is refused computes this, so it is a plain hash (FNV-1a, by words of eight bytes): should
+/// two routes have the same number, nothing but the pace of refreshes differs.
 pub(super) fn route(method: &Method, uri: &Uri) -> Option<Route> {
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let hash = fnv(0xcbf2_9ce4_8422_2325, method.as_str());
-    let hash = fnv(fnv(hash, authority), uri.path());
+    let parts = uri.path().split('/').map(|part| if is_id(part) { "0" } else { part });
+    let hash = parts.fold(fnv(hash, authority), |hash, part| fnv(fnv(hash, "/"), part));
     // The high bits are those that every byte has gone into.
     NonZeroU32::new((hash >> 32) as u32)
+}
+
+/// Numbers, UUIDs and the like have a digit. A dot is of a file's name, or of a gRPC service's
+/// (`pkg.v1.Orders`).
+fn is_id(part: &str) -> bool {
+    part.bytes().any(|byte| byte.is_ascii_digit()) && !part.contains('.')
 }
 
 fn fnv(mut hash: u64, text: &str) -> u64 {
@@ -43,6 +51,28 @@ mod tests {
             (Method::GET, "/a"),
         ] {
             assert_ne!(one, of(method, uri));
+        }
+    }
+
+    #[test]
+    fn the_names_of_things_do_not_make_a_route() {
+        let of = |uri: &'static str| route(&Method::GET, &Uri::from_static(uri));
+        for (one, other, same) in [
+            ("/orders/1042", "/orders/7", true),
+            ("/orders/1042/lines", "/orders/7/lines", true),
+            (
+                "/b/0af7651916cd43dd8448eb211c80319c",
+                "/b/fd9a83c0-4d67-4a34-b84d-26f0f5b6b6a1",
+                true,
+            ),
+            ("/orders/1042", "/orders", false),
+            ("/orders/1042", "/users/1042", false),
+            ("/orders/1042", "/orders/1042/lines", false),
+            ("/orders/new", "/orders/all", false),
+            ("/pkg.v1.Orders/Get", "/pkg.v1.Users/Get", false),
+            ("/ab", "/a/b", false),
+        ] {
+            assert_eq!(of(one) == of(other), same, "{one} {other}");
         }
     }
 }

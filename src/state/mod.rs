@@ -57,7 +57,7 @@ pub use self::{
 use self::{
     driver::FlightDriver,
     failure::present,
-    machine::{Effects, Gate, Machine, Moment},
+    machine::{Effects, Gate, Landing, Machine, Moment},
     observe::{Channels, Extras},
     waiters::Waiters,
 };
@@ -180,8 +180,10 @@ impl RefreshState {
         let (refreshes, reading) = self.with(|machine, at| (machine.refreshes(), machine.read(at)));
         if let Some(ticket) = reading {
             Wait::new(Arc::clone(self), ticket).await?;
-            if self.lock().machine.refreshes() != refreshes {
-                return present(self.current());
+            let machine = &self.lock().machine;
+            // Redeemed, or adopted what was written since.
+            if machine.refreshes() != refreshes || machine.landing() == Landing::Adopted {
+                return present(machine.credential().clone());
             }
         }
         match self.with(Machine::refresh) {

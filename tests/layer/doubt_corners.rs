@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use testing::{Auth, Play, answer, builder, get, idle, mock, next, post, secs, token_of};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt;
 use tower_refresh::{FailureKind, RefreshFailure, RefreshLayer, RefreshState, Tokens};
 
@@ -12,9 +12,14 @@ use crate::{
     serve,
 };
 
+/// A name without a digit, so that its path is a route of its own.
+fn slug(number: u32) -> String {
+    number.to_string().bytes().map(|digit| char::from(digit - b'0' + b'a')).collect()
+}
+
 /// "at most 12 refreshes in the first minute"; invariant 16: a doubt may start a
 /// refresh, "ever more rarely while refreshes do not help". Each bad request is for a path of its
-/// own (`/items/17`), and the good route answers every two seconds, or takes that long: nothing
+/// own (`/items/br`), and the good route answers every two seconds, or takes that long: nothing
 /// was accepted for a second, so each such refusal is a fact, which no pause and no brake holds
 /// back, and which closes the gate.
 async fn redeems_in_the_first_minute(
@@ -35,7 +40,7 @@ async fn redeems_in_the_first_minute(
         }
     });
     for tick in 0..300 {
-        tokio::spawn(client.clone().oneshot(to(&format!("/items/{tick}"))));
+        tokio::spawn(client.clone().oneshot(to(&format!("/items/{}", slug(tick)))));
         sleep(Duration::from_millis(200)).await;
     }
     good.abort();
@@ -193,4 +198,64 @@ async fn a_request_with_a_refresh_token_alone_waits_for_one_deadline() {
     call.await.unwrap().unwrap();
     auth.gate.open();
     assert_eq!(begun.elapsed(), secs(10));
+}
+
+/// "A token that is really revoked while such a pause runs is replaced within a second
+/// or two, also with little traffic: when nothing has been accepted with it since". Every request is
+/// for a path of its own: two bad ones a second, and a good one a minute. Then the token is revoked.
+/// Returns how long good requests, two a second, are not helped.
+async fn unhelped_after(minutes: u64) -> Duration {
+    let server = Server::new(false, Duration::from_millis(1));
+    let [state] = server.states();
+    let client = server.client(RefreshLayer::new(state));
+    client.clone().oneshot(to("/good")).await.unwrap();
+    for tick in 0..minutes * 120 {
+        client.clone().oneshot(to(&format!("/items/{tick}"))).await.unwrap();
+        if tick % 120 == 119 {
+            client.clone().oneshot(to(&format!("/good/{tick}"))).await.unwrap();
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+    server.revoke();
+    let begun = Instant::now();
+    for tick in 0..2000 {
+        let response = client.clone().oneshot(to(&format!("/good/late/{tick}"))).await.unwrap();
+        if response.status() == 200 {
+            break;
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+    begun.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_token_is_replaced_soon_whatever_silence_was_believed_before() {
+    let mut late = Vec::new();
+    for minutes in [0, 1, 5, 20] {
+        let unhelped = unhelped_after(minutes).await;
+        if unhelped > secs(3) {
+            late.push((minutes, unhelped));
+        }
+    }
+    assert!(late.is_empty(), "after so many minutes of bad requests, not helped for: {late:?}");
+}
+
+/// Two processes over one store, a server that ends the old access token with a redeem, and bad
+/// requests that are not replayed (uploads that are too long to be kept). A refresh that a doubt
+/// has had is presumed not to have helped, as no replay answers it; as soon as another process's
+/// token is adopted, on account of a good request, it counts as void, and the pause is gone.
+#[tokio::test(start_paused = true)]
+async fn two_processes_do_not_lift_each_others_pauses_where_nothing_is_replayed() {
+    let server = Server::new(true, Duration::from_millis(1));
+    let clients = server.states::<2>().map(|state| {
+        let layer = RefreshLayer::new(state).replay_if(|head| head.uri.path() != "/bad");
+        server.client(layer)
+    });
+    for tick in 0..600 {
+        // Good, bad, good; and then the other process.
+        let path = if tick % 3 == 1 { "/bad" } else { "/good" };
+        clients[tick / 3 % 2].clone().oneshot(to(path)).await.unwrap();
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(server.redeems() <= 12, "{} refreshes in half a minute", server.redeems());
 }

@@ -6,7 +6,6 @@
 //! | `gate` | requests that wait for a token before they are sent |
 //! | `doubt` | refusals that are not about the token |
 //! | `doubt_corners` | the same, where two things meet |
-//! | `open_corners` | what does not hold yet |
 //! | `good_and_bad` | the server that these have in common |
 //! | `replay` | what a response means, and which requests are sent again |
 //! | `response` | the refused response's body: read to its end, or the caller's |
@@ -29,7 +28,6 @@ mod gate;
 mod good_and_bad;
 mod grpc;
 mod invariants;
-mod open_corners;
 mod replay;
 mod response;
 mod secrets;

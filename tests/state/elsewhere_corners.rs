@@ -13,7 +13,8 @@ use tokio::{
 };
 use tokio_test::{assert_pending, assert_ready_ok, task};
 use tower_refresh::{
-    BoxFuture, FailureKind, Generation, RefreshState, Tokens,
+    BoxFuture, FailureKind, Generation, RefreshError, RefreshState, Refresher, Tokens,
+    refresher::RefreshRequest,
     store::{
         Deleted, Lease, Leased, MemoryStore, OpenRedeem, Record, SaveError, StoreError, TokenStore,
     },
@@ -87,64 +88,6 @@ async fn a_first_refresh_adopts_what_was_written_while_it_waited_for_the_lease()
     redeeming.await.unwrap().unwrap();
     assert_eq!(waiting.await.unwrap().unwrap().access_token(), Some("access-2"));
     assert_eq!(auth.asked(), ["refresh-1"]);
-}
-
-/// "It never loses a rotated refresh token." B is redeeming; the store loses its data (FLUSHALL);
-/// A, which knows an access token only, offers that; B's pair is discarded for it.
-#[tokio::test(start_paused = true)]
-async fn a_minted_pair_outlives_a_store_that_was_emptied_and_an_offer() {
-    let auth = Auth::new();
-    let store = Store::with(living(1, LIFE));
-    let (a, b) = (opened(&auth, &store).await, opened(&auth, &store).await);
-    auth.gate.close();
-    let redeeming = tokio::spawn({
-        let b = Arc::clone(&b);
-        async move { b.refresh().await }
-    });
-    idle().await;
-    assert_eq!(auth.count(), 1);
-    store.lose().await;
-    assert_eq!(kind(a.refresh().await), FailureKind::Store);
-    auth.gate.open();
-    let _ = redeeming.await.unwrap();
-    assert_eq!(store.refresh_token().await.as_deref(), Some("refresh-2"), "the one that lives");
-}
-
-/// Invariant 6: an empty store does not displace "an access token that still works". A offers
-/// its older one, and B, whose token lives longer, takes that over.
-#[tokio::test(start_paused = true)]
-async fn an_offer_does_not_displace_the_token_of_another_process_that_lives_longer() {
-    let auth = Auth::new();
-    let store = Store::with(living(1, LIFE));
-    let (a, b) = (opened(&auth, &store).await, opened(&auth, &store).await);
-    auth.next(Play::Mint(living(2, 5 * LIFE)));
-    b.refresh().await.unwrap();
-    assert_eq!(a.current().access_token(), Some("access-1"), "it has not heard of it");
-    store.lose().await;
-    assert_eq!(kind(a.refresh().await), FailureKind::Store);
-    let _ = b.refresh().await;
-    assert_eq!(b.current().access_token(), Some("access-2"));
-}
-
-/// Invariant 6: the same through the shell. Nothing speaks against the token: a request begins
-/// the early refresh, a caller's `refresh()` joins it, and the store is empty.
-#[tokio::test(start_paused = true)]
-async fn a_token_that_works_outlives_an_empty_store_though_refresh_joined_an_early_flight() {
-    let auth = Auth::new();
-    let store = Store::with(living(1, LIFE));
-    let state = opened(&auth, &store).await;
-    sleep(secs(LIFE - 30)).await;
-    store.gate(Op::Lease).close();
-    assert_eq!(state.token().await.unwrap().access_token(), Some("access-1"));
-    store.lose().await;
-    let refresh = tokio::spawn({
-        let state = Arc::clone(&state);
-        async move { state.refresh().await }
-    });
-    idle().await;
-    store.gate(Op::Lease).open();
-    let _ = refresh.await.unwrap();
-    assert_eq!(state.current().access_token(), Some("access-1"));
 }
 
 /// `keep_fresh` looks for sign-ins elsewhere; a request whose token works does not wait for
@@ -349,5 +292,61 @@ impl Drop for Counted {
         if self.lease.get_mut().unwrap().is_some() {
             self.store.0.crashed.fetch_add(1, Relaxed);
         }
+    }
+}
+
+/// `refresh`: "What another process has written to the store since this call is adopted
+/// instead", also where what it had held before has run out. Ten command lines do
+/// `auth refresh` at once in the morning.
+#[tokio::test(start_paused = true)]
+async fn first_refreshes_of_many_processes_redeem_once_what_has_run_out() {
+    let (auth, store) = (Auth::new(), Store::with(living(1, 0)));
+    auth.gate.close();
+    let states: Vec<_> = (0..10).map(|_| stored(&auth, &store).build()).collect();
+    let all = tokio::spawn(async move {
+        join_all(states.iter().map(|state| state.refresh())).await;
+    });
+    sleep(secs(1)).await;
+    auth.gate.open();
+    all.await.unwrap();
+    auth.assert_sound();
+    assert_eq!(auth.count(), 1, "{:?}", auth.asked());
+}
+
+/// Invariant 7: nobody hangs. The flight ends at once, and its callers wait for their deadline:
+/// a sign-in for another resource has come between.
+#[tokio::test(start_paused = true)]
+async fn a_caller_hears_at_once_that_the_store_holds_tokens_for_another_resource() {
+    let (auth, store) = (Auth::new(), Store::with(tokens(1)));
+    let state = |target| {
+        let refresher = For { target, inner: Box::new(auth.refresher()) };
+        RefreshState::builder(refresher).store(store.clone()).build()
+    };
+    let (a, b) = (state("a"), state("b"));
+    a.token().await.unwrap();
+    auth.gate.close();
+    let refresh = tokio::spawn({
+        let a = Arc::clone(&a);
+        async move { a.refresh().await }
+    });
+    idle().await;
+    b.set(tokens(50)).await.unwrap();
+    auth.gate.open();
+    let told = timeout(secs(5), refresh).await;
+    assert!(told.is_ok(), "no flight is under way: {:?}", a.status().in_flight);
+}
+
+struct For {
+    target: &'static str,
+    inner: Box<dyn Refresher>,
+}
+
+impl Refresher for For {
+    fn refresh(&self, request: RefreshRequest) -> BoxFuture<'_, Result<Tokens, RefreshError>> {
+        self.inner.refresh(request)
+    }
+
+    fn minted_for(&self) -> Option<String> {
+        Some(self.target.to_owned())
     }
 }

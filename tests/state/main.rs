@@ -13,10 +13,10 @@
 //! | `shared` | several states, one store |
 //! | `elsewhere` | what other processes do to the store, and what is found of it |
 //! | `elsewhere_corners` | the same, where two things meet |
+//! | `lost_records` | a store that has lost what it held |
 //! | `family` | many credentials that share how they are renewed |
 //! | `observe` | what a program and its operator hear |
 //! | `serialize` | the same as JSON (feature `serde`) |
-//! | `open_corners` | what does not hold yet |
 //! | `invariants` | those that are about the credential, by number |
 //! | `cancellation` | every point at which a caller, a runtime or a hook can go away |
 
@@ -30,8 +30,8 @@ mod intent;
 mod invariants;
 mod keep_fresh;
 mod look;
+mod lost_records;
 mod observe;
-mod open_corners;
 #[cfg(feature = "serde")]
 mod serialize;
 mod shared;

@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, time::Duration};
 use super::{Accepted, Admission, Gate, Machine, Moment, Outcome, Route, Step, testing::*};
 use crate::{
     refresher::{RefreshError, Trigger},
-    state::failure::{FailureKind, RefreshFailure},
+    state::failure::FailureKind,
     store::Record,
     time::Time,
 };
@@ -20,9 +20,7 @@ fn endless(number: u64) -> Record {
 }
 
 fn braked(machine: &mut Machine, until: Moment<'_>) {
-    let failure =
-        RefreshFailure::new(FailureKind::Braked).with_retry_at(until.after(Duration::ZERO));
-    machine.troubles_mut().blocked_by = Some(failure);
+    machine.troubles_mut().brake = Some(until.after(Duration::ZERO));
 }
 
 /// Invariant 9: "It never keeps a token from being refreshed that has run out by its own
@@ -170,7 +168,7 @@ fn an_offer_of_another_process_does_not_win_over_a_minted_pair() {
     // By now the store was emptied, and this was put there.
     let offered = Record::new(
         generation(1_800_000_000_000),
-        super::policy::offered(record(1).tokens.unwrap().without_refresh_token()),
+        super::parts::Origin::Offer.mark(record(1).tokens.unwrap().without_refresh_token()),
     );
     let _ = machine.advance(Outcome::Conflict, rules.at(0));
     let next = machine.advance(Outcome::Loaded(offered), rules.at(0));
@@ -254,4 +252,67 @@ fn what_was_accepted_is_known_after_a_refused_replay() {
     assert!(machine.listens());
     let _ = machine.challenge(fresh, false, route(1), rules.at(2));
     assert_eq!(machine.effects().gate, Gate::Open, "others accept it");
+}
+
+/// Invariant 9, the brake. A token that has run out passes it; should that refresh fail once, the
+/// short pause of the failure takes the place of the brake.
+#[test]
+fn a_failure_does_not_end_the_brake() {
+    let (mut machine, rules) = signed_in();
+    let until = rules.at(LIFE + 50).after(Duration::ZERO);
+    machine.troubles_mut().brake = Some(until);
+    assert!(matches!(machine.admit(rules.at(LIFE)), Admission::Wait(_)));
+    let _ = machine.effects();
+    for outcome in [
+        Outcome::Leased(None),
+        Outcome::Loaded(stored()),
+        Outcome::Intended,
+        Outcome::Refused(RefreshError::transient("503")),
+    ] {
+        let _ = machine.advance(outcome, rules.at(LIFE));
+    }
+    let _ = machine.effects();
+    assert!(matches!(machine.admit(rules.at(LIFE + 2)), Admission::Wait(_)));
+    land(&mut machine, 2, rules.at(LIFE + 2));
+    let fresh = machine.credential().generation();
+    let refused = machine.challenge(fresh, false, None, rules.at(LIFE + 2));
+    let Admission::Refuse(why) = refused else { panic!("braked for 48 s yet: {refused:?}") };
+    assert_eq!(why.kind(), FailureKind::Braked);
+}
+
+/// The rules of the machine: "a request that is told to wait has one to wait for", and every
+/// generation is published once. Tokens to begin with are being saved when the runtime goes away;
+/// the save has worked, unheard. A first `refresh()` reads, adopts, and goes on to a lease, where
+/// the pair that was left is taken up once more.
+#[test]
+fn a_first_refresh_after_an_aborted_save_that_had_worked_ends_well() {
+    let (mut machine, rules) = (Machine::unread(true, Some(tokens(1))), Rules::default());
+    assert!(matches!(machine.admit(rules.at(1)), Admission::Wait(_)));
+    let _ = machine.effects();
+    let _ = machine.advance(Outcome::Leased(None), rules.at(1));
+    let save = machine.advance(Outcome::Loaded(Record::default()), rules.at(1));
+    let Step::Save { record, .. } = save else { panic!("{save:?}") };
+    machine.aborted();
+    let _ = machine.effects();
+    // In another runtime.
+    let ticket = machine.read(rules.at(5)).expect("it was never read");
+    let mut step = machine.effects().begin.expect("there is none under way").step;
+    let mut redeemed = false;
+    for _ in 0..20 {
+        redeemed |= matches!(step, Step::Redeem(_));
+        let outcome = match step {
+            Step::Save { expected, .. } if expected != record.generation => Outcome::Conflict,
+            Step::Save { .. } => Outcome::Saved,
+            Step::Load => Outcome::Loaded(record.clone()),
+            Step::Intend(_) => Outcome::Intended,
+            Step::Redeem(_) => Outcome::Redeemed(tokens(2)),
+            Step::Lease(_) => Outcome::Leased(None),
+            Step::Land { .. } => break,
+            step => panic!("{step:?}"),
+        };
+        step = machine.advance(outcome, rules.at(5));
+    }
+    assert!(matches!(step, Step::Land { .. }) && redeemed, "{step:?}");
+    assert_eq!(machine.credential().access_token(), Some("access-2"));
+    assert!(machine.resolve(ticket).is_some(), "it waits for a flight that has landed");
 }

@@ -17,10 +17,7 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use super::{
-    Machine,
-    parts::{Minting, Moment},
-};
+use super::{Machine, messages::Moment, parts::Minting};
 use crate::{
     state::failure::{FailureKind, RefreshFailure},
     time::Due,
@@ -300,7 +297,7 @@ impl Machine {
         let unreliable = route.is_some_and(|route| route.unreliable);
         let changed = route.is_some_and(|route| route.accepted == generation);
         let hopeless = unreliable && route.is_some_and(|route| route.accepted == Generation::ZERO);
-        let believed = silent && !(known_good && hopeless);
+        let believed = silent && !hopeless;
         let fact = (known_good && changed && !unreliable) || believed;
         if believed {
             // Until the refresh has helped, the next silence has to be longer.

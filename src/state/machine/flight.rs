@@ -18,8 +18,8 @@
 use super::{
     Machine,
     landing::lost_record,
-    parts::{Flight, Moment, Outcome, Stage, Standing, Step},
-    policy::is_offered,
+    messages::{Moment, Outcome, Step},
+    parts::{Flight, Origin, Stage, Standing},
 };
 use crate::{
     state::failure::{FailureKind, RefreshFailure},
@@ -134,15 +134,22 @@ impl Course<'_> {
         self.machine.is_superseded(&self.flight)
     }
 
+    /// Why this record is not for this refresher, if it is not.
+    pub(super) fn for_another(&self, record: &Record) -> Option<RefreshFailure> {
+        let accepts = |tokens: &Tokens| self.at.policy.accepts(tokens);
+        (!record.tokens.as_ref().is_none_or(accepts)).then(|| {
+            let failure = Outcome::failed(MINTED_FOR_ANOTHER).into_failure(FailureKind::Store);
+            failure.with_code("minted_for_another")
+        })
+    }
+
     /// The store was read, under the lease or while another process had it.
-    pub(super) fn loaded(self, record: Record) -> Step {
+    pub(super) fn loaded(mut self, record: Record) -> Step {
         if self.is_superseded() {
             return self.finish_or_relaunch();
         }
-        let accepts = |tokens: &Tokens| self.at.policy.accepts(tokens);
-        if !record.tokens.as_ref().is_none_or(accepts) {
-            let failure = Outcome::failed(MINTED_FOR_ANOTHER).into_failure(FailureKind::Store);
-            return self.fail(failure.with_code("minted_for_another"), None);
+        if let Some(failure) = self.for_another(&record) {
+            return self.fail(failure, None);
         }
         let machine = &*self.machine;
         let unread = machine.standing == Standing::Unread;
@@ -153,11 +160,11 @@ impl Course<'_> {
             }
         } else if newer {
             let kept = machine.standing == Standing::SignedIn
-                && !self.flight.refused
+                && !self.flight.wanted.refused
                 && !machine.credential.has_run_out(self.at.time);
-            if kept && record.tokens.as_ref().is_some_and(is_offered) {
+            if kept && record.tokens.as_ref().is_some_and(|stored| Origin::Offer.has_marked(stored))
+            {
                 // The store has lost its record; what this machine has is as good.
-                self.machine.stored = record.generation;
                 return self.fail(lost_record(), None);
             }
             let is_usable = |tokens: &Tokens| !tokens.has_run_out(self.at.time);
@@ -179,7 +186,10 @@ impl Course<'_> {
             return self.store_is_empty(&record);
         }
         if !self.flight.leased {
-            // It was read while another process had the lease, and has run out already.
+            // It was read while another process had the lease, or before the lease was asked for,
+            // and has run out already. What is newer under the lease was written since.
+            self.flight.found_run_out = true;
+            self.flight.then_refresh = false;
             return self.go(Stage::Leasing, Step::Lease(record.generation));
         }
         self.prepare_redeem(record)
@@ -190,6 +200,7 @@ impl Course<'_> {
 mod tests {
     use super::super::{Admission, testing::*};
     use super::*;
+    use crate::refresher::RefreshError;
 
     #[test]
     fn a_flight_leases_loads_notes_its_intent_and_redeems() {
@@ -235,5 +246,28 @@ mod tests {
         let pause = rules.policy.cool_down.as_secs();
         assert!(matches!(machine.refresh(rules.at(0)), Admission::Refuse(_)));
         assert!(matches!(machine.refresh(rules.at(pause)), Admission::Wait(_)));
+    }
+
+    /// Invariant 6: "re-read the store, adopt if it moved". The refresh token is dead and a server has
+    /// refused the access token; another process has put one that works into the store, which had
+    /// lost its record. It is passed over, as if ours were as good.
+    #[test]
+    fn what_another_process_has_offered_is_adopted_when_our_own_token_is_refused() {
+        let (mut machine, rules) = signed_in();
+        redeeming(&mut machine, &rules);
+        let no = Outcome::Refused(RefreshError::rejected("invalid_grant"));
+        let _ = machine.advance(no, rules.at(0));
+        let _ = machine.advance(Outcome::Loaded(stored()), rules.at(0));
+        let refused = machine.credential().generation();
+        assert!(matches!(
+            machine.challenge(refused, false, None, rules.at(10)),
+            Admission::Wait(_)
+        ));
+        let _ = machine.effects();
+        let theirs = record(9).tokens.unwrap().without_refresh_token();
+        let theirs = Record::new(generation(9000), Origin::Offer.mark(theirs));
+        let _ = machine.advance(Outcome::Leased(None), rules.at(10));
+        let _ = machine.advance(Outcome::Loaded(theirs), rules.at(10));
+        assert_eq!(machine.credential().access_token(), Some("access-9"));
     }
 }

@@ -2,7 +2,8 @@
 
 use super::{
     Machine,
-    parts::{Gate, Stage, Standing},
+    messages::Gate,
+    parts::{Stage, Standing},
 };
 use crate::{
     state::{failure::FailureKind, status::Health},
@@ -26,8 +27,8 @@ impl Machine {
         }
         match (self.blocked_by().map(|failure| failure.kind()), self.standing) {
             (Some(FailureKind::ClientRefused), _) => Health::ClientRefused,
-            (Some(FailureKind::Braked), _) => Health::Braked,
             (Some(_), _) => Health::CoolingDown,
+            _ if self.brake().is_some_and(|over| !over.has_come(time)) => Health::Braked,
             (None, Standing::Unread) => Health::Unread,
             (None, _) if self.credential.has_run_out(time) => Health::Expired,
             (None, _) => Health::Fresh,
@@ -53,7 +54,7 @@ impl Machine {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{parts::Outcome, testing::*};
+    use super::super::{messages::Outcome, testing::*};
     use super::*;
     use crate::{refresher::RefreshError, store::Record};
 

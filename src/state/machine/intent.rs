@@ -12,7 +12,8 @@
 
 use super::{
     flight::Course,
-    parts::{Outcome, Redeem, Stage, Step},
+    messages::{Outcome, Step},
+    parts::{Redeem, Stage},
 };
 use crate::{
     refresher::{RefreshErrorKind, RefreshRequest},

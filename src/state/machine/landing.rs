@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::{
     Machine,
     flight::Course,
-    parts::{Flight, Landing, Outcome, Stage, Standing, Step},
+    messages::{Landing, Outcome, Step},
+    parts::{Flight, Stage, Standing, Wanted},
     policy::MAX_RETRY_AFTER,
 };
 use crate::{
@@ -38,10 +39,10 @@ impl Course<'_> {
     /// Another process has written what is newer: a refresh, a sign-in, a sign-out.
     pub(super) fn adopt(mut self, record: &Record) -> Step {
         self.flight.landing = match self.machine.standing {
-            Standing::Unread => Landing::Read,
+            Standing::Unread if !self.flight.found_run_out => Landing::Read,
             _ => Landing::Adopted,
         };
-        self.machine.doubt_is_void(self.at);
+        self.doubt_is_void();
         self.machine.publish_record(record, self.at);
         self.machine.recovered();
         if record.tokens.is_none() {
@@ -75,7 +76,7 @@ impl Course<'_> {
         self.machine.standing == Standing::SignedIn
             && *record == Record::default()
             && !self.at.policy.absent_ends
-            && !self.flight.refused
+            && !self.flight.wanted.refused
             && !self.machine.credential.has_run_out(self.at.time)
     }
 
@@ -93,9 +94,9 @@ impl Course<'_> {
     }
 
     /// The server rejected the refresh token, and the store has no other.
-    pub(super) fn reject(self, failure: RefreshFailure) -> Step {
+    pub(super) fn reject(mut self, failure: RefreshFailure) -> Step {
         if !self.is_superseded() {
-            self.machine.doubt_is_void(self.at);
+            self.doubt_is_void();
             self.machine.troubles_mut().blocked_by = Some(failure.clone());
             self.machine.tell_waiters(failure);
         }
@@ -103,54 +104,67 @@ impl Course<'_> {
     }
 
     /// Cools down: no flight begins before the pause is over.
-    pub(super) fn fail(self, failure: RefreshFailure, retry_after: Option<Duration>) -> Step {
-        if !self.is_superseded() {
-            self.machine.doubt_is_void(self.at);
-            let troubles = self.machine.troubles_mut();
-            troubles.transient_failures = troubles.transient_failures.saturating_add(1);
-            let pause = match failure.kind() {
-                FailureKind::ClientRefused => self.at.policy.client_cool_down,
-                _ => self.at.policy.backoff(troubles.transient_failures, self.at.jitter),
-            };
-            let asked = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
-            let failure = failure.with_retry_at(self.at.after(pause.max(asked)));
-            troubles.blocked_by = Some(failure.clone());
-            self.machine.tell_waiters(failure);
-        }
+    pub(super) fn fail(mut self, failure: RefreshFailure, retry_after: Option<Duration>) -> Step {
+        self.cool_down(failure, retry_after);
         self.finish_or_relaunch()
+    }
+
+    pub(super) fn cool_down(&mut self, failure: RefreshFailure, retry_after: Option<Duration>) {
+        if self.is_superseded() {
+            return;
+        }
+        self.doubt_is_void();
+        let troubles = self.machine.troubles_mut();
+        troubles.transient_failures = troubles.transient_failures.saturating_add(1);
+        let pause = match failure.kind() {
+            FailureKind::ClientRefused => self.at.policy.client_cool_down,
+            _ => self.at.policy.backoff(troubles.transient_failures, self.at.jitter),
+        };
+        let asked = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
+        let failure = failure.with_retry_at(self.at.after(pause.max(asked)));
+        troubles.blocked_by = Some(failure.clone());
+        self.machine.tell_waiters(failure);
+    }
+
+    /// Nothing was refreshed: that says nothing of a refusal that was doubted.
+    pub(super) fn doubt_is_void(&mut self) {
+        if self.flight.wanted.doubted {
+            self.machine.doubt_is_void(self.at);
+        }
     }
 
     /// There are tokens now that a caller may have wanted to be refreshed before they were
     /// known.
     pub(super) fn refresh_or_finish(mut self) -> Step {
-        self.flight.relaunch |= self.flight.then_refresh;
+        if self.flight.then_refresh {
+            let wanted = Wanted { closes_gate: true, ..Wanted::default() };
+            self.flight.relaunch.get_or_insert(wanted);
+        }
         self.finish_or_relaunch()
     }
 
     /// The end, unless a caller waits for a refresh of what came between.
     pub(super) fn finish_or_relaunch(mut self) -> Step {
-        let Flight { relaunch, relaunch_refused, relaunch_doubts, then_refresh, .. } = *self.flight;
-        let Flight { leased, found, open_redeem, landing, .. } = *self.flight;
+        let Flight { relaunch, then_refresh, leased, found, open_redeem, landing, .. } =
+            *self.flight;
         let untouched = landing == Landing::Nothing;
         self.machine.landing = match untouched && self.is_superseded() {
             true => Landing::Superseded,
             false => landing,
         };
-        if relaunch && self.machine.draining {
+        let Some(wanted) = relaunch else { return Step::Land { open_redeem } };
+        if self.machine.draining {
             self.machine.tell_waiters(RefreshFailure::new(FailureKind::Shutdown));
-        } else if relaunch {
-            let trigger = if then_refresh { Trigger::Requested } else { Trigger::Challenge };
-            let mut next = self.machine.new_flight(trigger);
-            next.refused = relaunch_refused;
-            next.closes_gate &= !relaunch_doubts;
-            *self.flight = Flight { leased, found, open_redeem, landing, begun: true, ..next };
-            let known = self.machine.stored;
-            return match leased {
-                true => self.go(Stage::Loading, Step::Load),
-                false => self.go(Stage::Leasing, Step::Lease(known)),
-            };
+            return Step::Land { open_redeem };
         }
-        Step::Land { open_redeem }
+        let trigger = if then_refresh { Trigger::Requested } else { Trigger::Challenge };
+        let next = self.machine.new_flight(trigger, wanted);
+        *self.flight = Flight { leased, found, open_redeem, landing, begun: true, ..next };
+        let known = self.machine.stored;
+        match leased {
+            true => self.go(Stage::Loading, Step::Load),
+            false => self.go(Stage::Leasing, Step::Lease(known)),
+        }
     }
 }
 
@@ -188,8 +202,7 @@ mod tests {
     fn finds_nothing(trigger: Trigger, refused: bool, at: u64, ends: bool) -> (Machine, Step) {
         let (mut machine, mut rules) = signed_in();
         rules.policy.absent_ends = ends;
-        machine.begin_flight(trigger);
-        machine.flight.as_mut().expect("it has begun").refused = refused;
+        machine.begin_flight(trigger, Wanted { closes_gate: true, refused, doubted: false });
         let _ = machine.effects();
         let _ = machine.advance(Outcome::Leased(None), rules.at(at));
         let step = machine.advance(Outcome::Loaded(Record::default()), rules.at(at));

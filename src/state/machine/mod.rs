@@ -18,7 +18,7 @@
 //! | `intent.rs` | from the record to the redeem: what is noted before a token is spent |
 //! | `saving.rs` | from the redeem to the store, or to the discard hook |
 //! | `landing.rs` | how a flight ends |
-//! | `parts.rs`, `policy.rs` | the data; the numbers |
+//! | `messages.rs`, `parts.rs`, `policy.rs` | what the shell tells and is told; what the machine knows; the numbers |
 //! | `model/` | tests: the machine against a model of the world around it |
 //!
 //! Rules that hold after every call:
@@ -37,10 +37,9 @@ mod flight;
 mod health;
 mod intent;
 mod landing;
+mod messages;
 #[cfg(test)]
 mod model;
-#[cfg(test)]
-mod open;
 mod parts;
 mod policy;
 mod recheck;
@@ -53,18 +52,20 @@ mod upkeep;
 
 use std::mem;
 
-use self::parts::{Flight, Minted, Minting, Stage, Standing, Troubles};
+use self::parts::{Flight, Minted, Minting, Stage, Standing, Troubles, Wanted};
 pub use self::policy::WhileUnsaved;
 pub(crate) use self::{
     doubts::{Accepted, Before, Route},
-    parts::{Admission, Departure, Effects, Gate, Landing, Moment, Outcome, Step, Ticket, Upkeep},
+    messages::{
+        Admission, Departure, Effects, Gate, Landing, Moment, Outcome, Step, Ticket, Upkeep,
+    },
     policy::{MAX_RETRY_AFTER, Policy},
 };
 use crate::{
     credential::Credential,
     error::SharedError,
     refresher::Trigger,
-    state::failure::{FailureKind, RefreshFailure},
+    state::failure::RefreshFailure,
     store::Record,
     time::{Due, Time},
     tokens::{Generation, Tokens},
@@ -173,7 +174,8 @@ impl Machine {
 
     /// When the next refresh may be tried, while none may now.
     pub(crate) fn retry_at(&self, time: Time) -> Option<Due> {
-        self.blocked_by()?.due().filter(|due| !due.has_come(time))
+        let cools = self.blocked_by().and_then(RefreshFailure::due);
+        cools.into_iter().chain(self.brake()).filter(|due| !due.has_come(time)).reduce(Due::max)
     }
 
     /// How many failures waiters were told. Only equal or not equal has a meaning.
@@ -218,7 +220,9 @@ impl Machine {
     fn gate(&self) -> Gate {
         let closed = match &self.flight {
             _ if self.standing == Standing::Unread => true,
-            Some(flight) => flight.closes_gate && !self.is_superseded(flight) && !flight.is_stuck(),
+            Some(flight) => {
+                flight.wanted.closes_gate && !self.is_superseded(flight) && !flight.is_stuck()
+            }
             None => false,
         };
         if closed { Gate::Closed } else { Gate::Open }
@@ -235,16 +239,20 @@ impl Machine {
         flight.base != self.credential.generation()
     }
 
-    fn begin_flight(&mut self, trigger: Trigger) {
-        self.flight = Some(Box::new(self.new_flight(trigger)));
+    fn begin_flight(&mut self, trigger: Trigger, wanted: Wanted) {
+        self.flight = Some(Box::new(self.new_flight(trigger, wanted)));
     }
 
-    fn new_flight(&self, trigger: Trigger) -> Flight {
-        Flight::new(trigger, self.credential.generation(), self.is_unredeemable())
+    fn new_flight(&self, trigger: Trigger, wanted: Wanted) -> Flight {
+        Flight::new(trigger, wanted, self.credential.generation(), self.is_unredeemable())
     }
 
     fn blocked_by(&self) -> Option<&RefreshFailure> {
         self.troubles.as_ref()?.blocked_by.as_ref()
+    }
+
+    fn brake(&self) -> Option<Due> {
+        self.troubles.as_ref()?.brake
     }
 
     fn troubles_mut(&mut self) -> &mut Troubles {
@@ -266,11 +274,7 @@ impl Machine {
     /// A flight came to a good end: nothing stands against the next one.
     fn recovered(&mut self) {
         if let Some(troubles) = &mut self.troubles {
-            let braked = |failure: &RefreshFailure| failure.kind() == FailureKind::Braked;
-            // A token that has run out is refreshed all the same: that says nothing of the others.
-            let brake = troubles.blocked_by.take().filter(braked);
             troubles.recover();
-            troubles.blocked_by = brake;
         }
     }
 
@@ -278,6 +282,7 @@ impl Machine {
     fn reset_history(&mut self) {
         if let Some(troubles) = &mut self.troubles {
             troubles.recover();
+            troubles.brake = None;
             troubles.strikes.clear();
             troubles.doubts = None;
             troubles.unsaved = None;

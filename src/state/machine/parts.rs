@@ -1,213 +1,18 @@
-//! The machine's words: plain data that its verbs pass to each other and to the shell.
+//! What the machine knows: plain data of its own, which the shell never sees.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-use super::{doubts::Doubts, policy::Policy};
+use super::{doubts::Doubts, messages::Landing};
 use crate::{
     credential::Credential,
-    error::{BoxError, SharedError},
-    refresher::{RefreshError, RefreshRequest, Trigger},
-    state::failure::{FailureKind, RefreshFailure},
+    refresher::Trigger,
+    state::failure::RefreshFailure,
     store::{OpenRedeem, Record},
     time::{Due, Time},
     tokens::{Generation, Tokens},
 };
-
-/// What every verb is given: the rules, the time by both clocks, and a random number from 0
-/// to 1. The machine has neither a clock nor chance of its own.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Moment<'a> {
-    pub(crate) policy: &'a Policy,
-    pub(crate) time: Time,
-    pub(crate) jitter: f64,
-}
-
-impl Moment<'_> {
-    pub(super) fn now(&self) -> Instant {
-        self.time.now
-    }
-
-    /// So much later.
-    pub(super) fn after(&self, wait: Duration) -> Due {
-        self.time.after(wait)
-    }
-
-    pub(super) fn has_come(&self, due: Due) -> bool {
-        due.has_come(self.time)
-    }
-
-    /// These tokens as requests see them, which were asked for at `begun`.
-    pub(super) fn credential(
-        &self,
-        generation: Generation,
-        tokens: &Tokens,
-        end: Option<Due>,
-        begun: Time,
-    ) -> Credential {
-        let life = end.map_or(Duration::ZERO, |end| end.left(begun));
-        let early = self.policy.early_window(life, self.jitter);
-        Credential::new(generation, tokens, end, early)
-    }
-}
-
-/// What a request is told.
-#[derive(Clone, Debug)]
-pub(crate) enum Admission {
-    /// Use the current credential, which may have no token.
-    Proceed,
-    /// Wait until [`Machine::resolve`](super::Machine::resolve) has an answer.
-    Wait(Ticket),
-    /// There will be no fresh token for this request.
-    Refuse(RefreshFailure),
-}
-
-/// What a waiter has seen already: news is anything beyond it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ticket {
-    pub(crate) generation: Generation,
-    pub(crate) failures: u32,
-    /// The flight had not begun to redeem yet when the waiter came.
-    pub(crate) before_redeem: bool,
-}
-
-/// When `keep_fresh` looks again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Upkeep {
-    /// At this moment, which is to come; sooner if there is news.
-    Until(Due),
-    /// When there is news: a flight has landed, or a sign-in has come.
-    News,
-    /// Never: no flight will begin any more.
-    Over,
-}
-
-/// What a call of the machine makes the shell do. The driver and the model carry it out in
-/// the order of the fields.
-#[derive(Debug)]
-#[must_use = "waiters sleep and flights stand still if effects are not carried out"]
-pub(crate) struct Effects {
-    /// Whether requests have to ask [`admit`](super::Machine::admit) although their token
-    /// has not run out.
-    pub(crate) gate: Gate,
-    /// The credential has changed to this.
-    pub(crate) publish: Option<Credential>,
-    /// There is news for waiters: wake all of them.
-    pub(crate) wake: bool,
-    /// The failure among the news: the user hears of it, too.
-    pub(crate) failed: Option<RefreshFailure>,
-    /// A flight has begun: drive it.
-    pub(crate) begin: Option<Departure>,
-}
-
-/// Whether requests pass with the token that they have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gate {
-    Open,
-    /// The current token was refused and is being replaced, or nothing was read yet.
-    Closed,
-}
-
-/// A flight that begins: its first step, and what the log says of it.
-#[derive(Debug)]
-pub(crate) struct Departure {
-    pub(crate) step: Step,
-    pub(crate) trigger: Trigger,
-    /// What waiters had seen when it began.
-    pub(crate) ticket: Ticket,
-}
-
-/// What the driver does next.
-#[derive(Clone, Debug)]
-pub(crate) enum Step {
-    /// Wait for the lease, or for a record that is newer than that.
-    Lease(Generation),
-    Load,
-    /// Note in the lease that the refresh token of that generation is about to be spent.
-    Intend(Generation),
-    /// Call the refresher, if the lease is still held.
-    Redeem(RefreshRequest),
-    Save {
-        expected: Generation,
-        record: Record,
-    },
-    /// Wait, but no longer than the credential stays at this generation.
-    Pause {
-        wait: Duration,
-        generation: Generation,
-    },
-    /// Hand tokens that no request will ever use to the user's hook.
-    Discard(Tokens),
-    /// Give the lease back, and leave in it what the next holder has to know. The flight is
-    /// over.
-    Land {
-        open_redeem: Option<OpenRedeem>,
-    },
-}
-
-impl Step {
-    /// The step's name in the log.
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::Lease(_) => "lease",
-            Self::Load => "load",
-            Self::Intend(_) => "intend",
-            Self::Redeem(_) => "redeem",
-            Self::Save { .. } => "save",
-            Self::Pause { .. } => "pause",
-            Self::Discard(_) => "discard",
-            Self::Land { .. } => "land",
-        }
-    }
-}
-
-/// What came of a step.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    /// The lease is held. An earlier holder has left this open.
-    Leased(Option<OpenRedeem>),
-    /// There is no lease yet, but a record that is newer.
-    Newer(Record),
-    Loaded(Record),
-    /// The intent is noted where a crash does not reach it.
-    Intended,
-    Redeemed(Tokens),
-    Refused(RefreshError),
-    /// The refresher panicked.
-    Panicked,
-    Saved,
-    Conflict,
-    /// Another process has the lease by now: nothing was saved.
-    LeaseLost,
-    /// The store failed, or the lease was lost before the redeem.
-    Failed(SharedError),
-    /// A pause or a discard is over.
-    Done,
-}
-
-impl Outcome {
-    pub(crate) fn failed(error: impl Into<BoxError>) -> Self {
-        Self::Failed(SharedError::new(error.into()))
-    }
-
-    /// A failure of this kind, with the error of the store if that is the cause.
-    pub(super) fn into_failure(self, kind: FailureKind) -> RefreshFailure {
-        match self {
-            Self::Failed(error) => RefreshFailure::new(kind).with_source(error),
-            _ => RefreshFailure::new(kind),
-        }
-    }
-
-    /// The user's error in it.
-    pub(crate) fn error(&self) -> Option<SharedError> {
-        match self {
-            Self::Refused(error) => Some(SharedError::clone(&error.source)),
-            Self::Failed(error) => Some(SharedError::clone(error)),
-            _ => None,
-        }
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -236,19 +41,13 @@ pub(super) struct Flight {
     pub(super) trigger: Trigger,
     /// The generation that this flight is to replace.
     pub(super) base: Generation,
-    /// Requests are held until it has landed: the token that they have does not work. Not so
-    /// while it does, or while that is in doubt.
-    pub(super) closes_gate: bool,
-    /// A server has refused the token, and not only in doubt.
-    pub(super) refused: bool,
-    /// It was superseded, and a caller waits for a refresh of what came between.
-    pub(super) relaunch: bool,
-    /// That was refused, too.
-    pub(super) relaunch_refused: bool,
-    /// That is only in doubt.
-    pub(super) relaunch_doubts: bool,
+    pub(super) wanted: Wanted,
+    /// It was superseded, and is followed by one that refreshes what came between.
+    pub(super) relaunch: Option<Wanted>,
     /// It reads the store for the first time, and a caller wants what is found to be refreshed.
     pub(super) then_refresh: bool,
+    /// What it has found at first has run out: what is newer was written since.
+    pub(super) found_run_out: bool,
     /// It may adopt what is newer in the store, and redeems nothing.
     pub(super) adopt_only: bool,
     /// It has the lease.
@@ -264,32 +63,23 @@ pub(super) struct Flight {
     pub(super) stage: Stage,
 }
 
-/// What a flight has done for the credential, when it lands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Landing {
-    /// It has changed nothing.
-    Nothing,
-    /// It has read the store for the first time, and there were tokens, or the user's own to
-    /// begin with.
-    Read,
-    /// It has taken over what another process has written.
-    Adopted,
-    /// It has redeemed, and its tokens are in use.
-    Renewed,
-    /// A sign-in or a sign-out came before.
-    Superseded,
+/// What a flight is wanted for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wanted {
+    /// Requests are held until it has landed: the token that they have does not work. Not so
+    /// while it does, or while that is in doubt.
+    pub(super) closes_gate: bool,
+    /// A server has refused the token, and not only in doubt.
+    pub(super) refused: bool,
+    /// A doubt has started it.
+    pub(super) doubted: bool,
 }
 
-impl Landing {
-    /// The word for it in logs and metrics.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Nothing => "nothing_newer",
-            Self::Read => "read",
-            Self::Adopted => "adopted",
-            Self::Renewed => "renewed",
-            Self::Superseded => "superseded",
-        }
+impl Wanted {
+    /// By requests that are held meanwhile.
+    pub(super) fn by_held(&mut self, refused: bool) {
+        self.closes_gate = true;
+        self.refused |= refused;
     }
 }
 
@@ -349,25 +139,65 @@ pub(super) struct Minted {
 /// Where tokens that are to be saved come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// The user gave them to begin with.
-    Seed,
     /// They were in use, and the store has lost them.
     Offer,
+    /// The user gave them to begin with.
+    Seed,
     /// A refresh. Without rotation the refresh token is the one that was redeemed.
     Refresh { rotated: bool },
 }
 
+/// Under this name tokens that were put into an empty store say where they are from: the store
+/// may have lost what other processes have.
+const ORIGIN: &str = "tower_refresh.origin";
+
+impl Origin {
+    fn word(self) -> Option<&'static str> {
+        match self {
+            Self::Offer => Some("offer"),
+            Self::Seed => Some("seed"),
+            Self::Refresh { .. } => None,
+        }
+    }
+
+    /// The tokens, with a word of where they are from, if that has to be known.
+    pub(super) fn mark(self, tokens: Tokens) -> Tokens {
+        match self.word() {
+            Some(word) => tokens.with_extra(ORIGIN, word),
+            None => tokens.without_extra(ORIGIN),
+        }
+    }
+
+    pub(super) fn has_marked(self, tokens: &Tokens) -> bool {
+        tokens.extra(ORIGIN).is_some_and(|word| Some(word) == self.word())
+    }
+
+    /// Whether these tokens of a store that was empty give way to those of this origin. An
+    /// access token without a refresh token does to all others; tokens to begin with, which
+    /// may have been redeemed long ago, do to a server's last answer.
+    pub(super) fn outranks(self, stored: &Tokens) -> bool {
+        match self {
+            Self::Offer => false,
+            Self::Seed => Self::Offer.has_marked(stored),
+            Self::Refresh { .. } => stored.extra(ORIGIN).is_some(),
+        }
+    }
+}
+
 impl Flight {
-    pub(super) fn new(trigger: Trigger, base: Generation, adopt_only: bool) -> Self {
+    pub(super) fn new(
+        trigger: Trigger,
+        wanted: Wanted,
+        base: Generation,
+        adopt_only: bool,
+    ) -> Self {
         Self {
             trigger,
             base,
-            closes_gate: trigger != Trigger::Early,
-            refused: false,
-            relaunch: false,
-            relaunch_refused: false,
-            relaunch_doubts: false,
+            wanted,
+            relaunch: None,
             then_refresh: false,
+            found_run_out: false,
             adopt_only,
             leased: false,
             found: None,
@@ -414,6 +244,9 @@ impl Flight {
 pub(super) struct Troubles {
     /// Why no new flight starts, until its `retry_at` or (without one) for good.
     pub(super) blocked_by: Option<RefreshFailure>,
+    /// Until then no brand-new token that is refused has a flight started. A token that has run
+    /// out by its own expiry has.
+    pub(super) brake: Option<Due>,
     /// The stored generation whose refresh token the server has rejected, and why. It
     /// outlasts a store that cannot be read for a while.
     pub(super) rejected: Option<(Generation, RefreshFailure)>,

@@ -69,22 +69,9 @@ pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// The name under which tokens keep what they were minted for.
 const MINTED_FOR: &str = "tower_refresh.minted_for";
 
-/// Under this name tokens say that they were put into a store which had lost its record: they
-/// give way to whatever was not.
-const OFFERED: &str = "tower_refresh.offered";
-
-pub(crate) fn offered(tokens: Tokens) -> Tokens {
-    tokens.with_extra(OFFERED, "")
-}
-
-pub(crate) fn is_offered(tokens: &Tokens) -> bool {
-    tokens.extra(OFFERED).is_some()
-}
-
 impl Policy {
     /// Notes in tokens what they were minted for.
     pub(crate) fn stamp(&self, tokens: Tokens) -> Tokens {
-        let tokens = tokens.without_extra(OFFERED);
         match &self.minted_for {
             Some(target) => tokens.with_extra(MINTED_FOR, target),
             None => tokens.without_extra(MINTED_FOR),

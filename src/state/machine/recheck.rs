@@ -3,7 +3,8 @@
 
 use super::{
     Machine,
-    parts::{Admission, Moment, Standing},
+    messages::{Admission, Moment},
+    parts::{Standing, Wanted},
 };
 use crate::refresher::Trigger;
 use crate::state::failure::{FailureKind, RefreshFailure};
@@ -21,24 +22,31 @@ impl Machine {
         if !self.may_recheck() {
             return None;
         }
-        match (&self.flight, self.cooling(at)) {
-            (Some(flight), _) if self.is_superseded(flight) => return None,
-            (Some(flight), _) if flight.is_stuck() => {
+        if self.flight.as_ref().is_some_and(|flight| self.is_superseded(flight)) {
+            return None;
+        }
+        if let Some(flight) = &mut self.flight {
+            if flight.is_stuck() {
                 return Some(Admission::Refuse(RefreshFailure::new(FailureKind::Unsaved)));
             }
-            (Some(_), _) => {}
-            (None, _) if self.draining => return None,
-            // The tokens of another process's sign-in were found, and their redeem failed.
-            (None, Some(failure)) => return Some(Admission::Refuse(failure)),
-            (None, None) if self.recheck_is_early(at) => return None,
-            (None, None) => {
-                self.rechecked(at);
-                self.begin_flight(Trigger::Challenge);
-                if !hold {
-                    self.leave_gate_open();
-                }
+            if hold {
+                flight.wanted.by_held(true);
             }
+            return Some(Admission::Wait(self.ticket()));
         }
+        if self.draining {
+            return None;
+        }
+        // The tokens of another process's sign-in were found, and their redeem failed.
+        if let Some(failure) = self.cooling(at) {
+            return Some(Admission::Refuse(failure));
+        }
+        if self.recheck_is_early(at) {
+            return None;
+        }
+        self.rechecked(at);
+        let wanted = Wanted { closes_gate: hold, refused: hold, doubted: false };
+        self.begin_flight(Trigger::Challenge, wanted);
         Some(Admission::Wait(self.ticket()))
     }
 
@@ -64,7 +72,7 @@ impl Machine {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{parts::Outcome, testing::*};
+    use super::super::{Gate, messages::Outcome, testing::*};
     use super::*;
     use crate::refresher::RefreshError;
 
@@ -92,5 +100,24 @@ mod tests {
         let generation = machine.credential().generation();
         let answer = machine.challenge(generation, true, None, rules.at(LIFE));
         assert!(matches!(answer, Admission::Refuse(why) if why.kind() == FailureKind::SignedOut));
+    }
+
+    /// The refresh token is dead, and `keep_fresh` looks for a sign-in elsewhere without holding
+    /// requests. A server refuses the token now, for certain: requests are to be held, and are not.
+    #[test]
+    fn a_fact_that_joins_a_look_into_the_store_closes_the_gate() {
+        let (mut machine, rules) = signed_in();
+        redeeming(&mut machine, &rules);
+        let no = Outcome::Refused(RefreshError::rejected("invalid_grant"));
+        let _ = machine.advance(no, rules.at(0));
+        let _ = machine.advance(Outcome::Loaded(stored()), rules.at(0));
+        let _ = machine.upkeep(rules.at(10));
+        assert!(machine.in_flight().is_some());
+        let refused = machine.credential().generation();
+        assert!(matches!(
+            machine.challenge(refused, false, None, rules.at(10)),
+            Admission::Wait(_)
+        ));
+        assert_eq!(machine.effects().gate, Gate::Closed);
     }
 }

@@ -3,7 +3,8 @@
 use super::{
     Machine,
     doubts::{Route, Weight},
-    parts::{Admission, Flight, Gate, Minting, Moment, Stage, Standing, Ticket},
+    messages::{Admission, Gate, Moment, Ticket},
+    parts::{Flight, Minting, Stage, Standing, Wanted},
 };
 use crate::{
     credential::Credential,
@@ -11,6 +12,15 @@ use crate::{
     state::failure::{FailureKind, RefreshFailure, present},
     tokens::Generation,
 };
+
+/// The pauses that a flight may begin in.
+#[derive(Clone, Copy, Debug, Default)]
+struct Passes {
+    /// That of the brake.
+    brake: bool,
+    /// That after a refused client.
+    client: bool,
+}
 
 impl Machine {
     /// Before a request is sent. With [`Admission::Refuse`] it is sent all the same, with
@@ -24,8 +34,9 @@ impl Machine {
             }
             Standing::SignedIn => {
                 let early = self.credential.early().is_some_and(|early| at.has_come(early));
-                if early && self.flight.is_none() && self.blocked(at).is_none() {
-                    self.begin_flight(Trigger::Early);
+                let may_begin = |machine: &Self| machine.blocked(Passes::default(), at).is_none();
+                if early && self.flight.is_none() && may_begin(self) {
+                    self.begin_flight(Trigger::Early, Wanted::default());
                 }
                 Admission::Proceed
             }
@@ -72,8 +83,8 @@ impl Machine {
         match weight {
             Weight::Doubt => self.await_doubtful_flight(route, at),
             Weight::Fact { brand_new } => {
-                let passes = (!brand_new).then_some(FailureKind::Braked);
-                self.await_needed_flight(Trigger::Challenge, &[passes], at)
+                let passes = Passes { brake: !brand_new, client: false };
+                self.await_needed_flight(Trigger::Challenge, passes, at)
             }
         }
     }
@@ -82,12 +93,14 @@ impl Machine {
     /// is read, and then refreshed, even if the caller goes away. The caller asks again then.
     pub(crate) fn read(&mut self, at: Moment<'_>) -> Option<Ticket> {
         let begins = self.flight.is_none();
+        // Tokens to begin with, whose save was broken off, are saved first.
+        let unsaved = self.troubles.as_ref().is_some_and(|troubles| troubles.unsaved.is_some());
         match self.standing {
             Standing::Unread => match self.await_flight(Trigger::FirstUse, at) {
                 Admission::Wait(ticket) => {
                     if let Some(flight) = &mut self.flight {
                         flight.then_refresh = true;
-                        if begins {
+                        if begins && !unsaved {
                             // Before the lease: what is written while another process has that
                             // was written after this call.
                             flight.stage = Stage::Loading;
@@ -111,15 +124,12 @@ impl Machine {
         let cooling = self.cooling(at).filter(|failure| !only_tries(failure));
         let may_begin = self.flight.is_none() && !self.draining && cooling.is_none();
         if may_begin && self.is_unredeemable() {
-            self.begin_flight(Trigger::Requested);
+            let wanted = Wanted { closes_gate: true, ..Wanted::default() };
+            self.begin_flight(Trigger::Requested, wanted);
             return Admission::Wait(self.ticket());
         }
-        let passes = self.passes_brake(at);
-        self.await_needed_flight(
-            Trigger::Requested,
-            &[passes, Some(FailureKind::ClientRefused)],
-            at,
-        )
+        let passes = Passes { brake: self.passes_brake(at), client: true };
+        self.await_needed_flight(Trigger::Requested, passes, at)
     }
 
     /// News for a waiter, if there is any.
@@ -146,47 +156,49 @@ impl Machine {
 
     /// Joins the flight, or begins one. Requests are held meanwhile.
     fn await_flight(&mut self, trigger: Trigger, at: Moment<'_>) -> Admission {
-        self.await_needed_flight(trigger, &[self.passes_brake(at)], at)
+        let passes = Passes { brake: self.passes_brake(at), client: false };
+        self.await_needed_flight(trigger, passes, at)
     }
 
     /// The brake stops servers that refuse brand-new tokens. It is not for one that has run out by
     /// its own expiry.
-    fn passes_brake(&self, at: Moment<'_>) -> Option<FailureKind> {
-        self.credential.has_run_out(at.time).then_some(FailureKind::Braked)
+    fn passes_brake(&self, at: Moment<'_>) -> bool {
+        self.credential.has_run_out(at.time)
     }
 
-    /// The same, and pauses of the kinds `passes` do not hold for it.
+    /// The same, and the pauses that it passes do not hold for it.
     #[inline]
     fn await_needed_flight(
         &mut self,
         trigger: Trigger,
-        passes: &[Option<FailureKind>],
+        passes: Passes,
         at: Moment<'_>,
     ) -> Admission {
         let generation = self.credential.generation();
-        let holds = |failure: &RefreshFailure| !passes.contains(&Some(failure.kind()));
-        let blocked = self.blocked(at).filter(holds);
-        match (&mut self.flight, blocked) {
-            (Some(flight), _) if flight.is_stuck() && flight.base == generation => {
+        let refused = trigger == Trigger::Challenge;
+        match &mut self.flight {
+            Some(flight) if flight.is_stuck() && flight.base == generation => {
                 return Admission::Refuse(RefreshFailure::new(FailureKind::Unsaved));
             }
-            (Some(flight), _) if flight.base == generation => {
-                flight.closes_gate = true;
-                flight.refused |= trigger == Trigger::Challenge;
+            Some(flight) if flight.base == generation => {
+                flight.wanted.by_held(refused);
+                self.joined += 1;
+                return Admission::Wait(self.ticket());
+            }
+            _ => {}
+        }
+        if let Some(failure) = self.blocked(passes, at) {
+            return Admission::Refuse(failure);
+        }
+        match &mut self.flight {
+            Some(flight) => {
+                let mut wanted = flight.relaunch.unwrap_or_default();
+                wanted.by_held(refused);
+                flight.relaunch = Some(wanted);
                 self.joined += 1;
             }
-            (_, Some(failure)) => return Admission::Refuse(failure),
-            (Some(flight), None) => {
-                flight.relaunch = true;
-                flight.relaunch_doubts = false;
-                flight.relaunch_refused |= trigger == Trigger::Challenge;
-                self.joined += 1;
-            }
-            (None, None) => {
-                self.begin_flight(trigger);
-                if let Some(flight) = &mut self.flight {
-                    flight.refused = trigger == Trigger::Challenge;
-                }
+            None => {
+                self.begin_flight(trigger, Wanted { closes_gate: true, refused, doubted: false })
             }
         }
         Admission::Wait(self.ticket())
@@ -200,35 +212,27 @@ impl Machine {
             Some(flight) if flight.base == generation && flight.is_stuck() => {
                 return Admission::Refuse(RefreshFailure::new(FailureKind::Unsaved));
             }
-            Some(flight) if flight.base == generation => {
+            Some(flight) if flight.base == generation || flight.relaunch.is_some() => {
                 self.joined += 1;
                 return Admission::Wait(self.ticket());
             }
             _ => {}
         }
-        if let Some(failure) = self.blocked(at).or_else(|| self.doubt_pauses(at)) {
+        let blocked = self.blocked(Passes::default(), at);
+        if let Some(failure) = blocked.or_else(|| self.doubt_pauses(at)) {
             return Admission::Refuse(failure);
         }
         self.doubt_begins(route, at);
+        let wanted = Wanted { doubted: true, ..Wanted::default() };
         match &mut self.flight {
             // It was superseded, and is followed by another one.
             Some(flight) => {
-                flight.relaunch_doubts |= !flight.relaunch;
-                flight.relaunch = true;
+                flight.relaunch = Some(wanted);
                 self.joined += 1;
             }
-            None => {
-                self.begin_flight(Trigger::Challenge);
-                self.leave_gate_open();
-            }
+            None => self.begin_flight(Trigger::Challenge, wanted),
         }
         Admission::Wait(self.ticket())
-    }
-
-    pub(super) fn leave_gate_open(&mut self) {
-        if let Some(flight) = &mut self.flight {
-            flight.closes_gate = false;
-        }
     }
 
     /// Why no flight may begin for a while.
@@ -238,12 +242,19 @@ impl Machine {
     }
 
     /// Why no flight may begin now.
-    fn blocked(&self, at: Moment<'_>) -> Option<RefreshFailure> {
+    fn blocked(&self, passes: Passes, at: Moment<'_>) -> Option<RefreshFailure> {
         if self.draining {
             return Some(RefreshFailure::new(FailureKind::Shutdown));
         }
-        let is_over = |failure: &RefreshFailure| failure.due().is_some_and(|end| at.has_come(end));
-        self.blocked_by().filter(|failure| !is_over(failure)).cloned()
+        let holds = |failure: &&RefreshFailure| {
+            let is_over = failure.due().is_some_and(|end| at.has_come(end));
+            !is_over && !(passes.client && failure.kind() == FailureKind::ClientRefused)
+        };
+        let cools = self.blocked_by().filter(holds);
+        cools.cloned().or_else(|| {
+            let brake = self.brake().filter(|over| !passes.brake && !at.has_come(*over))?;
+            Some(RefreshFailure::new(FailureKind::Braked).with_retry_at(brake))
+        })
     }
 
     /// The brake: counts brand-new tokens that were refused without ever having been
@@ -260,12 +271,12 @@ impl Machine {
         if strikes.len() > policy.brake_after {
             strikes.clear();
             let until = at.after(policy.brake_pause);
-            let failure = RefreshFailure::new(FailureKind::Braked).with_retry_at(until);
+            self.troubles_mut().brake = Some(until);
             // The waiters of a flight hear of that.
             if self.flight.is_none() {
-                self.tell_waiters(failure.clone());
+                let failure = RefreshFailure::new(FailureKind::Braked);
+                self.tell_waiters(failure.with_retry_at(until));
             }
-            self.troubles_mut().blocked_by = Some(failure);
         }
     }
 }

@@ -9,8 +9,9 @@
 use super::{
     flight::Course,
     landing::lost_record,
-    parts::{Landing, Minted, Minting, Origin, Outcome, Redeem, Stage, Step},
-    policy::{WhileUnsaved, is_offered, offered},
+    messages::{Landing, Outcome, Step},
+    parts::{Minted, Minting, Origin, Redeem, Stage},
+    policy::WhileUnsaved,
 };
 use crate::{
     state::failure::FailureKind,
@@ -72,8 +73,8 @@ impl Course<'_> {
             Origin::Seed | Origin::Offer => tokens.end(begun),
         };
         let mut tokens = self.at.policy.stamp(tokens);
-        if origin == Origin::Offer {
-            tokens = offered(tokens);
+        if machine.shared {
+            tokens = origin.mark(tokens);
         }
         Minted {
             expected,
@@ -198,9 +199,8 @@ impl Course<'_> {
             // An earlier try had worked, though it was reported as failed.
             return self.saved(minted);
         }
-        if minted.origin != Origin::Offer && record.tokens.as_ref().is_some_and(is_offered) {
-            // The store has lost what was there, and another process has put its access token
-            // there again: that gives way.
+        if record.tokens.as_ref().is_some_and(|stored| minted.origin.outranks(stored)) {
+            // The store has lost what was there, and another process has put there what it had.
             let number = minted.record.generation;
             let next = self.machine.next_generation(number, record.generation, self.at.time);
             minted.renumber(next.max(record.generation.next()));
@@ -212,9 +212,10 @@ impl Course<'_> {
             minted.expected = record.generation;
             return self.save_failed(minted, Outcome::Conflict);
         }
-        let accepts = |tokens: &Tokens| self.at.policy.accepts(tokens);
-        if !self.is_superseded() && record.tokens.as_ref().is_none_or(accepts) {
-            self.machine.doubt_is_void(self.at);
+        if let Some(failure) = self.for_another(&record) {
+            self.cool_down(failure, None);
+        } else if !self.is_superseded() {
+            self.doubt_is_void();
             self.machine.publish_record(&record, self.at);
             self.flight.landing = Landing::Adopted;
             self.machine.recovered();
@@ -242,7 +243,7 @@ impl Course<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::*;
+    use super::super::{Admission, testing::*};
     use super::*;
 
     #[test]
@@ -298,5 +299,31 @@ mod tests {
             assert_eq!(tokens, discarded.absolute(rules.at(0).time));
             assert_eq!(machine.credential().access_token(), Some("access-9"));
         }
+    }
+
+    /// Invariant 7: nobody hangs. A save meets tokens that were minted for another resource: they are
+    /// not used, the pair is discarded, and the waiters of the flight are told nothing.
+    #[test]
+    fn the_waiters_of_a_flight_hear_that_the_store_holds_tokens_for_another_resource() {
+        let (mut machine, mut rules) = signed_in();
+        rules.policy.minted_for = Some("a".to_owned());
+        let Admission::Wait(ticket) = machine.refresh(rules.at(0)) else {
+            panic!("nothing is wrong")
+        };
+        for outcome in [Outcome::Leased(None), Outcome::Loaded(stored()), Outcome::Intended] {
+            let _ = machine.advance(outcome, rules.at(0));
+        }
+        let _ = machine.advance(Outcome::Redeemed(tokens(2)), rules.at(0));
+        let _ = machine.advance(Outcome::Conflict, rules.at(0));
+        let mut theirs = Rules::default();
+        theirs.policy.minted_for = Some("b".to_owned());
+        let theirs = Record::new(generation(9), theirs.policy.stamp(tokens(9)));
+        let mut step = machine.advance(Outcome::Loaded(theirs), rules.at(0));
+        if let Step::Discard(_) = step {
+            step = machine.advance(Outcome::Done, rules.at(0));
+        }
+        assert!(matches!(step, Step::Land { .. }), "{step:?}");
+        assert!(machine.in_flight().is_none());
+        assert!(machine.resolve(ticket).is_some(), "it waits for a flight that has landed");
     }
 }

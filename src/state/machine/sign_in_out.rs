@@ -1,6 +1,6 @@
 //! A sign-in or sign-out of this process.
 
-use super::{Machine, parts::Moment};
+use super::{Machine, messages::Moment};
 use crate::{store::Record, tokens::Generation};
 
 impl Machine {
@@ -43,7 +43,7 @@ impl Machine {
         self.sign_outs = self.sign_outs.wrapping_add(1);
         if let Some(flight) = &mut self.flight {
             // The waiters who wanted another flight have just heard that there is no need.
-            flight.relaunch = false;
+            flight.relaunch = None;
         }
         self.sign_outs
     }
@@ -66,7 +66,7 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::super::{
-        parts::{Outcome, Step},
+        messages::{Outcome, Step},
         testing::*,
     };
 

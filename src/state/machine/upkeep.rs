@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::{
     Machine,
-    parts::{Moment, Standing, Upkeep},
+    messages::{Moment, Upkeep},
+    parts::Standing,
 };
-use crate::{state::failure::FailureKind, time::Due};
+use crate::{state::failure::RefreshFailure, time::Due};
 
 impl Machine {
     /// Begins the flight that a request would begin now, and says when to look again.
@@ -39,14 +40,10 @@ impl Machine {
             Standing::Unread => (Some(now), None),
             Standing::SignedOut => (None, None),
         };
-        let allowed = match self.blocked_by() {
-            // The brake does not hold for a token that has run out.
-            Some(failure) if failure.kind() == FailureKind::Braked => {
-                failure.due().zip(end).map(|(over, end)| over.min(end))
-            }
-            Some(failure) => failure.due(),
-            None => Some(now),
-        };
+        let cools = self.blocked_by().map_or(Some(now), RefreshFailure::due);
+        // The brake does not hold for a token that has run out.
+        let brake = self.brake().map(|over| end.map_or(over, |end| over.min(end)));
+        let allowed = cools.map(|over| over.max(brake.unwrap_or(over)));
         match (due, allowed) {
             (Some(due), Some(allowed)) => Upkeep::Until(due.max(allowed)),
             _ => Upkeep::News,
@@ -58,7 +55,7 @@ impl Machine {
 mod tests {
     use super::super::testing::*;
     use super::*;
-    use crate::state::failure::RefreshFailure;
+    use crate::state::failure::FailureKind;
 
     #[test]
     fn it_looks_again_when_the_cool_down_is_over() {

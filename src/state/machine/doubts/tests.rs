@@ -1,6 +1,6 @@
-use super::super::{Admission, Gate, Outcome, parts::Step, testing::*};
+use super::super::{Admission, Gate, Outcome, Step, testing::*};
 use super::*;
-use crate::refresher::RefreshError;
+use crate::{refresher::RefreshError, store::Record};
 
 fn route(number: u32) -> Option<Route> {
     NonZeroU32::new(number)
@@ -177,9 +177,7 @@ fn in_silence_every_route_is_believed_but_one_that_refuses_whatever_it_is_sent()
 fn a_token_that_has_run_out_is_in_no_doubt_and_not_braked() {
     let rules = Rules::default();
     let mut machine = doubted(&rules);
-    let braked =
-        RefreshFailure::new(FailureKind::Braked).with_retry_at(rules.at(999).after(Duration::ZERO));
-    machine.troubles_mut().blocked_by = Some(braked);
+    machine.troubles_mut().brake = Some(rules.at(999).after(Duration::ZERO));
     assert_eq!(challenge(&mut machine, 1, rules.at(LIFE - 1)), Err(FailureKind::Braked));
     let mut request = machine.clone();
     assert!(matches!(request.admit(rules.at(LIFE)), Admission::Wait(_)));
@@ -209,4 +207,41 @@ fn doubts_are_forgotten_in_time() {
     assert!(machine.listens());
     machine.accepted(fresh, route(2), Accepted::Request, rules.at(302));
     assert!(!machine.listens());
+}
+
+/// A pause is for refreshes that do not help. A flight that has nothing to do with the doubt
+/// (early, or a caller's) fails once, and the pause is gone: the refresh that the doubt has had
+/// was not answered by a replay (an upload), and counts as void.
+#[test]
+fn the_failure_of_another_flight_does_not_end_the_pause_of_doubts() {
+    let (mut machine, rules) = signed_in();
+    let endless = Record::new(generation(5), tokens(5).without_expiry());
+    machine.signed_in(&endless, 0, rules.at(0));
+    let _ = machine.effects();
+    let mut now = 1;
+    for pause in [1, 2, 4, 8, 16, 32] {
+        let current = machine.credential().generation();
+        let doubt = machine.challenge(current, true, route(1), rules.at(now));
+        assert!(matches!(doubt, Admission::Wait(_)), "{doubt:?}");
+        land(&mut machine, 2, rules.at(now));
+        now += pause;
+    }
+    // 32 s of pause have begun at `now - 32`, and the caller's refresh fails 5 s later.
+    let now = now - 27;
+    assert!(matches!(machine.refresh(rules.at(now)), Admission::Wait(_)));
+    let _ = machine.effects();
+    let stored = record(machine.stored.get());
+    for outcome in [
+        Outcome::Leased(None),
+        Outcome::Loaded(stored),
+        Outcome::Intended,
+        Outcome::Refused(RefreshError::transient("503")),
+    ] {
+        let _ = machine.advance(outcome, rules.at(now));
+    }
+    let _ = machine.effects();
+    let current = machine.credential().generation();
+    let doubt = machine.challenge(current, true, route(1), rules.at(now + 2));
+    let Admission::Refuse(why) = doubt else { panic!("25 s of the pause are left: {doubt:?}") };
+    assert_eq!(why.kind(), FailureKind::Doubted);
 }

@@ -1,0 +1,111 @@
+//! A store that has lost what it held.
+
+use std::sync::Arc;
+
+use testing::{Auth, Op, Play, Store, idle, kind, opened, secs, stored, tokens};
+use tokio::time::sleep;
+use tower_refresh::{FailureKind, Tokens};
+
+const LIFE: u64 = 1000;
+
+fn living(number: u64, life: u64) -> Tokens {
+    tokens(number).with_expires_in(secs(life))
+}
+
+/// "It never loses a rotated refresh token." B is redeeming; the store loses its data (FLUSHALL);
+/// A, which knows an access token only, offers that; B's pair is discarded for it.
+#[tokio::test(start_paused = true)]
+async fn a_minted_pair_outlives_a_store_that_was_emptied_and_an_offer() {
+    let auth = Auth::new();
+    let store = Store::with(living(1, LIFE));
+    let (a, b) = (opened(&auth, &store).await, opened(&auth, &store).await);
+    auth.gate.close();
+    let redeeming = tokio::spawn({
+        let b = Arc::clone(&b);
+        async move { b.refresh().await }
+    });
+    idle().await;
+    assert_eq!(auth.count(), 1);
+    store.lose().await;
+    assert_eq!(kind(a.refresh().await), FailureKind::Store);
+    auth.gate.open();
+    let _ = redeeming.await.unwrap();
+    assert_eq!(store.refresh_token().await.as_deref(), Some("refresh-2"), "the one that lives");
+}
+
+/// "It never loses a rotated refresh token." B is redeeming; the store loses its data, and a
+/// process begins whose tokens to begin with were spent long ago: it puts them there, and B's
+/// pair is discarded for them.
+#[tokio::test(start_paused = true)]
+async fn a_minted_pair_outlives_a_store_that_was_emptied_and_tokens_to_begin_with() {
+    let auth = Auth::new();
+    let store = Store::with(living(1, LIFE));
+    let b = opened(&auth, &store).await;
+    auth.gate.close();
+    let redeeming = tokio::spawn(async move { b.refresh().await });
+    idle().await;
+    store.lose().await;
+    let begins = stored(&auth, &store).tokens(living(1, LIFE)).build();
+    begins.token().await.unwrap();
+    auth.gate.open();
+    let _ = redeeming.await.unwrap();
+    assert_eq!(store.refresh_token().await.as_deref(), Some("refresh-2"), "the one that lives");
+}
+
+/// Invariant 6: an empty store does not displace "an access token that still works". A offers
+/// its older one, and B, whose token lives longer, takes that over.
+#[tokio::test(start_paused = true)]
+async fn an_offer_does_not_displace_the_token_of_another_process_that_lives_longer() {
+    let auth = Auth::new();
+    let store = Store::with(living(1, LIFE));
+    let (a, b) = (opened(&auth, &store).await, opened(&auth, &store).await);
+    auth.next(Play::Mint(living(2, 5 * LIFE)));
+    b.refresh().await.unwrap();
+    assert_eq!(a.current().access_token(), Some("access-1"), "it has not heard of it");
+    store.lose().await;
+    assert_eq!(kind(a.refresh().await), FailureKind::Store);
+    let _ = b.refresh().await;
+    assert_eq!(b.current().access_token(), Some("access-2"));
+}
+
+/// Invariant 6: "re-read the store, adopt if it moved". The store was emptied; A has put a token
+/// there that lives for long, B goes on with its own, as it should. When that has run out, A's is
+/// in the store and works, and B calls itself rejected.
+#[tokio::test(start_paused = true)]
+async fn what_another_process_has_offered_is_adopted_when_our_own_token_has_run_out() {
+    let auth = Auth::new();
+    let store = Store::with(living(1, LIFE));
+    let (a, b) = (opened(&auth, &store).await, opened(&auth, &store).await);
+    auth.next(Play::Mint(living(2, 5 * LIFE)));
+    a.refresh().await.unwrap();
+    store.lose().await;
+    assert_eq!(kind(a.refresh().await), FailureKind::Store);
+    assert_eq!(kind(b.refresh().await), FailureKind::Store);
+    assert_eq!(b.current().access_token(), Some("access-1"));
+    sleep(secs(LIFE + 1)).await;
+    // It is the grant's way to say that there is nothing to redeem.
+    auth.next(Play::Reject);
+    let token = b.token().await;
+    assert_eq!(token.unwrap().access_token(), Some("access-2"));
+}
+
+/// Invariant 6: the same through the shell. Nothing speaks against the token: a request begins
+/// the early refresh, a caller's `refresh()` joins it, and the store is empty.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_works_outlives_an_empty_store_though_refresh_joined_an_early_flight() {
+    let auth = Auth::new();
+    let store = Store::with(living(1, LIFE));
+    let state = opened(&auth, &store).await;
+    sleep(secs(LIFE - 30)).await;
+    store.gate(Op::Lease).close();
+    assert_eq!(state.token().await.unwrap().access_token(), Some("access-1"));
+    store.lose().await;
+    let refresh = tokio::spawn({
+        let state = Arc::clone(&state);
+        async move { state.refresh().await }
+    });
+    idle().await;
+    store.gate(Op::Lease).open();
+    let _ = refresh.await.unwrap();
+    assert_eq!(state.current().access_token(), Some("access-1"));
+}
