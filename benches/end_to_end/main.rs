@@ -37,8 +37,8 @@ const NAMES: [&str; 5] = [
     "AddAuthorization",
     "bare client",
     "this layer",
-    "this layer, no marks",
-    "this layer, clone_bodies, no marks",
+    "this layer, marks",
+    "this layer, clone_bodies",
 ];
 
 fn main() {
@@ -127,12 +127,12 @@ fn run(runtime: &Runtime, name: &str, protocol: &str, address: &str, count: u64)
         }
         "bare client" => runtime.block_on(send(client::<Full<Bytes>>(protocol), &uri, count)),
         "this layer" => runtime.block_on(send(layer().layer(client(protocol)), &uri, count)),
-        "this layer, no marks" => {
-            let layer = layer().mark_attempts(false);
+        "this layer, marks" => {
+            let layer = layer().mark_attempts(true);
             runtime.block_on(send(layer.layer(client(protocol)), &uri, count));
         }
         _ => {
-            let layer = layer().clone_bodies().mark_attempts(false);
+            let layer = layer().clone_bodies();
             runtime.block_on(send(layer.layer(client(protocol)), &uri, count));
         }
     }

@@ -81,10 +81,10 @@ pub(crate) const RETRY: &str = "Retry, prebuilt header from watch";
 pub(crate) const WATCH: &str = "prebuilt header from watch, no replay";
 
 /// The name of this layer where it only reads the token.
-pub(crate) const ATTACH: &str = "this layer, replay_if(false), no marks";
+pub(crate) const ATTACH: &str = "this layer, replay_if(false)";
 
 /// The name of this layer at its leanest.
-pub(crate) const LEAN: &str = "this layer, clone_bodies, no marks";
+pub(crate) const LEAN: &str = "this layer, clone_bodies";
 
 /// All contestants, made anew: nothing is shared between two calls.
 pub(crate) fn all() -> Vec<(&'static str, Box<dyn Contestant>)> {
@@ -108,19 +108,21 @@ pub(crate) fn all() -> Vec<(&'static str, Box<dyn Contestant>)> {
             )),
         ),
         ("this layer", Box::new(layer().layer(Reader))),
-        ("this layer, no marks", Box::new(layer().mark_attempts(false).layer(Reader))),
-        ("this layer, clone_bodies", Box::new(layer().clone_bodies().layer(Reader))),
-        (LEAN, Box::new(layer().clone_bodies().mark_attempts(false).layer(Reader))),
+        ("this layer, marks", Box::new(layer().mark_attempts(true).layer(Reader))),
+        (
+            "this layer, clone_bodies, marks",
+            Box::new(layer().clone_bodies().mark_attempts(true).layer(Reader)),
+        ),
+        (LEAN, Box::new(layer().clone_bodies().layer(Reader))),
         (
             "the same, the token's end known",
             Box::new(
                 RefreshLayer::new(state(Tokens::new(TOKEN).with_expires_in(hour)))
                     .clone_bodies()
-                    .mark_attempts(false)
                     .layer(Reader),
             ),
         ),
-        (ATTACH, Box::new(layer().replay_if(|_| false).mark_attempts(false).layer(Reader))),
+        (ATTACH, Box::new(layer().replay_if(|_| false).layer(Reader))),
     ]
 }
 

@@ -14,15 +14,17 @@ use crate::{
     tokens::Generation,
 };
 
-/// Which attempt of a request this is. Services below the layer find it in the request's
-/// extensions.
+/// Which attempt of a request this is. Services below the layer find it in the extensions of a
+/// replay, and in those of a first attempt with
+/// [`mark_attempts(true)`](crate::RefreshLayer::mark_attempts): three small allocations a request,
+/// a quarter of what this layer costs.
 ///
 /// ```
 /// use tower_refresh::layer::Attempt;
 ///
 /// fn log<B>(request: &http::Request<B>) {
-///     if let Some(attempt) = request.extensions().get::<Attempt>() {
-///         println!("attempt {} with token {}", attempt.number(), attempt.generation());
+///     if let Some(replay) = request.extensions().get::<Attempt>() {
+///         println!("attempt {} with token {}", replay.number(), replay.generation());
 ///     }
 /// }
 /// # log(&http::Request::new(()));
@@ -32,6 +34,12 @@ pub struct Attempt {
     number: u8,
     generation: Generation,
 }
+
+/// The number of the first attempt.
+pub(super) const FIRST: u8 = 1;
+
+/// The number of the second attempt, which is the last.
+pub(super) const REPLAY: u8 = 2;
 
 impl Attempt {
     pub(super) fn new(number: u8, generation: Generation) -> Self {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Uri, request::Parts};
 
 use super::{
-    attach::{Attach, Attempt},
+    attach::{Attach, Attempt, FIRST},
     classify::{Classify, ResponseHead, Verdict, classify},
     origin::Origin,
     source::Source,
@@ -24,7 +24,8 @@ pub(crate) struct Config {
     pub(super) may_replay: Option<Predicate>,
     pub(super) cap: usize,
     pub(super) budget: Budget,
-    pub(super) mark_attempts: bool,
+    /// Whether first attempts carry their number, as replays always do.
+    pub(super) marks_first: bool,
 }
 
 pub(super) type Predicate = Arc<dyn Fn(&Parts) -> bool + Send + Sync>;
@@ -41,7 +42,7 @@ impl Config {
             may_replay: None,
             cap: 1 << 20,
             budget: Budget::new(64 << 20),
-            mark_attempts: true,
+            marks_first: false,
         }
     }
 
@@ -60,10 +61,11 @@ impl Config {
         self.may_replay.as_ref().is_none_or(|may| may(parts))
     }
 
-    /// Says in a request's extensions which attempt it is, if requests are to be marked.
+    /// Says in a request's extensions which attempt it is: a replay, or also a first one if that
+    /// is wanted.
     #[inline]
     pub(super) fn mark(&self, parts: &mut Parts, credential: &Credential, number: u8) {
-        if self.mark_attempts {
+        if self.marks_first || number != FIRST {
             Attempt::new(number, credential.generation()).mark(parts);
         }
     }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
+    attach::{FIRST, REPLAY},
     classify::{ResponseHead, Verdict},
     config::Config,
     head::Head,
@@ -29,12 +30,6 @@ use crate::{
     state::{Accepted, Admission, FailureKind, RefreshFailure, RefreshState, Route, Wait},
     tokens::Generation,
 };
-
-/// The number of the first attempt.
-pub(super) const FIRST: u8 = 1;
-
-/// The number of the second attempt, which is the last.
-const REPLAY: u8 = 2;
 
 /// What is known of a request that is this layer's.
 pub(super) struct Exchange<S, B> {

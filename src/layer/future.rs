@@ -49,9 +49,10 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
+    attach::FIRST,
     cached::CachedToken,
     drain::Drain,
-    exchange::{Action, Exchange, FIRST, ReplayParts, keep_body, polled_after_completion},
+    exchange::{Action, Exchange, ReplayParts, keep_body, polled_after_completion},
     head::Head,
     route::route,
     sharing::Shared,

@@ -200,10 +200,10 @@ impl<K> RefreshLayer<K> {
         self
     }
 
-    /// Whether requests carry an [`Attempt`] in their extensions. To turn it
-    /// off saves three small allocations a request. Default: true.
-    pub fn mark_attempts(mut self, mark: bool) -> Self {
-        self.config.mark_attempts = mark;
+    /// Whether first attempts, too, carry an [`Attempt`] in their extensions, as replays do. It
+    /// costs three small allocations a request. Default: false.
+    pub fn mark_attempts(mut self, first_too: bool) -> Self {
+        self.config.marks_first = first_too;
         self
     }
 
@@ -240,7 +240,7 @@ impl<K> fmt::Debug for RefreshLayer<K> {
             .field("origins", &config.origins)
             .field("replay_cap", &config.cap)
             .field("replay_budget", &config.budget)
-            .field("mark_attempts", &config.mark_attempts)
+            .field("mark_attempts", &config.marks_first)
             .finish_non_exhaustive()
     }
 }

@@ -77,7 +77,7 @@ use crate::{
 ///   [`RefreshFailure`](crate::RefreshFailure) or a [`NotReplayable`](crate::body::NotReplayable).
 /// - The request's extensions, for [`FromExtensions`](crate::FromExtensions) and the layer's
 ///   closures, are those of the middlewares (`RequestBuilder::with_extension`). A middleware that
-///   sees each attempt writes into the caller's own. It finds the attempt's [`Attempt`](crate::layer::Attempt) there, and
+///   sees each attempt writes into the caller's own. It finds a replay's [`Attempt`](crate::layer::Attempt) there, and
 ///   what [`attach_with`](RefreshLayer::attach_with) has put into the request's.
 /// - A body of bytes (`json`, `form`, a string) is kept without copying and stays what it is, so
 ///   it can be redirected and cloned. A stream is kept while it is sent, and one that is sent

@@ -17,7 +17,7 @@ fn expired(auth: &Auth) -> Arc<RefreshState> {
 #[tokio::test(start_paused = true)]
 async fn a_request_at_the_gate_is_sent_with_the_new_token_as_its_first_attempt() {
     let auth = Auth::new();
-    let (service, mut handle) = mock(&RefreshLayer::new(expired(&auth)));
+    let (service, mut handle) = mock(&RefreshLayer::new(expired(&auth)).mark_attempts(true));
     let call = tokio::spawn(service.oneshot(post("hello")));
     let seen = serve(&mut handle, &[200]).await;
     assert_eq!(token_of(&seen[0]), Some("access-2"));

@@ -172,7 +172,8 @@ async fn i11_the_replay_has_the_same_head_and_the_response_passes() {
     #[derive(Clone, Debug, PartialEq)]
     struct Mark(&'static str);
     let auth = Auth::new();
-    let (mut service, mut handle) = mock(&RefreshLayer::new(builder(&auth).build()));
+    let layer = RefreshLayer::new(builder(&auth).build()).mark_attempts(true);
+    let (mut service, mut handle) = mock(&layer);
     let request = Request::builder()
         .method("PATCH")
         .uri("https://example.com/path?query")

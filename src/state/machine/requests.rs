@@ -247,8 +247,8 @@ impl Machine {
             return Some(RefreshFailure::new(FailureKind::Shutdown));
         }
         let holds = |failure: &&RefreshFailure| {
-            let is_over = failure.due().is_some_and(|end| at.has_come(end));
-            !is_over && !(passes.client && failure.kind() == FailureKind::ClientRefused)
+            let passed = passes.client && failure.kind() == FailureKind::ClientRefused;
+            !passed && failure.due().is_none_or(|end| !at.has_come(end))
         };
         let cools = self.blocked_by().filter(holds);
         cools.cloned().or_else(|| {

@@ -375,7 +375,7 @@ struct Callers(u8);
 async fn an_inner_middleware_sees_each_attempt_and_the_callers_extensions() {
     for known in [vec![], vec![0]] {
         let server = Loopback::serve(Protocol::Http1, Loopback::strict).await;
-        let layer = RefreshLayer::new(server.state());
+        let layer = RefreshLayer::new(server.state()).mark_attempts(true);
         let client = watched(layer, |request, extensions, next| {
             assert_eq!(extensions.get(), Some(&Callers(7)));
             let number = extensions.get::<Attempt>().unwrap().number();
