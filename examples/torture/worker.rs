@@ -2,9 +2,8 @@
 //! so.
 
 use std::{
-    mem::replace,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -16,11 +15,14 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::{
     signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
 use tower::{Layer, ServiceExt};
-use tower_refresh::{BoxError, FailureKind, RefreshFailure, RefreshLayer, RefreshState, oauth2};
+use tower_refresh::{
+    BoxError, Credential, FailureKind, RefreshFailure, RefreshLayer, RefreshState, oauth2,
+};
 
 use crate::{children, open};
 
@@ -43,13 +45,25 @@ pub(crate) async fn run(arguments: &[String]) -> Result<bool, BoxError> {
         .param("worker", id)?
         .timeout(Duration::from_secs(5))
         .build()?;
+    let (losses, lost) = mpsc::unbounded_channel();
+    let current = Arc::new(OnceLock::<watch::Receiver<Credential>>::new());
+    let seen = Arc::clone(&current);
     let state = RefreshState::builder(client.refresh_token_grant())
+        .on_failure(move |event| {
+            let interrupted = event.failure.open_redeem().is_some() && !event.repeated;
+            if event.kind() == FailureKind::Rejected && interrupted {
+                let current = seen.get().map(|current| current.borrow().clone());
+                let session = current.and_then(|current| session(current.access_token()?));
+                let _ = losses.send(session.unwrap_or_default());
+            }
+        })
         .store(open(place)?)
         .cool_down(Duration::from_millis(20), Duration::from_millis(200))
         // Tokens this short-lived are refused brand-new on a slow machine.
         .brake(usize::MAX, Duration::from_secs(1), Duration::ZERO)
         .deadline(Duration::from_secs(5))
         .build();
+    let _ = current.set(state.subscribe());
 
     let counts = Arc::new(Counts::default());
     let mut work = JoinSet::new();
@@ -57,7 +71,7 @@ pub(crate) async fn run(arguments: &[String]) -> Result<bool, BoxError> {
         let (state, counts) = (Arc::clone(&state), Arc::clone(&counts));
         work.spawn(task(state, counts, address.clone()));
     }
-    tokio::spawn(tell(Arc::clone(&state), address.clone()));
+    tokio::spawn(tell(lost, address.clone()));
     let shown = Arc::clone(&counts);
     tokio::spawn(async move {
         loop {
@@ -103,22 +117,15 @@ async fn task(state: Arc<RefreshState>, counts: Arc<Counts>, address: String) {
     }
 }
 
-/// Tells the server of each loss that was said to have been interrupted.
-async fn tell(state: Arc<RefreshState>, address: String) {
+/// Tells the server of each session of which a failure says that a redeem was left open.
+async fn tell(mut lost: mpsc::UnboundedReceiver<String>, address: String) {
     let http = reqwest::Client::new();
-    let (mut rejections, mut told) = (0, None);
-    loop {
-        sleep(Duration::from_millis(5)).await;
-        let status = state.status();
-        let interrupted = status.last_failure.and_then(|failure| failure.open_redeem());
-        let before = replace(&mut rejections, status.counts.failures(FailureKind::Rejected));
-        let anew = rejections > before && told != Some(status.generation);
-        if interrupted.is_some() && anew {
-            told = Some(status.generation);
-            let current = state.current();
-            let session = current.access_token().and_then(|token| token.split('-').nth(1));
-            let session = session.unwrap_or_default();
-            let _ = http.post(format!("{address}/told/{session}")).send().await;
-        }
+    while let Some(session) = lost.recv().await {
+        let _ = http.post(format!("{address}/told/{session}")).send().await;
     }
+}
+
+/// The session that this access token is of.
+fn session(access_token: &str) -> Option<String> {
+    access_token.split('-').nth(1).map(str::to_owned)
 }
