@@ -201,8 +201,14 @@ where
         }
         match self.shared.config.judge(&head) {
             Verdict::Challenge if self.attempt == FIRST => return self.challenged(response),
+            Verdict::RefreshOnly if self.attempt == FIRST => {
+                self.replay.body = Replay::never(NotReplayable::CarriedOut);
+                return self.challenged(response);
+            }
             // A replay that is refused, too, is the caller's.
-            Verdict::Challenge => self.state().refused_again(self.generation, self.route),
+            Verdict::Challenge | Verdict::RefreshOnly => {
+                self.state().refused_again(self.generation, self.route);
+            }
             Verdict::Accept => {
                 self.state().accepted_on(self.generation, self.accepted, || self.route());
             }

@@ -19,6 +19,7 @@
 // | `route.rs` | which requests are of the same route |
 // | `head.rs` | the copy of a request's head for its replay |
 // | `classify.rs` | what a response says of the token |
+// | `refusals.rs` | the words that some servers have for it |
 // | `www_authenticate.rs` | the header that a refusal explains itself in |
 // | `drain.rs` | reading a refused response to its end |
 //
@@ -35,6 +36,7 @@ mod exchange;
 mod future;
 mod head;
 mod origin;
+mod refusals;
 mod route;
 mod service;
 mod sharing;
@@ -51,6 +53,7 @@ pub use self::{
     attach::Attempt,
     classify::{Classify, ResponseHead, Verdict, classify},
     future::ResponseFuture,
+    refusals::Refusals,
     service::Refresh,
     source::{CredentialSource, FromExtensions},
 };
@@ -144,22 +147,31 @@ impl<K> RefreshLayer<K> {
     }
 
     /// Sends tokens to this origin only, and to several when called again. A request to
-    /// another origin, or whose URI names none, passes as it is, and its 401 starts no
-    /// refresh. Default: tokens go wherever the request goes.
+    /// another origin passes as it is, and its 401 starts no refresh. So does one whose URI
+    /// names no origin, unless [`allow_relative`](Self::allow_relative) says otherwise; the
+    /// first one of a layer is a WARN. Default: tokens go wherever the request goes.
     ///
     /// # Errors
     ///
     /// If the text is not a scheme and an authority, such as
     /// `https://api.example.com` or `http://localhost:8080`.
     pub fn allow_origin(mut self, origin: &str) -> Result<Self, ConfigError> {
-        self.config.origins.push(Origin::parse(origin)?);
+        self.config.origins.allowed.push(Origin::parse(origin)?);
         Ok(self)
+    }
+
+    /// Sends tokens also with requests whose URI names no origin (`/orders`). For clients that
+    /// add the origin below the layer, where no other can be meant: tonic's `Channel`, kube's
+    /// client. Of use only beside [`allow_origin`](Self::allow_origin).
+    pub fn allow_relative(mut self) -> Self {
+        self.config.origins.relative = true;
+        self
     }
 
     /// Judges responses by this classifier. Default: [`classify`](classify()).
     pub fn classify(mut self, classify: impl Classify) -> Self {
+        self.config.wants_uri = classify.reads_uri();
         self.config.classify = Some(Arc::new(classify));
-        self.config.wants_uri = true;
         self
     }
 
@@ -237,7 +249,7 @@ impl<K> fmt::Debug for RefreshLayer<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let config = &self.config;
         f.debug_struct("RefreshLayer")
-            .field("origins", &config.origins)
+            .field("origins", &config.origins.allowed)
             .field("replay_cap", &config.cap)
             .field("replay_budget", &config.budget)
             .field("mark_attempts", &config.marks_first)

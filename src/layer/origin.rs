@@ -1,8 +1,47 @@
-//! [`Origin`]: where a token may be sent.
+//! Where tokens may be sent ([`Origins`]).
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use http::{Uri, uri::Scheme};
 
 use crate::error::ConfigError;
+
+/// Where a layer's tokens may be sent.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Origins {
+    /// None: everywhere.
+    pub(super) allowed: Vec<Origin>,
+    /// A request whose URI names no origin may have a token all the same.
+    pub(super) relative: bool,
+    /// The user was told of a request that has got none because its URI names no origin.
+    told: Arc<AtomicBool>,
+}
+
+impl Origins {
+    /// Whether a request to this URI may have a token.
+    #[inline]
+    pub(super) fn allow(&self, uri: &Uri) -> bool {
+        self.allowed.is_empty() || self.is_among(uri)
+    }
+
+    fn is_among(&self, uri: &Uri) -> bool {
+        // A client that adds its origin below the layer, or a request in origin form (RFC 9112,
+        // section 3.2.1).
+        if uri.scheme().is_none() && uri.authority().is_none() {
+            if !self.relative && !self.told.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    "a request got no token, since its URI names no origin: if the client below \
+                     adds the origin, call `allow_relative` beside `allow_origin`"
+                );
+            }
+            return self.relative;
+        }
+        self.allowed.iter().any(|origin| origin.covers(uri))
+    }
+}
 
 /// A scheme, host and port (RFC 9110, section 4.3.1). Two are the same if these three are.
 #[derive(Clone, Debug, PartialEq, Eq)]
