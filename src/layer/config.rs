@@ -7,7 +7,7 @@ use http::{Uri, request::Parts};
 use super::{
     attach::{Attach, Attempt, FIRST},
     classify::{Classify, ResponseHead, Verdict, classify},
-    origin::Origins,
+    origin::{FirstOrigin, Origins},
     source::Source,
 };
 use crate::{body::Budget, credential::Credential};
@@ -46,10 +46,10 @@ impl Config {
         }
     }
 
-    /// Whether tokens may go there.
+    /// Whether tokens may go there, in a call that began at `first`.
     #[inline]
-    pub(super) fn allows(&self, uri: &Uri) -> bool {
-        self.origins.allow(uri)
+    pub(super) fn allows(&self, uri: &Uri, first: &mut FirstOrigin) -> bool {
+        self.origins.allow(uri, first)
     }
 
     /// Whether the response to this request counts.

@@ -149,7 +149,9 @@ impl<K> RefreshLayer<K> {
     /// Sends tokens to this origin only, and to several when called again. A request to
     /// another origin passes as it is, and its 401 starts no refresh. So does one whose URI
     /// names no origin, unless [`allow_relative`](Self::allow_relative) says otherwise; the
-    /// first one of a layer is a WARN. Default: tokens go wherever the request goes.
+    /// first one of a layer is a WARN. Default: tokens go wherever the request goes; but where a
+    /// call goes on to another origin than its first, because a layer above follows redirects
+    /// with clones of the service that it has called, the token stays behind.
     ///
     /// # Errors
     ///

@@ -16,6 +16,7 @@ use super::{
     cached::CachedToken,
     config::Config,
     future::ResponseFuture,
+    origin::FirstOrigin,
     sharing::{Shared, Sharing},
 };
 use crate::{
@@ -36,13 +37,21 @@ pub struct Refresh<S, K = Tee> {
     shared: Arc<Shared<S>>,
     token: Option<CachedToken>,
     sharing: Sharing,
+    first_origin: FirstOrigin,
     keep: PhantomData<fn() -> K>,
 }
 
 impl<S: Clone, K> Refresh<S, K> {
     pub(crate) fn new(inner: S, config: Arc<Config>) -> Self {
         let shared = Shared::new(config, inner.clone());
-        Self { inner, shared, token: None, sharing: Sharing::Own, keep: PhantomData }
+        Self {
+            inner,
+            shared,
+            token: None,
+            sharing: Sharing::Own,
+            first_origin: FirstOrigin::None,
+            keep: PhantomData,
+        }
     }
 
     /// Stops sharing with the service that this one was cloned from, if it is time to.
@@ -100,9 +109,9 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         self.update_sharing();
-        let Self { inner, shared, token, sharing, .. } = self;
+        let Self { inner, shared, token, sharing, first_origin, .. } = self;
         let long_lived = *sharing == Sharing::Own;
-        ResponseFuture::start::<K>(inner, shared, (token, long_lived), request)
+        ResponseFuture::start::<K>(inner, shared, (token, long_lived), first_origin, request)
     }
 }
 
@@ -113,6 +122,7 @@ impl<S: Clone, K> Clone for Refresh<S, K> {
             shared: Arc::clone(&self.shared),
             token: self.token.clone(),
             sharing: self.sharing.of_clone(),
+            first_origin: self.first_origin.of_clone(),
             keep: PhantomData,
         }
     }
