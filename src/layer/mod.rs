@@ -21,6 +21,7 @@
 // | `classify.rs` | what a response says of the token |
 // | `refusals.rs` | the words that some servers have for it |
 // | `www_authenticate.rs` | the header that a refusal explains itself in |
+// | `error_on_refusal.rs` | an error instead of the server's refusal |
 // | `drain.rs` | reading a refused response to its end |
 //
 // Imports point one way: `mod` -> `service` -> `future` -> `exchange` -> the rest. The layer
@@ -32,6 +33,7 @@ mod cached;
 mod classify;
 mod config;
 mod drain;
+mod error_on_refusal;
 mod exchange;
 mod future;
 mod head;
@@ -52,6 +54,7 @@ pub(crate) use self::{attach::Attach, config::Config};
 pub use self::{
     attach::Attempt,
     classify::{Classify, ResponseHead, Verdict, classify},
+    error_on_refusal::{ErrorOnRefusal, ErrorOnRefusalFuture, ErrorOnRefusalLayer, Refused},
     future::ResponseFuture,
     refusals::Refusals,
     service::Refresh,

@@ -29,7 +29,7 @@ use self::{
     response::BorrowedResponse,
 };
 use crate::{
-    layer::{Attach, Config, Refresh, RefreshLayer},
+    layer::{Attach, Config, Refresh, RefreshLayer, Refused},
     refresher::BoxFuture,
 };
 
@@ -102,6 +102,7 @@ use crate::{
 #[derive(Clone)]
 pub struct RefreshMiddleware {
     config: Arc<Config>,
+    error_on_refusal: bool,
 }
 
 impl RefreshMiddleware {
@@ -111,7 +112,16 @@ impl RefreshMiddleware {
     pub fn new<K>(layer: RefreshLayer<K>) -> Self {
         let mut config = layer.into_config();
         config.classify = Some(Arc::new(SameOriginOnly(config.classify.take())));
-        Self { config: Arc::new(config) }
+        Self { config: Arc::new(config), error_on_refusal: false }
+    }
+
+    /// Makes a request whose token was refused, and that could not be helped, end in an error of
+    /// the middleware instead of the server's response: [`Refused`], with the reason in it. With
+    /// `error_for_status`, which takes the response and its extensions, the reason would be
+    /// lost. Other responses pass as they are.
+    #[must_use]
+    pub fn error_on_refusal(self) -> Self {
+        Self { error_on_refusal: true, ..self }
     }
 }
 
@@ -151,6 +161,9 @@ impl Middleware for RefreshMiddleware {
             let mut service = Refresh::<_, KnownBytes>::new(rest, Arc::clone(&self.config));
             poll_fn(|cx| Service::<http::Request<Body>>::poll_ready(&mut service, cx)).await?;
             let response = service.call(request).await?;
+            if let Some(refused) = Refused::of(&response).filter(|_| self.error_on_refusal) {
+                return Err(Error::middleware(refused));
+            }
             Ok(BorrowedResponse::give_back(response))
         })
     }

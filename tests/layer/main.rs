@@ -7,6 +7,7 @@
 //! | `doubt` | refusals that are not about the token |
 //! | `doubt_corners` | the same, where two things meet |
 //! | `good_and_bad` | the server that these have in common |
+//! | `error_on_refusal` | an error instead of the server's refusal |
 //! | `replay` | what a response means, and which requests are sent again |
 //! | `response` | the refused response's body: read to its end, or the caller's |
 //! | `service` | the service between requests: readiness, errors, clones |
@@ -24,6 +25,7 @@ mod autotrait;
 mod body;
 mod doubt;
 mod doubt_corners;
+mod error_on_refusal;
 mod gate;
 mod good_and_bad;
 mod grpc;

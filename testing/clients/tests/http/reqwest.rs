@@ -328,6 +328,25 @@ async fn the_response_is_reqwests_own() {
     }
 }
 
+/// `error_for_status` would take the response, and the reason with it.
+#[tokio::test]
+async fn a_refusal_is_an_error_with_the_reason_where_that_is_wanted() {
+    let server = Loopback::serve(Protocol::Http1, Loopback::strict).await;
+    let rejects = async |_: Tokens| Err(RefreshError::rejected("invalid_grant"));
+    let state = RefreshState::builder(rejects).tokens(Tokens::new("expired")).build();
+    let middleware = RefreshMiddleware::new(RefreshLayer::new(state)).error_on_refusal();
+    let client = ClientBuilder::new(bare(Protocol::Http1)).with(middleware).build();
+    let error = client.get(url(&server, "/")).send().await.unwrap_err();
+    let Error::Middleware(error) = error else { panic!("{error:?}") };
+    let refused = error.downcast_ref::<Refused>().unwrap();
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(refused.failure().map(RefreshFailure::kind), Some(FailureKind::Rejected));
+
+    let middleware = RefreshMiddleware::new(RefreshLayer::new(server.state())).error_on_refusal();
+    let client = ClientBuilder::new(bare(Protocol::Http1)).with(middleware).build();
+    assert_eq!(client.get(url(&server, "/")).send().await.unwrap().status(), StatusCode::OK);
+}
+
 /// Neither an `Authorization` nor a name and password in the URL, which reqwest makes one.
 #[tokio::test]
 async fn credentials_of_the_requests_own_are_left_alone() {
