@@ -86,6 +86,7 @@ pub(super) enum Action {
 
 /// The body to send, which is kept while it is sent if there may be a replay, and its handle.
 pub(super) fn keep_body<K: KeepBody<B>, B>(
+    keep: &K,
     config: &Config,
     may_replay: bool,
     body: B,
@@ -95,7 +96,7 @@ where
     B::Error: Into<BoxError>,
 {
     if may_replay {
-        K::keep(body, config.cap, &config.budget)
+        keep.keep(body, config.cap, &config.budget)
     } else {
         (ReplayBody::plain(body), Replay::never(NotReplayable::Forbidden))
     }

@@ -111,7 +111,7 @@ where
     /// began that this request is part of.
     pub(super) fn start<K: KeepBody<B>>(
         inner: &mut S,
-        shared: &Arc<Shared<S>>,
+        (shared, keep): (&Arc<Shared<S>>, &K),
         (slot, long_lived): (&mut Option<CachedToken>, bool),
         first: &mut FirstOrigin,
         request: Request<B>,
@@ -168,7 +168,7 @@ where
             None if state.hears_all() => route(&parts.method, &parts.uri),
             _ => None,
         };
-        let (body, handle) = keep_body::<K, B>(config, head.is_some(), body);
+        let (body, handle) = keep_body(keep, config, head.is_some(), body);
         let replay = ReplayParts { head, body: handle };
         let shared = Arc::clone(shared);
         match admission {

@@ -22,6 +22,7 @@
 // | `refusals.rs` | the words that some servers have for it |
 // | `www_authenticate.rs` | the header that a refusal explains itself in |
 // | `error_on_refusal.rs` | an error instead of the server's refusal |
+// | `map_body.rs` | clients with a body type of their own |
 // | `drain.rs` | reading a refused response to its end |
 //
 // Imports point one way: `mod` -> `service` -> `future` -> `exchange` -> the rest. The layer
@@ -37,6 +38,7 @@ mod error_on_refusal;
 mod exchange;
 mod future;
 mod head;
+mod map_body;
 mod origin;
 mod refusals;
 mod route;
@@ -45,7 +47,7 @@ mod sharing;
 mod source;
 mod www_authenticate;
 
-use std::{fmt, marker::PhantomData, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use http::{HeaderName, header::AUTHORIZATION, request::Parts};
 use tower_layer::Layer;
@@ -56,13 +58,14 @@ pub use self::{
     classify::{Classify, ResponseHead, Verdict, classify},
     error_on_refusal::{ErrorOnRefusal, ErrorOnRefusalFuture, ErrorOnRefusalLayer, Refused},
     future::ResponseFuture,
+    map_body::{MapBody, MapBodyLayer, OwnBody, OwnBodyLayer},
     refusals::Refusals,
     service::Refresh,
     source::{CredentialSource, FromExtensions},
 };
 use self::{origin::Origin, source::Source};
 use crate::{
-    body::{Budget, Tee},
+    body::{Budget, CloneBody, ReplayBody, Tee, TryCloneBody},
     credential::Credential,
     error::ConfigError,
     state::RefreshState,
@@ -107,20 +110,20 @@ use crate::{
 #[must_use]
 pub struct RefreshLayer<K = Tee> {
     config: Config,
-    keep: PhantomData<fn() -> K>,
+    keep: K,
 }
 
 impl RefreshLayer {
     /// A layer with one credential for every request.
     pub fn new(state: Arc<RefreshState>) -> Self {
-        Self { config: Config::new(Source::One(state)), keep: PhantomData }
+        Self { config: Config::new(Source::One(state)), keep: Tee }
     }
 
     /// A layer that looks for each request's own credential. A request without one passes as
     /// it is.
     pub fn per_request(source: impl CredentialSource) -> Self {
         let source = Source::PerRequest(Arc::new(source));
-        Self { config: Config::new(source), keep: PhantomData }
+        Self { config: Config::new(source), keep: Tee }
     }
 }
 
@@ -226,8 +229,64 @@ impl<K> RefreshLayer<K> {
 
     /// Keeps bodies by cloning them before they are sent, instead of teeing what they yield.
     /// For bodies whose clones are cheap and whole, such as `Full<Bytes>`.
-    pub fn clone_bodies(self) -> RefreshLayer<crate::body::CloneBody> {
-        RefreshLayer { config: self.config, keep: PhantomData }
+    pub fn clone_bodies(self) -> RefreshLayer<CloneBody> {
+        RefreshLayer { config: self.config, keep: CloneBody }
+    }
+
+    /// Keeps bodies by a closure that clones those that can be cloned, and leaves the body's type
+    /// to the service below as it is: `B`, where otherwise it is a
+    /// [`ReplayBody<B>`](crate::body::ReplayBody). For clients with a body type of their own that
+    /// has such a method, such as `try_clone`. A request whose body cannot be cloned is sent, and
+    /// not replayed. To be called last.
+    ///
+    /// What is charged to the [budget](Self::replay_budget) is the size that the body says it has
+    /// at least.
+    ///
+    /// ```
+    /// use http_body_util::Full;
+    /// use bytes::Bytes;
+    /// use tower::{Service, ServiceBuilder};
+    /// use tower_refresh::{RefreshLayer, RefreshState};
+    ///
+    /// # fn client<S>(state: std::sync::Arc<RefreshState>, client: S) -> impl Service<http::Request<Full<Bytes>>>
+    /// # where
+    /// #     S: Service<http::Request<Full<Bytes>>, Response = http::Response<Full<Bytes>>> + Clone,
+    /// # {
+    /// // `client` takes a `Request<Full<Bytes>>`, and so does what comes of it.
+    /// RefreshLayer::new(state).try_clone_bodies(|body: &Full<Bytes>| Some(body.clone())).layer(client)
+    /// # }
+    /// # use tower::Layer;
+    /// ```
+    pub fn try_clone_bodies<B, F>(self, clone: F) -> OwnBodyLayer<F>
+    where
+        F: Fn(&B) -> Option<B> + Clone,
+    {
+        let layer = RefreshLayer { config: self.config, keep: TryCloneBody(clone) };
+        OwnBodyLayer { layer }
+    }
+
+    /// Gives the service below the body type that it takes, made of a
+    /// [`ReplayBody<B>`](crate::body::ReplayBody) by this function: for clients with a body type
+    /// of their own, such as tonic's. To be called last.
+    ///
+    /// ```no_run
+    /// use tonic::{body::Body, transport::Channel};
+    /// use tower::ServiceBuilder;
+    /// use tower_refresh::{RefreshLayer, RefreshState};
+    ///
+    /// # fn channel(state: std::sync::Arc<RefreshState>) {
+    /// let channel = ServiceBuilder::new()
+    ///     .layer(RefreshLayer::new(state).map_body(Body::new))
+    ///     .service(Channel::from_static("http://[::1]:50051").connect_lazy());
+    /// # fn is_service<S: tower::Service<http::Request<Body>> + Clone>(_: S) {}
+    /// # is_service(channel);
+    /// # }
+    /// ```
+    pub fn map_body<B, F>(self, map: F) -> MapBodyLayer<F, K>
+    where
+        F: Fn(ReplayBody<B>) -> B + Clone,
+    {
+        MapBodyLayer { layer: self, map }
     }
 
     #[cfg(feature = "reqwest-middleware")]
@@ -236,17 +295,17 @@ impl<K> RefreshLayer<K> {
     }
 }
 
-impl<S: Clone, K> Layer<S> for RefreshLayer<K> {
+impl<S: Clone, K: Clone> Layer<S> for RefreshLayer<K> {
     type Service = Refresh<S, K>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Refresh::new(inner, Arc::new(self.config.clone()))
+        Refresh::new(inner, Arc::new(self.config.clone()), self.keep.clone())
     }
 }
 
-impl<K> Clone for RefreshLayer<K> {
+impl<K: Clone> Clone for RefreshLayer<K> {
     fn clone(&self) -> Self {
-        Self { config: self.config.clone(), keep: PhantomData }
+        Self { config: self.config.clone(), keep: self.keep.clone() }
     }
 }
 

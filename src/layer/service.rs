@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    marker::PhantomData,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -38,11 +37,11 @@ pub struct Refresh<S, K = Tee> {
     token: Option<CachedToken>,
     sharing: Sharing,
     first_origin: FirstOrigin,
-    keep: PhantomData<fn() -> K>,
+    keep: K,
 }
 
 impl<S: Clone, K> Refresh<S, K> {
-    pub(crate) fn new(inner: S, config: Arc<Config>) -> Self {
+    pub(crate) fn new(inner: S, config: Arc<Config>, keep: K) -> Self {
         let shared = Shared::new(config, inner.clone());
         Self {
             inner,
@@ -50,7 +49,7 @@ impl<S: Clone, K> Refresh<S, K> {
             token: None,
             sharing: Sharing::Own,
             first_origin: FirstOrigin::None,
-            keep: PhantomData,
+            keep,
         }
     }
 
@@ -109,13 +108,13 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         self.update_sharing();
-        let Self { inner, shared, token, sharing, first_origin, .. } = self;
+        let Self { inner, shared, token, sharing, first_origin, keep } = self;
         let long_lived = *sharing == Sharing::Own;
-        ResponseFuture::start::<K>(inner, shared, (token, long_lived), first_origin, request)
+        ResponseFuture::start(inner, (shared, keep), (token, long_lived), first_origin, request)
     }
 }
 
-impl<S: Clone, K> Clone for Refresh<S, K> {
+impl<S: Clone, K: Clone> Clone for Refresh<S, K> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
@@ -123,7 +122,7 @@ impl<S: Clone, K> Clone for Refresh<S, K> {
             token: self.token.clone(),
             sharing: self.sharing.of_clone(),
             first_origin: self.first_origin.of_clone(),
-            keep: PhantomData,
+            keep: self.keep.clone(),
         }
     }
 }

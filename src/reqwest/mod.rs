@@ -158,7 +158,7 @@ impl Middleware for RefreshMiddleware {
             let closure = matches!(self.config.attach, Attach::With(_));
             let (original, request) = Original::new(request, uri, extensions, closure);
             let rest = RestOfClient::new(next, &original);
-            let mut service = Refresh::<_, KnownBytes>::new(rest, Arc::clone(&self.config));
+            let mut service = Refresh::new(rest, Arc::clone(&self.config), KnownBytes);
             poll_fn(|cx| Service::<http::Request<Body>>::poll_ready(&mut service, cx)).await?;
             let response = service.call(request).await?;
             if let Some(refused) = Refused::of(&response).filter(|_| self.error_on_refusal) {

@@ -1,9 +1,11 @@
 //! An error instead of the server's refusal.
 
-use std::{error::Error, io};
+use std::io;
 
-use http::StatusCode;
-use testing::{Auth, Play, Request, answer, builder, get, mock, next, post};
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use testing::{Auth, Play, answer, builder, get, mock, next, post};
 use tower::{BoxError, Layer, ServiceBuilder, ServiceExt};
 use tower_refresh::{
     FailureKind, RefreshFailure, RefreshLayer,
@@ -11,12 +13,12 @@ use tower_refresh::{
     layer::{ErrorOnRefusalLayer, Refused, ResponseHead, Verdict},
 };
 
-use crate::{expired, layer, serve};
+use crate::{gate::expired, layer, serve};
 
 /// What a caller gets when the server answers with these statuses.
 async fn send(
     layer: RefreshLayer,
-    request: Request,
+    request: Request<Full<Bytes>>,
     statuses: &[u16],
 ) -> Result<StatusCode, BoxError> {
     let (service, mut handle) = mock(&layer);

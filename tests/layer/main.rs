@@ -12,6 +12,7 @@
 //! | `response` | the refused response's body: read to its end, or the caller's |
 //! | `service` | the service between requests: readiness, errors, clones |
 //! | `body` | the request's body, which may be sent twice |
+//! | `own_body` | services below that take one type of body |
 //! | `grpc` | deadlines, and a status that comes late |
 //! | `tower_stack` | above and below the other layers of a tower stack |
 //! | `invariants` | those that are about one request, by number |
@@ -30,6 +31,7 @@ mod gate;
 mod good_and_bad;
 mod grpc;
 mod invariants;
+mod own_body;
 mod replay;
 mod response;
 mod secrets;

@@ -21,7 +21,9 @@ use testing::{
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tower_refresh::{
     BoxFuture, FailureKind, FromExtensions, RefreshError, RefreshFailure, RefreshLayer,
-    RefreshMiddleware, RefreshState, Tokens, body::NotReplayable, layer::Attempt,
+    RefreshMiddleware, RefreshState, Tokens,
+    body::NotReplayable,
+    layer::{Attempt, Refused},
 };
 
 /// The client without middlewares. No proxy of the environment's has a say here.
