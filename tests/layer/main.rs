@@ -30,6 +30,7 @@ mod grpc;
 mod invariants;
 mod replay;
 mod response;
+mod review;
 mod secrets;
 mod service;
 mod tower_stack;

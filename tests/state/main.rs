@@ -32,6 +32,7 @@ mod keep_fresh;
 mod look;
 mod lost_records;
 mod observe;
+mod review;
 #[cfg(feature = "serde")]
 mod serialize;
 mod shared;

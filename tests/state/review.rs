@@ -1,0 +1,259 @@
+//! Orders of events that do not hold yet.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+
+use testing::{Auth, Fault, Op, Play, Store, builder, idle, kind, opened, secs, stored, tokens};
+use tokio::time::{sleep, timeout};
+use tower_refresh::{
+    FailureKind, RefreshState, Tokens,
+    state::{FailureEvent, Health, Revocation},
+};
+
+const LIFE: u64 = 1000;
+
+fn living(number: u64, life: u64) -> Tokens {
+    tokens(number).with_expires_in(secs(life))
+}
+
+/// "Begin with this refresh token."
+fn alone(number: u64) -> Tokens {
+    Tokens::new("").with_refresh_token(format!("refresh-{number}"))
+}
+
+/// `subscribe_health`: "holds how the credential does, and signals when that changes". A first
+/// subscriber has heard `Fresh` and is gone; the session ends; a second one subscribes, and sees
+/// `Rejected`; a sign-in follows. The state remembers that it has told `Fresh` last, and says
+/// nothing: the second one sees `Rejected` for ever.
+#[tokio::test(start_paused = true)]
+#[ignore = "does not hold yet"]
+async fn a_later_subscriber_hears_that_a_session_has_begun_again() {
+    let auth = Auth::new();
+    let state = builder(&auth).build();
+    let first = state.subscribe_health();
+    state.refresh().await.unwrap();
+    drop(first);
+    auth.next(Play::Reject);
+    assert_eq!(kind(state.refresh().await), FailureKind::Rejected);
+
+    let mut second = state.subscribe_health();
+    assert_eq!(*second.borrow(), Health::Rejected);
+    state.set(tokens(50)).await.unwrap();
+    assert_eq!(state.health(), Health::Fresh);
+    let heard = timeout(secs(60), second.wait_for(|health| *health == Health::Fresh)).await;
+    assert!(heard.is_ok(), "it holds {:?}", *state.subscribe_health().borrow());
+}
+
+/// The same with a first subscriber that stays: the token runs out, which signals nothing; a
+/// second one subscribes, and the first hears `Expired` by that; a sign-in follows. Both hold
+/// `Expired` for as long as the token is fresh.
+#[tokio::test(start_paused = true)]
+#[ignore = "does not hold yet"]
+async fn a_subscriber_hears_of_a_sign_in_after_another_has_subscribed() {
+    let auth = Auth::new();
+    let state = RefreshState::builder(auth.refresher()).tokens(living(1, LIFE)).build();
+    let mut first = state.subscribe_health();
+    state.token().await.unwrap();
+    sleep(secs(LIFE + 1)).await;
+    let _second = state.subscribe_health();
+    assert_eq!(*first.borrow_and_update(), Health::Expired);
+    state.set(living(50, LIFE)).await.unwrap();
+    assert_eq!(state.health(), Health::Fresh);
+    let heard = timeout(secs(60), first.wait_for(|health| *health == Health::Fresh)).await;
+    assert!(heard.is_ok(), "it holds Expired");
+}
+
+/// `FailureEvent::repeated`: "The same was told before, and nothing else has happened since". The
+/// store is out of reach for a moment; then it has lost the refresh token for good, which needs a
+/// sign-in. That is told as a repetition, and not as a warning.
+#[tokio::test(start_paused = true)]
+#[ignore = "does not hold yet"]
+async fn another_cause_is_not_a_repetition() {
+    let told = Arc::new(Mutex::new(Vec::<FailureEvent>::new()));
+    let (auth, store) = (Auth::new(), Store::with(living(1, LIFE)));
+    let heard = Arc::clone(&told);
+    let hook = move |event| heard.lock().unwrap().push(event);
+    let state = stored(&auth, &store).on_failure(hook).build();
+    state.token().await.unwrap();
+    store.fault(Op::Load, Fault::Fail);
+    assert_eq!(kind(state.refresh().await), FailureKind::Store);
+    sleep(secs(60)).await;
+    store.lose().await;
+    assert_eq!(kind(state.refresh().await), FailureKind::Store);
+    idle().await;
+    let told: Vec<_> = told.lock().unwrap().drain(..).collect();
+    let codes: Vec<_> = told.iter().map(|event| (event.failure.code(), event.repeated)).collect();
+    assert_eq!(codes, [(None, false), (Some("record_lost"), false)]);
+}
+
+/// A revocation that is tried again must not end a live session: the sign-out could not be told to
+/// the server, and the user signs in again with the same refresh token (a server that does not
+/// rotate; a command line that reads it from its environment). A minute later it is revoked.
+#[tokio::test(start_paused = true)]
+#[ignore = "does not hold yet"]
+async fn a_pending_revocation_spares_the_refresh_token_of_a_sign_in_since() {
+    let revoked = Arc::new(Mutex::new(Vec::new()));
+    let auth = Auth::new();
+    let calls = Arc::clone(&revoked);
+    let state = builder(&auth)
+        .on_sign_out(move |tokens: Tokens| {
+            let calls = Arc::clone(&calls);
+            async move {
+                calls.lock().unwrap().push(tokens.refresh_token().unwrap().to_owned());
+                match calls.lock().unwrap().len() {
+                    1 => Err(io::Error::from(io::ErrorKind::NetworkUnreachable)),
+                    _ => Ok(()),
+                }
+            }
+        })
+        .build();
+    assert_eq!(state.clear().await.unwrap().revocation, Revocation::Pending);
+    state.set(tokens(1)).await.unwrap();
+    sleep(secs(600)).await;
+    assert_eq!(*revoked.lock().unwrap(), ["refresh-1"], "it is in use again");
+}
+
+/// `Tokens::new`: an empty one "has run out: a credential that is signed in with it begins with its
+/// refresh token, which is redeemed before the first request is sent." Two processes begin with
+/// the same refresh token and an empty store, and do `refresh()` at once. The one whose save comes
+/// second is told `Ok`, with a credential without an access token.
+#[tokio::test(start_paused = true)]
+#[ignore = "does not hold yet"]
+async fn first_refreshes_of_two_processes_with_a_refresh_token_alone_bring_tokens() {
+    let (auth, store) = (Auth::new(), Store::empty());
+    // Within one millisecond equal records have equal numbers, and count as the same save. These
+    // differ by an access token, which has run out.
+    let [a, b] = [living(1, 0), alone(1)].map(|seed| stored(&auth, &store).tokens(seed).build());
+    // Both have read the empty store before the first one writes, and the second one has the lease
+    // before the first one has it again.
+    store.gate(Op::Lease).close();
+    store.gate(Op::Save).close();
+    let both = tokio::spawn(async move { tokio::join!(a.refresh(), b.refresh()) });
+    idle().await;
+    store.gate(Op::Lease).open();
+    idle().await;
+    store.gate(Op::Lease).close();
+    store.gate(Op::Save).open();
+    idle().await;
+    store.gate(Op::Lease).open();
+    let (a, b) = both.await.unwrap();
+    auth.assert_sound();
+    let tokens = [a, b].map(|got| got.unwrap().access_token().map(str::to_owned));
+    assert_eq!(tokens, [Some("access-2".to_owned()), Some("access-2".to_owned())]);
+}
+
+/// `token`: "The token to use now. Waits while there is none that works". A redeem is under way;
+/// another process signs in with a refresh token alone. The waiter is told `Ok`, with a credential
+/// that has no access token.
+#[tokio::test(start_paused = true)]
+#[ignore = "does not hold yet"]
+async fn a_waiter_does_not_get_what_another_process_has_signed_in_with_and_has_run_out() {
+    let (auth, store) = (Auth::new(), Store::with(living(1, LIFE)));
+    let (a, b) = (opened(&auth, &store).await, opened(&auth, &store).await);
+    sleep(secs(LIFE + 1)).await;
+    auth.gate.close();
+    let waits = tokio::spawn(async move { a.token().await });
+    idle().await;
+    assert_eq!(auth.count(), 1);
+    b.set(alone(9)).await.unwrap();
+    auth.gate.open();
+    let token = waits.await.unwrap().map(|token| token.access_token().map(str::to_owned));
+    assert!(matches!(token, Ok(Some(_))), "{token:?}");
+}
+
+/// The same within one process.
+#[tokio::test(start_paused = true)]
+#[ignore = "does not hold yet"]
+async fn a_waiter_does_not_get_a_sign_in_that_has_run_out() {
+    let auth = Auth::new();
+    let state = RefreshState::builder(auth.refresher()).tokens(living(1, LIFE)).build();
+    sleep(secs(LIFE + 1)).await;
+    auth.gate.close();
+    let waits = tokio::spawn({
+        let state = Arc::clone(&state);
+        async move { state.token().await }
+    });
+    idle().await;
+    assert_eq!(auth.count(), 1);
+    state.set(alone(9)).await.unwrap();
+    auth.gate.open();
+    let token = waits.await.unwrap().map(|token| token.access_token().map(str::to_owned));
+    assert!(matches!(token, Ok(Some(_))), "{token:?}");
+}
+
+/// Invariants 1 and 6. A redeem is slow; the user signs in, and a request with that token is
+/// refused and waits; the user signs in again. The token of the second sign-in was never refused:
+/// it is redeemed all the same, and whoever asks for the token is held meanwhile.
+#[tokio::test(start_paused = true)]
+#[ignore = "does not hold yet"]
+async fn a_second_sign_in_is_not_refreshed_for_a_refusal_of_the_first() {
+    let auth = Auth::new();
+    let state = builder(&auth).build();
+    auth.gate.close();
+    let slow = tokio::spawn({
+        let state = Arc::clone(&state);
+        async move { state.refresh().await }
+    });
+    idle().await;
+    let first = state.set(tokens(50)).await.unwrap();
+    let refused = tokio::spawn({
+        let state = Arc::clone(&state);
+        async move { state.challenged(first).await }
+    });
+    idle().await;
+    state.set(tokens(60)).await.unwrap();
+    assert_eq!(refused.await.unwrap().unwrap().access_token(), Some("access-60"));
+    auth.gate.open();
+    slow.await.unwrap().unwrap();
+    sleep(secs(1)).await;
+    assert_eq!(auth.asked(), ["refresh-1"], "nobody has refused access-60");
+    assert_eq!(state.current().access_token(), Some("access-60"));
+}
+
+/// Invariant 5: "a signed-out credential is never resurrected." A redeem is slow; the user signs
+/// out, which is over; the store loses its data, and the trace of the sign-out with them; the
+/// redeem ends. Its pair is put into the store (and handed to the discard hook), and the next
+/// process is signed in.
+#[tokio::test(start_paused = true)]
+#[ignore = "does not hold yet"]
+async fn a_store_that_is_emptied_after_a_sign_out_stays_empty() {
+    let (auth, store) = (Auth::new(), Store::with(tokens(1)));
+    let state = opened(&auth, &store).await;
+    auth.gate.close();
+    let slow = tokio::spawn({
+        let state = Arc::clone(&state);
+        async move { state.refresh().await }
+    });
+    idle().await;
+    state.clear().await.unwrap();
+    store.lose().await;
+    auth.gate.open();
+    let _ = slow.await.unwrap();
+    state.drain().await;
+    assert_eq!(store.refresh_token().await, None, "the session that has ended");
+    let next = stored(&auth, &store).build();
+    assert_eq!(kind(next.token().await), FailureKind::SignedOut);
+}
+
+/// Invariant 5: "Sign-in or sign-out during a flight wins." Tokens that were read from a store are
+/// signed in with (a move to another store, or a copy of the account): if they were put there to
+/// begin with, they carry a mark, by which a refresh under way elsewhere wins over the sign-in.
+#[tokio::test(start_paused = true)]
+#[ignore = "does not hold yet"]
+async fn a_sign_in_with_tokens_that_were_read_from_a_store_wins() {
+    let (auth, store) = (Auth::new(), Store::with(living(1, LIFE)));
+    let (a, b) = (opened(&auth, &store).await, opened(&auth, &store).await);
+    // What another store was begun with.
+    let old = Store::empty();
+    stored(&auth, &old).tokens(living(70, LIFE)).build().token().await.unwrap();
+    let moved = old.record().await.tokens.unwrap();
+    auth.gate.close();
+    let slow = tokio::spawn(async move { b.refresh().await });
+    idle().await;
+    a.set(moved).await.unwrap();
+    auth.gate.open();
+    let _ = slow.await.unwrap();
+    assert_eq!(store.refresh_token().await.as_deref(), Some("refresh-70"));
+}
