@@ -17,6 +17,7 @@ mod lease;
 mod mounts;
 mod paths;
 mod processes;
+mod review;
 mod sealed;
 mod states;
 mod suite;
