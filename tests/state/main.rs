@@ -9,6 +9,7 @@
 //! | `fence` | sign-in and sign-out at every step of a flight |
 //! | `intent` | redeems that were interrupted, leases that were lost |
 //! | `look` | looking for sign-ins by other processes |
+//! | `review` | orders of events that do not hold yet |
 //! | `sign_out` | what a sign-out tells its hook |
 //! | `shared` | several states, one store |
 //! | `elsewhere` | what other processes do to the store, and what is found of it |
