@@ -44,6 +44,8 @@ mod parts;
 mod policy;
 mod recheck;
 mod requests;
+#[cfg(test)]
+mod review;
 mod saving;
 mod sign_in_out;
 #[cfg(test)]
