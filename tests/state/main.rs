@@ -9,6 +9,8 @@
 //! | `fence` | sign-in and sign-out at every step of a flight |
 //! | `intent` | redeems that were interrupted, leases that were lost |
 //! | `look` | looking for sign-ins by other processes |
+//! | `review` | orders of events that do not hold yet |
+//! | `sign_ins` | sign-ins while something is under way |
 //! | `sign_out` | what a sign-out tells its hook |
 //! | `shared` | several states, one store |
 //! | `elsewhere` | what other processes do to the store, and what is found of it |
@@ -32,9 +34,11 @@ mod keep_fresh;
 mod look;
 mod lost_records;
 mod observe;
+mod review;
 #[cfg(feature = "serde")]
 mod serialize;
 mod shared;
+mod sign_ins;
 mod sign_out;
 mod time;
 mod unsaved;

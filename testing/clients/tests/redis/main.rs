@@ -11,6 +11,7 @@ mod outages;
 mod records;
 mod replicas;
 mod restarts;
+mod review;
 mod rights;
 mod saves;
 mod scripts;
