@@ -48,9 +48,9 @@ impl Machine {
         }
     }
 
-    /// The flight's task is gone with its runtime. Minted tokens are kept for the next
-    /// flight to save.
-    pub(crate) fn aborted(&mut self) {
+    /// The flight's task is gone with its runtime, or there was none. Minted tokens are kept for
+    /// the next flight to save. Its waiters are told of this failure.
+    pub(crate) fn aborted(&mut self, failure: RefreshFailure) {
         let Some(flight) = self.flight.take() else {
             return;
         };
@@ -61,7 +61,7 @@ impl Machine {
             }
             _ => {}
         }
-        self.tell_waiters(RefreshFailure::new(FailureKind::Shutdown));
+        self.tell_waiters(failure);
     }
 
     /// Whether the flight waits for a lease in which nothing of ours is to be saved, and need
@@ -245,7 +245,7 @@ mod tests {
         let (mut machine, rules) = signed_in();
         redeeming(&mut machine, &rules);
         let _ = machine.advance(Outcome::Redeemed(tokens(2)), rules.at(0));
-        machine.aborted();
+        machine.aborted(shut_down());
         assert!(machine.effects().wake, "the waiters hear of it");
         begin(&mut machine, &rules);
         let save = machine.advance(Outcome::Leased(None), rules.at(0));

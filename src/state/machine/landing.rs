@@ -298,7 +298,7 @@ mod tests {
             redeeming(&mut machine, &rules);
             let _ = machine.advance(Outcome::Redeemed(tokens(2)), rules.at(0));
             match unsaved {
-                true => machine.aborted(),
+                true => machine.aborted(shut_down()),
                 false => machine.flight = None,
             }
             begin(&mut machine, &rules);
