@@ -289,7 +289,7 @@ impl<K> RefreshLayer<K> {
         MapBodyLayer { layer: self, map }
     }
 
-    #[cfg(feature = "reqwest-middleware")]
+    #[cfg(feature = "reqwest")]
     pub(crate) fn into_config(self) -> Config {
         self.config
     }

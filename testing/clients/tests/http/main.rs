@@ -5,6 +5,7 @@
 //! | `loopback` | the servers themselves |
 //! | `sockets` | hyper-util's client, HTTP/1 and HTTP/2 |
 //! | `reqwest` | [`RefreshMiddleware`](tower_refresh::RefreshMiddleware) |
+//! | `reqwest_service` | [`ReqwestLayer`](tower_refresh::ReqwestLayer) |
 //! | `axum` | on a router that forwards |
 //! | `metrics` | what is counted, as a real exporter for Prometheus writes it |
 //! | `redirects` | around tower-http's layer that follows redirects |
@@ -15,5 +16,6 @@ mod loopback;
 mod metrics;
 mod redirects;
 mod reqwest;
+mod reqwest_service;
 mod sockets;
 mod stacks;

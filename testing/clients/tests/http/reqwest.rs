@@ -27,7 +27,7 @@ use tower_refresh::{
 };
 
 /// The client without middlewares. No proxy of the environment's has a say here.
-fn bare(protocol: Protocol) -> reqwest::Client {
+pub(crate) fn bare(protocol: Protocol) -> reqwest::Client {
     let builder = reqwest::Client::builder().no_proxy();
     match protocol {
         Protocol::Any | Protocol::Http1 => builder,
