@@ -2,6 +2,8 @@
 //!
 //! [`RefreshLayer`] is the layer, [`Refresh`] its service; the rest is what can be set on the one
 //! and found in the requests and responses of the other.
+//!
+#![doc = include_str!("order.md")]
 
 // The order of things, from a service's `call` to the response, is drawn at the top of
 // `future.rs`, and is in that file alone.
@@ -79,7 +81,7 @@ use crate::{
 ///
 /// `K` says how bodies are kept. It need not be named, unless
 /// [`clone_bodies`](Self::clone_bodies) has made it a
-/// [`CloneBody`](crate::body::CloneBody).
+/// [`CloneBody`].
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -269,19 +271,7 @@ impl<K> RefreshLayer<K> {
     /// [`ReplayBody<B>`](crate::body::ReplayBody) by this function: for clients with a body type
     /// of their own, such as tonic's. To be called last.
     ///
-    /// ```no_run
-    /// use tonic::{body::Body, transport::Channel};
-    /// use tower::ServiceBuilder;
-    /// use tower_refresh::{RefreshLayer, RefreshState};
-    ///
-    /// # fn channel(state: std::sync::Arc<RefreshState>) {
-    /// let channel = ServiceBuilder::new()
-    ///     .layer(RefreshLayer::new(state).map_body(Body::new))
-    ///     .service(Channel::from_static("http://[::1]:50051").connect_lazy());
-    /// # fn is_service<S: tower::Service<http::Request<Body>> + Clone>(_: S) {}
-    /// # is_service(channel);
-    /// # }
-    /// ```
+    #[cfg_attr(not(doctest), doc = include_str!("../body/tonic.md"))]
     pub fn map_body<B, F>(self, map: F) -> MapBodyLayer<F, K>
     where
         F: Fn(ReplayBody<B>) -> B + Clone,
