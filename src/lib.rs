@@ -112,6 +112,7 @@ pub mod metrics;
 mod metrics;
 #[cfg(feature = "oauth2")]
 pub mod oauth2;
+mod peek;
 pub mod refresher;
 #[cfg(feature = "reqwest")]
 mod reqwest;

@@ -23,4 +23,5 @@ pub(crate) mod protocol;
 mod status;
 pub(crate) mod timeout;
 
-pub use self::status::{GrpcStatus, GrpcStatusFuture, GrpcStatusLayer, Peeked, Watched};
+pub use self::status::{GrpcStatus, GrpcStatusFuture, GrpcStatusLayer};
+pub use crate::peek::{Peeked, Watched};
