@@ -46,6 +46,7 @@ pub(crate) enum Next {
     /// The next frame, which is worth waiting for.
     Wait,
     /// The next frame if it is there already.
+    #[cfg_attr(not(feature = "in-body"), allow(dead_code, reason = "gRPC has one frame"))]
     Glance,
     /// Nothing.
     Enough,
