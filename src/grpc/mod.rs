@@ -23,5 +23,7 @@ pub(crate) mod protocol;
 mod status;
 pub(crate) mod timeout;
 
+#[cfg(feature = "reqwest")]
+pub(crate) use self::status::StatusLook;
 pub use self::status::{GrpcStatus, GrpcStatusFuture, GrpcStatusLayer};
 pub use crate::peek::{Peeked, Watched};

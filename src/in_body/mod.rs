@@ -34,6 +34,8 @@ use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
+#[cfg(feature = "reqwest")]
+pub(crate) use self::future::BodyLook;
 pub use self::{
     envelope::{Connect, GrpcWeb},
     future::InBodyFuture,

@@ -108,6 +108,12 @@ impl<B: Body> Peeked<B> {
         Self { frames: VecDeque::new(), last: None, body }
     }
 
+    /// The body itself, of which something may have been taken.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn get_ref(&self) -> &B {
+        &self.body
+    }
+
     /// The body itself, if nothing of it was taken.
     #[cfg(feature = "reqwest")]
     pub(crate) fn untouched(self) -> Result<B, Self> {

@@ -13,6 +13,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 pub use self::future::GrpcStatusFuture;
+#[cfg(feature = "reqwest")]
+pub(crate) use self::future::StatusLook;
 use crate::peek::{HOLD, Peeked, Watched};
 
 /// A tower layer that copies a status which comes right after a response's head into the head.

@@ -6,6 +6,7 @@
 //! | `sockets` | hyper-util's client, HTTP/1 and HTTP/2 |
 //! | `reqwest` | [`RefreshMiddleware`](tower_refresh::RefreshMiddleware) |
 //! | `reqwest_service` | [`ReqwestLayer`](tower_refresh::ReqwestLayer) |
+//! | `in_body` | looks into bodies, under hyper-util's client and inside reqwest's |
 //! | `axum` | on a router that forwards |
 //! | `metrics` | what is counted, as a real exporter for Prometheus writes it |
 //! | `order` | above and below other layers |
@@ -13,6 +14,7 @@
 //! | `stacks` | a thousand requests at once through each of them, and through tonic |
 
 mod axum;
+mod in_body;
 mod loopback;
 mod metrics;
 mod order;

@@ -1,0 +1,305 @@
+//! What is held, and for how long; bounds.
+
+use std::{convert::Infallible, time::Duration};
+
+use bytes::{Buf, Bytes};
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::{
+    BodyExt,
+    channel::{Channel, Sender},
+};
+use testing::{
+    next,
+    script_body::{Script, Step, data},
+};
+use tokio::time::Instant;
+use tokio_test::{assert_pending, assert_ready, task};
+use tower::{Layer, ServiceExt};
+use tower_refresh::{
+    BoxFuture,
+    in_body::{GraphQl, InBodyLayer, JsonPointer, Peeked, Watched},
+    layer::{ResponseHead, Verdict, classify},
+};
+use tower_test::mock;
+
+use super::{all_rules, judge, response, script, through};
+use crate::read::read;
+
+type Chan = Channel<Bytes, Infallible>;
+type Sent = Request<Watched<Chan>>;
+type Handle = mock::Handle<Sent, Response<Chan>>;
+type Call = BoxFuture<'static, Result<Response<Peeked<Chan>>, tower::BoxError>>;
+
+const REFUSED: &str = r#"{"errors":[{"message":"no","extensions":{"code":"UNAUTHENTICATED"}}]}"#;
+
+fn layer() -> InBodyLayer {
+    all_rules().hold(Duration::from_millis(50))
+}
+
+/// A call whose response has this content type, with both bodies in the test's hands.
+async fn call(
+    content_type: &str,
+    upload: bool,
+) -> (Option<Sender<Bytes, Infallible>>, task::Spawn<Call>, Sender<Bytes, Infallible>, Sent) {
+    let (service, mut handle): (_, Handle) = mock::pair();
+    let (request, body) = Channel::new(1);
+    let call = layer().layer(service).oneshot(Request::new(body));
+    let mut call: task::Spawn<Call> = task::spawn(Box::pin(call));
+    assert_pending!(call.poll());
+    let (mut sent, respond) = next(&mut handle).await;
+    let request = upload.then_some(request);
+    if !upload {
+        assert!(sent.body_mut().frame().await.is_none());
+    }
+    let (sender, body) = Channel::new(8);
+    respond.send_response(response(200, content_type, body));
+    (request, call, sender, sent)
+}
+
+fn verdict_of<B>(response: &Response<B>) -> Verdict {
+    classify(&ResponseHead::of(response))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_waits_for_as_much_as_a_rule_needs() {
+    let (_request, mut call, mut sender, _sent) = call("application/json", false).await;
+    assert_pending!(call.poll());
+    for part in [&REFUSED[..1], &REFUSED[1..20], "", &REFUSED[20..REFUSED.len() - 1]] {
+        sender.send_data(part.into()).await.unwrap();
+        assert_pending!(call.poll());
+    }
+    // Without waiting for the body's end.
+    sender.send_data(Bytes::from("}")).await.unwrap();
+    assert!(call.is_woken());
+    let response = assert_ready!(call.poll()).unwrap();
+    assert_eq!(verdict_of(&response), Verdict::Challenge);
+    drop(sender);
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), REFUSED);
+}
+
+/// Each of these is known not to be a refusal, and the stream goes on without an end.
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_not_held_once_it_is_known_to_be_none() {
+    for (content_type, pending, passing) in [
+        ("application/json", "  \n", "7"),
+        ("application/connect+proto", "", "\0"),
+        ("application/grpc-web+proto", "", "\0"),
+        ("application/grpc-web-text", "AAA", "A"),
+        ("text/event-stream", ": hello\n\ndata: {\"id\":1}", "\n\n"),
+        ("text/event-stream", "event: connected\ndata: {}\n\n\ndata: 1\n", "\n"),
+    ] {
+        let (_request, mut call, mut sender, _sent) = call(content_type, false).await;
+        let began = Instant::now();
+        sender.send_data(pending.into()).await.unwrap();
+        assert_pending!(call.poll(), "{content_type} {pending}");
+        sender.send_data(passing.into()).await.unwrap();
+        let response = assert_ready!(call.poll(), "{content_type} {passing}").unwrap();
+        assert_eq!(verdict_of(&response), Verdict::Accept);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        drop(sender);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, [pending, passing].concat());
+    }
+    // What begins with a name that the rule does not know is none, before its end.
+    for first in ["{\"id\":", "[{\"id\":", "[[", "{}", "{\"a name that is longer than all known"] {
+        let rule = InBodyLayer::new().hold(Duration::from_secs(60)).rule(GraphQl::new());
+        let began = Instant::now();
+        let (mut sender, body) = Channel::<Bytes, Infallible>::new(1);
+        sender.send_data(first.into()).await.unwrap();
+        through(rule, response(200, "application/json", body)).await;
+        assert_eq!(began.elapsed(), Duration::ZERO, "{first}");
+    }
+}
+
+/// The answers to a streamed batch are not held once one of them is there.
+#[tokio::test(start_paused = true)]
+async fn a_streamed_batch_goes_on_with_its_first_answer() {
+    let head = "{\"0\":[[0],[null,0,0]],\"1\":[[0],[null,0,1]]}\n";
+    let done = "[0,0,[[{\"result\":0}],[\"result\",0,2]]]\n";
+    let refused = "[1,0,[[{\"error\":{\"data\":{\"code\":\"UNAUTHORIZED\"}}}]]]\n";
+
+    let layer = || InBodyLayer::new().rule(tower_refresh::in_body::Trpc::new());
+    for (frames, expected, waited) in [
+        (vec![head, done], Verdict::Accept, 0),
+        (vec![head, done, refused], Verdict::RefreshOnly, 0),
+        // The other may be under way.
+        (vec![head, refused], Verdict::RefreshOnly, 50),
+        (vec![head], Verdict::Accept, 50),
+    ] {
+        let (mut sender, body) = Channel::<Bytes, Infallible>::new(4);
+        for frame in &frames {
+            sender.send_data((*frame).into()).await.unwrap();
+        }
+        let began = Instant::now();
+        let response = through(layer(), response(200, "application/json", body)).await;
+        assert_eq!(verdict_of(&response), expected, "{frames:?}");
+        assert_eq!(began.elapsed(), Duration::from_millis(waited), "{frames:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_is_held_no_longer_than_that_and_nothing_is_lost() {
+    for (hold, expected) in [(None, 50), (Some(20), 20), (Some(0), 0)] {
+        let mut layer = InBodyLayer::new().rule(GraphQl::new());
+        if let Some(hold) = hold {
+            layer = layer.hold(Duration::from_millis(hold));
+        }
+        let (mut sender, body) = Channel::<Bytes, Infallible>::new(8);
+        sender.send_data(Bytes::from(&REFUSED[..9])).await.unwrap();
+        let began = Instant::now();
+        let response = through(layer, response(200, "application/json", body)).await;
+        assert_eq!(began.elapsed(), Duration::from_millis(expected));
+        assert_eq!(verdict_of(&response), Verdict::Accept);
+        sender.send_data(Bytes::from(&REFUSED[9..])).await.unwrap();
+        drop(sender);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), REFUSED);
+    }
+}
+
+/// A stream that goes both ways may wait for its client.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_held_while_the_request_is_sent() {
+    let (request, mut call, mut sender, _sent) = call("application/connect+json", true).await;
+    assert!(request.is_some());
+    sender.send_data(Bytes::from_static(&[2, 0, 0])).await.unwrap();
+    let response = assert_ready!(call.poll()).unwrap();
+    assert_eq!(verdict_of(&response), Verdict::Accept);
+}
+
+#[test]
+fn no_more_bytes_are_looked_at_than_that() {
+    let long = |length: usize| {
+        let mut body = String::from(REFUSED);
+        body.insert_str(REFUSED.len() - 1, &" ".repeat(length - REFUSED.len()));
+        body
+    };
+    let cap = 200;
+    for (length, expected) in [(200, Verdict::Challenge), (201, Verdict::Accept)] {
+        let body = long(length);
+        for cut in [body.len(), 50, 1] {
+            let steps = body.as_bytes().chunks(cut);
+            let steps = steps.map(|chunk| Step::Data(Bytes::copy_from_slice(chunk)));
+            let response = response(200, "application/json", Script::new(steps));
+            assert_eq!(judge(all_rules().cap(cap), response), expected, "{length} {cut}");
+        }
+    }
+    // Nothing is read of a document that is known to be longer, and of no other if none may be.
+    for (cap, length) in [(200, "201"), (0, "5")] {
+        let mut response = response(200, "application/json", Script::new([Step::Pending]));
+        response.headers_mut().insert("content-length", length.parse().unwrap());
+        assert_eq!(
+            judge(InBodyLayer::new().cap(cap).rule(GraphQl::new()), response),
+            Verdict::Accept
+        );
+    }
+    let response = response(200, "application/json", script(REFUSED));
+    assert_eq!(judge(all_rules().cap(0), response), Verdict::Accept);
+}
+
+/// A peer may send frames without bytes for ever.
+#[tokio::test]
+async fn empty_frames_come_to_an_end() {
+    let steps = (0..10_000).map(|_| data(""));
+    let body = Script::new(steps);
+    let mut response = through(all_rules().cap(100), response(200, "application/json", body)).await;
+    assert_eq!(read(response.body_mut()).len(), 10_001);
+}
+
+#[tokio::test]
+async fn other_responses_are_not_touched() {
+    for (status, content_type) in [
+        (200, "text/html"),
+        (200, "application/grpc"),
+        (200, "application/octet-stream"),
+        (200, "application/jsonp"),
+        (204, "application/json"),
+        (401, "application/json"),
+        (302, "application/json"),
+    ] {
+        let body = Script::new([Step::Panic]);
+        let response = through(layer(), response(status, content_type, body)).await;
+        assert!(response.extensions().is_empty(), "{status} {content_type}");
+    }
+    let response = Response::new(Script::new([Step::Panic]));
+    through(layer(), response).await;
+    let response = self::response(200, "application/json", Script::new([Step::Panic]));
+    through(InBodyLayer::new(), response).await;
+}
+
+/// A chunk that lies in pieces is read whole; one in too many is not, and is given on all the same.
+#[tokio::test]
+async fn chunks_in_pieces_are_read() {
+    for (pieces, expected) in [(1, true), (3, true), (16, true), (17, false)] {
+        let text = r#"{"error":"token_expired"}"#;
+        let length = text.len().div_ceil(pieces).min(text.len() / pieces.max(1)).max(1);
+        let mut parts: Vec<Bytes> = Vec::new();
+        for at in 0..pieces {
+            let end = if at + 1 == pieces { text.len() } else { (at + 1) * length };
+            parts.push(Bytes::from_static(&text.as_bytes()[at * length..end]));
+        }
+        let body = OneFrame(Some(Pieces(parts.into())));
+        let rule = JsonPointer::new("/error", ["token_expired"]).unwrap();
+        let layer = InBodyLayer::new().rule(rule);
+        let response = through(layer, response(200, "application/json", body)).await;
+        let found = verdict_of(&response) == Verdict::Challenge;
+        assert_eq!(found, expected, "{pieces}");
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), text);
+    }
+}
+
+struct OneFrame(Option<Pieces>);
+
+struct Pieces(std::collections::VecDeque<Bytes>);
+
+impl Buf for Pieces {
+    fn remaining(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.0.front().map_or(&[], |part| part)
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [std::io::IoSlice<'a>]) -> usize {
+        let mut count = 0;
+        for (slice, part) in slices.iter_mut().zip(&self.0) {
+            *slice = std::io::IoSlice::new(part);
+            count += 1;
+        }
+        count
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        while let Some(part) = self.0.front_mut() {
+            let step = count.min(part.len());
+            part.advance(step);
+            count -= step;
+            if !part.is_empty() {
+                return;
+            }
+            self.0.pop_front();
+        }
+    }
+}
+
+impl Body for OneFrame {
+    type Data = Pieces;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Pieces>, Infallible>>> {
+        std::task::Poll::Ready(self.0.take().map(|pieces| Ok(Frame::data(pieces))))
+    }
+}
+
+/// A call that is dropped while its head is held is over.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_lets_go_of_the_body() {
+    let (_request, mut call, mut sender, _sent) = call("application/json", false).await;
+    assert_pending!(call.poll());
+    drop(call);
+    assert!(sender.send_data(Bytes::new()).await.is_err());
+}
