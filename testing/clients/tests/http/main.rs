@@ -10,6 +10,7 @@
 //! | `axum` | on a router that forwards |
 //! | `metrics` | what is counted, as a real exporter for Prometheus writes it |
 //! | `order` | above and below other layers |
+//! | `real_servers` | servers that are not ours, outside of CI |
 //! | `redirects` | around tower-http's layer that follows redirects |
 //! | `stacks` | a thousand requests at once through each of them, and through tonic |
 
@@ -18,6 +19,7 @@ mod in_body;
 mod loopback;
 mod metrics;
 mod order;
+mod real_servers;
 mod redirects;
 mod reqwest;
 mod reqwest_service;
