@@ -83,6 +83,8 @@ fn a_value_at_a_pointer_is_a_challenge() {
         ("/errcode", r#"{"errcode":"42001"}"#, Challenge),
         ("/errcode", r#"{"errcode":42002}"#, Accept),
         ("/0", r#"["expired"]"#, Challenge),
+        ("/error", r#"{"path":"C:\\","error":"expired"}"#, Challenge),
+        ("/error", r#"{"text":"\"}{[","error":"expired"}"#, Challenge),
         ("", r#""expired""#, Accept),
         ("/error", r#"{"error":"expired""#, Accept),
         ("/error", "", Accept),
@@ -190,6 +192,7 @@ fn an_event_stream_is_judged_by_its_first_event() {
         ),
         (format!("data: {REFUSED}\n"), Accept),
         (format!("event: serialized-error\ndata: {ERROR}\n\n"), Challenge),
+        (format!("event: serialized-error\r\ndata: {ERROR}\r\n\r\n"), Challenge),
         (format!("event: ping\ndata: \n\nevent: serialized-error\ndata: {ERROR}\n\n"), Challenge),
         // Data in several lines.
         (
@@ -230,6 +233,14 @@ fn a_streamed_batch_that_is_not_whole_is_refreshed_for_and_not_replayed() {
         let body = lines.join("\n") + "\n";
         assert_eq!(verdict(200, JSON, body.clone()), expected, "{body}");
     }
+}
+
+/// The status says that the calls have fared differently, whatever a hook has made of the answers.
+#[test]
+fn a_batch_that_says_207_was_carried_out_in_part() {
+    let refused = r#"[{"error":{"data":{"code":"UNAUTHORIZED"}}},{"error":{"data":{"code":"UNAUTHORIZED"}}}]"#;
+    assert_eq!(verdict(207, JSON, refused), RefreshOnly);
+    assert_eq!(verdict(200, JSON, refused), Challenge);
 }
 
 /// Of a verdict that is there already, nothing is taken back; a status rule comes after it.

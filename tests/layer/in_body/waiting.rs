@@ -1,6 +1,13 @@
 //! What is held, and for how long; bounds.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    io::IoSlice,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::{Buf, Bytes};
 use http::{Request, Response};
@@ -86,6 +93,8 @@ async fn a_stream_is_not_held_once_it_is_known_to_be_none() {
         ("application/connect+proto", "", "\0"),
         ("application/grpc-web+proto", "", "\0"),
         ("application/grpc-web-text", "AAA", "A"),
+        // A last message that is longer than what is looked at.
+        ("application/connect+json", "\x02\0", "\x7f\0\0"),
         ("text/event-stream", ": hello\n\ndata: {\"id\":1}", "\n\n"),
         ("text/event-stream", "event: connected\ndata: {}\n\n\ndata: 1\n", "\n"),
     ] {
@@ -200,10 +209,26 @@ fn no_more_bytes_are_looked_at_than_that() {
 /// A peer may send frames without bytes for ever.
 #[tokio::test]
 async fn empty_frames_come_to_an_end() {
-    let steps = (0..10_000).map(|_| data(""));
-    let body = Script::new(steps);
-    let mut response = through(all_rules().cap(100), response(200, "application/json", body)).await;
-    assert_eq!(read(response.body_mut()).len(), 10_001);
+    let body = |empty| {
+        let last = data(r#"{"error":"token_expired"}"#);
+        Script::new((0..empty).map(|_| data("")).chain([last]))
+    };
+    for (empty, expected) in [(100, Verdict::Challenge), (1000, Verdict::Accept)] {
+        let response = response(200, "application/json", body(empty));
+        let mut response = through(all_rules().cap(200), response).await;
+        assert_eq!(verdict_of(&response), expected);
+        assert_eq!(read(response.body_mut()).len(), empty + 2);
+    }
+}
+
+/// hyper's body says that it has ended before a poll does.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_says_that_it_has_ended_is_not_waited_for() {
+    let body = Frames { frames: [pieces(["{\"error\":"])].into(), ends: true };
+    let began = Instant::now();
+    let response = through(layer(), response(200, "application/json", body)).await;
+    assert_eq!(verdict_of(&response), Verdict::Accept);
+    assert_eq!(began.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test]
@@ -227,30 +252,43 @@ async fn other_responses_are_not_touched() {
     through(InBodyLayer::new(), response).await;
 }
 
-/// A chunk that lies in pieces is read whole; one in too many is not, and is given on all the same.
+/// A chunk that lies in pieces is read whole. Of one in too many nothing is concluded.
 #[tokio::test]
 async fn chunks_in_pieces_are_read() {
-    for (pieces, expected) in [(1, true), (3, true), (16, true), (17, false)] {
-        let text = r#"{"error":"token_expired"}"#;
-        let length = text.len().div_ceil(pieces).min(text.len() / pieces.max(1)).max(1);
-        let mut parts: Vec<Bytes> = Vec::new();
-        for at in 0..pieces {
-            let end = if at + 1 == pieces { text.len() } else { (at + 1) * length };
-            parts.push(Bytes::from_static(&text.as_bytes()[at * length..end]));
-        }
-        let body = OneFrame(Some(Pieces(parts.into())));
+    let two = pieces(["{\"error\"", ":"]);
+    let mut many = vec![""; 15];
+    many.push("{\"error\":");
+    let sixteen = pieces(many.clone());
+    many.push("1}{\"a\":");
+    for (first, expected) in
+        [(two, Verdict::Challenge), (sixteen, Verdict::Challenge), (pieces(many), Verdict::Accept)]
+    {
+        let frames = [first, pieces(["\"token_", "expired\"}"])];
+        let text: String = frames
+            .iter()
+            .flat_map(|frame| &frame.0)
+            .map(|it| str::from_utf8(it).unwrap())
+            .collect();
+        let body = Frames { frames: frames.into(), ends: false };
         let rule = JsonPointer::new("/error", ["token_expired"]).unwrap();
-        let layer = InBodyLayer::new().rule(rule);
-        let response = through(layer, response(200, "application/json", body)).await;
-        let found = verdict_of(&response) == Verdict::Challenge;
-        assert_eq!(found, expected, "{pieces}");
+        let response = response(200, "application/json", body);
+        let response = through(InBodyLayer::new().rule(rule), response).await;
+        assert_eq!(verdict_of(&response), expected, "{text}");
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), text);
     }
 }
 
-struct OneFrame(Option<Pieces>);
+/// A body of such chunks. At its end it says so, and is pending, or it is at its end.
+struct Frames {
+    frames: VecDeque<Pieces>,
+    ends: bool,
+}
 
-struct Pieces(std::collections::VecDeque<Bytes>);
+struct Pieces(VecDeque<Bytes>);
+
+fn pieces(parts: impl IntoIterator<Item = &'static str>) -> Pieces {
+    Pieces(parts.into_iter().map(Bytes::from).collect())
+}
 
 impl Buf for Pieces {
     fn remaining(&self) -> usize {
@@ -258,40 +296,40 @@ impl Buf for Pieces {
     }
 
     fn chunk(&self) -> &[u8] {
-        self.0.front().map_or(&[], |part| part)
+        self.0.iter().find(|part| !part.is_empty()).map_or(&[], |part| part)
     }
 
-    fn chunks_vectored<'a>(&'a self, slices: &mut [std::io::IoSlice<'a>]) -> usize {
-        let mut count = 0;
-        for (slice, part) in slices.iter_mut().zip(&self.0) {
-            *slice = std::io::IoSlice::new(part);
-            count += 1;
-        }
-        count
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let filled = slices.iter_mut().zip(&self.0);
+        filled.map(|(slice, part)| *slice = IoSlice::new(part)).count()
     }
 
     fn advance(&mut self, mut count: usize) {
-        while let Some(part) = self.0.front_mut() {
+        for part in &mut self.0 {
             let step = count.min(part.len());
             part.advance(step);
             count -= step;
-            if !part.is_empty() {
-                return;
-            }
-            self.0.pop_front();
         }
     }
 }
 
-impl Body for OneFrame {
+impl Body for Frames {
     type Data = Pieces;
     type Error = Infallible;
 
     fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<Frame<Pieces>, Infallible>>> {
-        std::task::Poll::Ready(self.0.take().map(|pieces| Ok(Frame::data(pieces))))
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Pieces>, Infallible>>> {
+        match self.frames.pop_front() {
+            Some(pieces) => Poll::Ready(Some(Ok(Frame::data(pieces)))),
+            None if self.ends => Poll::Pending,
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ends && self.frames.is_empty()
     }
 }
 
