@@ -128,10 +128,6 @@ impl Reader for EnvelopeReader {
             None => Said::More,
         }
     }
-
-    fn end(&mut self, _: bool) -> Option<Verdict> {
-        None
-    }
 }
 
 /// Decodes base64, of which several pieces may follow one another, each padded by itself.
@@ -153,10 +149,6 @@ impl Reader for TextReader {
             }
         }
         self.inner.read(&decoded)
-    }
-
-    fn end(&mut self, whole: bool) -> Option<Verdict> {
-        self.inner.end(whole)
     }
 }
 

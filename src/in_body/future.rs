@@ -60,8 +60,6 @@ pub(crate) struct BodyLook {
     found: Option<Verdict>,
     /// How many bytes may still be looked at.
     left: usize,
-    /// Whether trailers have come, which are the last frame.
-    ended: bool,
     hold: Duration,
 }
 
@@ -75,7 +73,7 @@ impl Peek for InBodyLayer {
             return None;
         }
         let readers: Vec<_> = self.rules.iter().filter_map(|rule| rule.begin(&head)).collect();
-        let look = BodyLook { readers, found: None, left: self.cap, ended: false, hold: self.hold };
+        let look = BodyLook { readers, found: None, left: self.cap, hold: self.hold };
         (!look.readers.is_empty()).then_some(look)
     }
 }
@@ -85,10 +83,8 @@ const PIECES: usize = 16;
 
 impl Look for BodyLook {
     fn frame<D: Buf>(&mut self, frame: &Frame<D>) -> Next {
-        let Some(data) = frame.data_ref() else {
-            self.ended = frame.is_trailers();
-            return if self.ended { Next::Enough } else { Next::Wait };
-        };
+        // Trailers are the last frame.
+        let Some(data) = frame.data_ref() else { return Next::Enough };
         let mut pieces = [IoSlice::new(&[]); PIECES];
         let count = data.chunks_vectored(&mut pieces);
         let (mut next, mut seen) = (Next::Wait, 0);
@@ -109,9 +105,8 @@ impl Look for BodyLook {
         if self.left == 0 || seen < data.remaining() { Next::Enough } else { next }
     }
 
-    fn conclude<B>(mut self, end: bool, response: &mut Response<B>) {
-        let end = end || self.ended;
-        let found = self.found.or_else(|| self.readers.iter_mut().find_map(|it| it.end(end)));
+    fn conclude<B>(mut self, response: &mut Response<B>) {
+        let found = self.found.or_else(|| self.readers.iter_mut().find_map(|it| it.end()));
         if let Some(verdict) = found {
             tracing::debug!(?verdict, "found in a response's body");
             response.extensions_mut().insert(verdict);

@@ -175,10 +175,6 @@ impl Reader for AnswerReader {
             _ => Said::More,
         }
     }
-
-    fn end(&mut self, _: bool) -> Option<Verdict> {
-        None
-    }
 }
 
 /// Whether an answer of GraphQL begins so.
@@ -199,9 +195,5 @@ impl Reader for EventReader {
             false
         });
         said
-    }
-
-    fn end(&mut self, _: bool) -> Option<Verdict> {
-        None
     }
 }

@@ -111,9 +111,11 @@ pub use crate::peek::{Peeked, Watched};
 /// response's [`Peeked`]. The response's body has to be `Unpin`. A client with a fixed body type
 /// takes one line between, as for [`GrpcStatusLayer`](crate::grpc::GrpcStatusLayer).
 ///
-/// A verdict that was carried out in part ([`RefreshOnly`](crate::layer::Verdict::RefreshOnly))
-/// is not replayed. A client that sends no request that changes anything can have it replayed all
-/// the same:
+/// # What was carried out in part
+///
+/// Some of what was asked for was carried out, and some was refused: that is
+/// [`RefreshOnly`](crate::layer::Verdict::RefreshOnly), and not replayed. A client that sends
+/// nothing but queries can have it replayed all the same:
 ///
 /// ```
 /// use tower_refresh::{RefreshLayer, RefreshState, layer::{ResponseHead, Verdict, classify}};
@@ -147,7 +149,7 @@ impl InBodyLayer {
         Self { rules: Arc::default(), cap: 64 << 10, hold: HOLD }
     }
 
-    /// Looks also for what this rule knows. The first rule that finds something counts.
+    /// Looks also for what this rule knows. If several find something, that of the first one counts.
     pub fn rule(mut self, rule: impl Into<Rule>) -> Self {
         Arc::make_mut(&mut self.rules).push(rule.into());
         self

@@ -109,8 +109,4 @@ impl Reader for PointerReader {
         });
         if *self.documents.start() == Start::NotOne { Said::Nothing } else { said }
     }
-
-    fn end(&mut self, _: bool) -> Option<Verdict> {
-        None
-    }
 }

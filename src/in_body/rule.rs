@@ -28,8 +28,10 @@ pub(super) trait Judge: Send + Sync + 'static {
 pub(super) trait Reader: Send + Sync {
     fn read(&mut self, bytes: &[u8]) -> Said;
 
-    /// There are no more bytes: the body is `whole`, or a bound is reached.
-    fn end(&mut self, whole: bool) -> Option<Verdict>;
+    /// There are no more bytes, or a bound is reached.
+    fn end(&mut self) -> Option<Verdict> {
+        None
+    }
 }
 
 /// What a reader says of the bytes so far.

@@ -132,7 +132,7 @@ impl Reader for AnswerReader {
         }
     }
 
-    fn end(&mut self, _: bool) -> Option<Verdict> {
+    fn end(&mut self) -> Option<Verdict> {
         match self.answers.lines.as_ref()?.outcome? {
             Outcome::Refused | Outcome::InPart => Some(Verdict::RefreshOnly),
             Outcome::Done => None,
@@ -227,9 +227,5 @@ impl Reader for EventReader {
             false
         });
         said
-    }
-
-    fn end(&mut self, _: bool) -> Option<Verdict> {
-        None
     }
 }

@@ -109,7 +109,6 @@ fn conclude<L: Look, B: Body + Unpin>(
     look: L,
     mut response: Response<Peeked<B>>,
 ) -> Response<Peeked<B>> {
-    let end = response.body().has_ended();
-    look.conclude(end, &mut response);
+    look.conclude(&mut response);
     response
 }

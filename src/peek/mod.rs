@@ -32,9 +32,9 @@ pub(crate) trait Look {
     /// A frame has come. They come in order, and none is left out.
     fn frame<D: Buf>(&mut self, frame: &Frame<D>) -> Next;
 
-    /// Nothing more is seen: nothing more is needed, it takes too long, or the body is at its
-    /// `end`. Says in the head what has been found.
-    fn conclude<B>(self, end: bool, response: &mut Response<B>);
+    /// Nothing more is seen: nothing more is needed, it takes too long, or there is no more. Says in
+    /// the head what has been found.
+    fn conclude<B>(self, response: &mut Response<B>);
 
     /// How long the head may be held.
     fn hold(&self) -> Duration;

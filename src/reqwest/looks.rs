@@ -60,11 +60,11 @@ impl Look for OneLook {
         }
     }
 
-    fn conclude<B>(self, end: bool, response: &mut Response<B>) {
+    fn conclude<B>(self, response: &mut Response<B>) {
         match self {
-            Self::GrpcStatus(look) => look.conclude(end, response),
+            Self::GrpcStatus(look) => look.conclude(response),
             #[cfg(feature = "in-body")]
-            Self::InBody(look) => look.conclude(end, response),
+            Self::InBody(look) => look.conclude(response),
         }
     }
 

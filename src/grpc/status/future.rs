@@ -78,7 +78,7 @@ impl Look for StatusLook {
         Next::Enough
     }
 
-    fn conclude<B>(self, _: bool, response: &mut Response<B>) {
+    fn conclude<B>(self, response: &mut Response<B>) {
         if let Some(trailers) = self.trailers {
             merge(response.headers_mut(), trailers);
         }

@@ -1,9 +1,10 @@
 //! [`InBodyLayer`] and [`GrpcStatusLayer`] below the layer, under hyper-util's client and inside
 //! reqwest's.
 
-use std::{convert::Infallible, io, time::Duration};
+use std::{convert::Infallible, io, io::Write as _, time::Duration};
 
 use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
 use futures_util::{FutureExt, future::BoxFuture, stream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Frame;
@@ -23,6 +24,7 @@ use tokio::{
     task::JoinSet,
 };
 use tower::{ServiceBuilder, ServiceExt};
+use tower_http::decompression::DecompressionLayer;
 use tower_refresh::{
     RefreshLayer, RefreshMiddleware, ReqwestLayer,
     body::NotReplayable,
@@ -180,6 +182,45 @@ async fn refusals_inside_a_200_are_one_refresh_and_every_body_is_whole() {
             }
         }
     }
+}
+
+/// A body that is compressed cannot be read: what decompresses goes below.
+#[tokio::test]
+async fn a_compressed_refusal_is_found_above_what_decompresses() {
+    let server = async || {
+        Loopback::serve(Protocol::Http1, async |server: Loopback, request: Request<Incoming>| {
+            let good = server.accepts(request.headers());
+            let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+            gzip.write_all(if good { b"{\"data\":{}}" } else { REFUSALS[0].1 }).unwrap();
+            let body = gzip.finish().unwrap();
+            let mut response = bytes("application/json", body.into(), false);
+            response.headers_mut().insert("content-encoding", HeaderValue::from_static("gzip"));
+            response
+        })
+        .await
+    };
+    let request = |server: &Loopback| {
+        Request::post(server.address()).body(Full::<Bytes>::from("hello")).unwrap()
+    };
+    let below = server().await;
+    let client = ServiceBuilder::new()
+        .layer(RefreshLayer::new(below.state()))
+        .layer(layer())
+        .layer(DecompressionLayer::new())
+        .service(Client::builder(TokioExecutor::new()).build_http());
+    let response = client.oneshot(request(&below)).await.unwrap();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!((&*body, below.refreshes()), (&b"{\"data\":{}}"[..], 1));
+
+    let above = server().await;
+    let client = ServiceBuilder::new()
+        .layer(DecompressionLayer::new())
+        .layer(RefreshLayer::new(above.state()))
+        .layer(layer())
+        .service(Client::builder(TokioExecutor::new()).build_http());
+    let response = client.oneshot(request(&above)).await.unwrap();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!((&*body, above.refreshes()), (REFUSALS[0].1, 0));
 }
 
 /// What was carried out in part is the caller's, whole, and is sent once.
