@@ -74,7 +74,7 @@ fn unescape(text: &str) -> Bytes {
                 b'r' => b'\r',
                 b'x' => {
                     let digits = [rest.next().unwrap(), rest.next().unwrap()];
-                    u8::from_str_radix(str::from_utf8(&digits).unwrap(), 16).unwrap()
+                    u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
                 }
                 other => other,
             },

@@ -267,7 +267,7 @@ async fn chunks_in_pieces_are_read() {
         let text: String = frames
             .iter()
             .flat_map(|frame| &frame.0)
-            .map(|it| str::from_utf8(it).unwrap())
+            .map(|it| std::str::from_utf8(it).unwrap())
             .collect();
         let body = Frames { frames: frames.into(), ends: false };
         let rule = JsonPointer::new("/error", ["token_expired"]).unwrap();
