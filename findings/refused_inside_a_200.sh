@@ -15,7 +15,7 @@
 # Expected, and not seen: that the status is the same for the same refusal.
 #
 # The answers are those in tests/layer/in_body/answers.txt, byte for byte, which are what the rules
-# of `in_body` are tested with. (Strawberry's, which are Python's, are not asked for again.)
+# of `in_body` are tested with. (Those of Strawberry and tonic-web, which are not JavaScript, are not asked for again.)
 #
 # Pinned: the versions above and those below; seen with Node 20.20.2. Needs node and npm. Runs
 # without tower-refresh, in a folder of its own. Fails if the behaviour is another one by now.
