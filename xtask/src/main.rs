@@ -44,7 +44,11 @@ const CHECKS: &[Check] = &[
         "oauth2-client-ring-build",
         Cargo("clippy --lib --locked --features oauth2-client,ring -- -D warnings"),
     ),
-    ("reqwest-build", Cargo("clippy --lib --locked --features reqwest-middleware -- -D warnings")),
+    ("reqwest-build", Cargo("clippy --lib --locked --features reqwest -- -D warnings")),
+    (
+        "reqwest-middleware-build",
+        Cargo("clippy --lib --locked --features reqwest-middleware -- -D warnings"),
+    ),
     (
         "oauth2-reqwest-build",
         Cargo("clippy --lib --locked --features oauth2,reqwest-middleware -- -D warnings"),
