@@ -64,10 +64,13 @@
 //!   memory.
 //!
 //! [oauth2]: https://docs.rs/oauth2
+//!
+#![doc = include_str!("first_tokens.md")]
 
 #[cfg(feature = "oauth2-client")]
 mod certificates;
 mod client;
+mod convert;
 mod endpoint;
 mod error;
 mod grant;

@@ -76,6 +76,7 @@ const CHECKS: &[Check] = &[
     ("axum_gateway", Example("axum_gateway")),
     ("client_credentials", Example("client_credentials")),
     ("custom_refresher", Example("custom_refresher")),
+    ("login", Example("login")),
     ("reqwest_client", Example("reqwest_client")),
     ("shared_file", Example("shared_file")),
     ("tonic_client", Example("tonic_client")),
