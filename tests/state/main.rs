@@ -17,6 +17,7 @@
 //! | `lost_records` | a store that has lost what it held |
 //! | `family` | many credentials that share how they are renewed |
 //! | `observe` | what a program and its operator hear |
+//! | `health` | how a credential does, in a word, and the channel of that |
 //! | `serialize` | the same as JSON (feature `serde`) |
 //! | `invariants` | those that are about the credential, by number |
 //! | `cancellation` | every point at which a caller, a runtime or a hook can go away |
@@ -27,6 +28,7 @@ mod elsewhere;
 mod elsewhere_corners;
 mod family;
 mod fence;
+mod health;
 mod intent;
 mod invariants;
 mod keep_fresh;
