@@ -40,8 +40,8 @@ pub struct FailureEvent {
     pub generation: Generation,
     /// When, by the wall clock.
     pub at: SystemTime,
-    /// The same was told before, and nothing else has happened since: a session that has ended
-    /// is looked after now and then, and an outage has many tries.
+    /// The same was told before, with the same cause, and nothing else has happened since: a
+    /// session that has ended is looked after now and then, and an outage has many tries.
     pub repeated: bool,
 }
 
@@ -76,9 +76,25 @@ pub(super) struct Extras {
     told_health: Option<Health>,
     /// In the order of their first time.
     failures: Vec<PastFailure>,
-    /// The last failure that waiters were told: its kind, and the generation.
-    last_told: Option<(FailureKind, Generation)>,
+    /// The last failure that waiters were told.
+    last_told: Option<ToldFailure>,
     unrevoked: Unrevoked,
+}
+
+/// By what a failure is the same as the one before: all that the log says of it.
+#[derive(PartialEq)]
+struct ToldFailure {
+    kind: FailureKind,
+    code: Option<Arc<str>>,
+    open_redeem: Option<OpenCause>,
+    generation: Generation,
+}
+
+impl ToldFailure {
+    fn new(failure: &RefreshFailure, generation: Generation) -> Self {
+        let (kind, code) = (failure.kind(), failure.shared_code());
+        Self { kind, code, open_redeem: failure.open_redeem(), generation }
+    }
 }
 
 impl Inner {
@@ -146,9 +162,10 @@ impl Inner {
     pub(super) fn failed(&mut self, failure: RefreshFailure, at: SystemTime) -> FailureEvent {
         self.count(failure.kind(), at);
         let generation = self.machine.credential().generation();
-        let told = (failure.kind(), generation);
+        let told = Some(ToldFailure::new(&failure, generation));
         let extras = self.extras_mut();
-        let repeated = extras.last_told.replace(told) == Some(told);
+        let repeated = extras.last_told == told;
+        extras.last_told = told;
         FailureEvent { name: extras.name.clone(), failure, generation, at, repeated }
     }
 }

