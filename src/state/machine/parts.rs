@@ -149,7 +149,7 @@ pub(super) enum Origin {
 
 /// Under this name tokens that were put into an empty store say where they are from: the store
 /// may have lost what other processes have.
-const ORIGIN: &str = "tower_refresh.origin";
+pub(super) const ORIGIN: &str = "tower_refresh.origin";
 
 impl Origin {
     fn word(self) -> Option<&'static str> {
