@@ -9,7 +9,7 @@ use super::{
     renewal::Shared,
     revocation::{HookResult, TokensHook},
 };
-use crate::{refresher::Refresher, store::TokenStore, tokens::Tokens};
+use crate::{refresher::Refresher, store::TokenStore, time::Time, tokens::Tokens};
 
 /// Configures how credentials are renewed, and builds a `T`: a [`Renewal`] for a family of
 /// credentials (begins at [`Renewal::builder`]), or the [`RefreshState`] of a single one
@@ -241,7 +241,8 @@ impl RenewalBuilder {
 impl RenewalBuilder<RefreshState> {
     /// Tokens to begin with. Default: none, that is, signed out (or, with a
     /// refresher that needs none, fetched on first use). If a [`store`](Self::store)
-    /// is set and holds a record already, that wins.
+    /// is set and holds a record already, that wins. Their life
+    /// ([`Tokens::with_expires_in`]) counts from [`build`](Self::build).
     pub fn tokens(mut self, tokens: Tokens) -> Self {
         self.tokens = Some(tokens);
         self
@@ -270,7 +271,10 @@ impl RenewalBuilder<RefreshState> {
         let (store, tokens, name) = (self.store.take(), self.tokens.take(), self.name.take());
         let renewal = self.renewal();
         let state = match store {
-            Some(store) => RefreshState::new(renewal, store, Machine::unread(true, tokens)),
+            Some(store) => {
+                let seed = tokens.map(|tokens| (renewal.stamp(tokens), Time::now()));
+                RefreshState::new(renewal, store, Machine::unread(true, seed))
+            }
             None => renewal.in_memory(tokens),
         };
         match name {

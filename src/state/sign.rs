@@ -38,6 +38,7 @@ impl RefreshState {
     /// Signs in: stores these tokens and uses them from then on. Ends every
     /// failure. A refresh under way is superseded: its result is discarded.
     ///
+    /// The access token's life ([`Tokens::with_expires_in`]) counts from the call's first poll.
     /// Goes on when the caller is cancelled. Returns the new generation.
     ///
     /// # Errors
@@ -47,9 +48,10 @@ impl RefreshState {
     pub async fn set(self: &Arc<Self>, tokens: Tokens) -> Result<Generation, StoreError> {
         let state = Arc::clone(self);
         let sign_outs = self.lock().machine.sign_outs();
+        // The life of the tokens counts from the call, however long it waits for its turn.
+        let time = Time::now();
         self.finish(move |turn| async move {
             let _turn = turn;
-            let time = Time::now();
             let tokens = state.renewal.stamp(tokens);
             let mut is_unreadable = false;
             for _ in 0..MAX_CONFLICTS {
@@ -65,7 +67,8 @@ impl RefreshState {
                     }
                 };
                 let known = state.current().generation().max(held.generation);
-                let generation = state.lock().machine.next_generation(known, held.generation, time);
+                let now = Time::now();
+                let generation = state.lock().machine.next_generation(known, held.generation, now);
                 let record = Record::new(generation, tokens.clone().absolute(time));
                 match state.store.save(held.generation, record).await {
                     Ok(()) => {

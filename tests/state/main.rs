@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | `basics` | the API, first use, signed out |
+//! | `life` | from when on the life of an access token counts |
 //! | `time` | early refresh, expiry, cool-down, brake, deadline |
 //! | `keep_fresh` | refreshing ahead of expiry without requests |
 //! | `unsaved` | a store that fails |
@@ -32,6 +33,7 @@ mod health;
 mod intent;
 mod invariants;
 mod keep_fresh;
+mod life;
 mod look;
 mod lost_records;
 mod observe;

@@ -96,7 +96,7 @@ fn an_empty_store_leaves_the_token_of_a_second_sign_in() {
 #[ignore = "does not hold yet"]
 fn a_first_refresh_whose_tokens_to_begin_with_meet_the_same_of_another_process_redeems() {
     let seed = begins_with(1).tokens.unwrap();
-    let (mut machine, rules) = (Machine::unread(true, Some(seed)), Rules::default());
+    let (mut machine, rules) = begun_with(seed);
     assert!(machine.read(rules.at(1)).is_some());
     let step = machine.effects().begin.unwrap().step;
     assert!(matches!(step, Step::Load), "{step:?}");
@@ -265,7 +265,7 @@ fn a_sign_out_is_not_told_of_the_session_that_came_after_it() {
 #[test]
 #[ignore = "does not hold yet"]
 fn tokens_to_begin_with_take_the_place_of_an_offer_that_is_found_by_reading() {
-    let (mut machine, rules) = (Machine::unread(true, Some(tokens(1))), Rules::default());
+    let (mut machine, rules) = begun_with(tokens(1));
     let _ = machine.admit(rules.at(0));
     let _ = machine.effects();
     let theirs = record(9).tokens.unwrap().without_refresh_token();

@@ -34,8 +34,14 @@ impl Minted {
 
 impl Course<'_> {
     /// The store is empty, and the user has given tokens to begin with.
-    pub(super) fn save_seed(self, seed: Tokens) -> Step {
-        let minted = self.mint(Generation::ZERO, seed, self.at.time, Origin::Seed);
+    pub(super) fn save_seed(self, (seed, begun): (Tokens, Time)) -> Step {
+        let run_out = seed.stated_end(begun).filter(|end| self.at.has_come(*end));
+        let seed = match run_out {
+            // By the one clock perhaps, and the store keeps the end by the other.
+            Some(end) => seed.with_expires_at(end.wall.min(self.at.time.wall)),
+            None => seed,
+        };
+        let minted = self.mint(Generation::ZERO, seed, begun, Origin::Seed);
         self.save(minted)
     }
 
