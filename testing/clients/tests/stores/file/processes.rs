@@ -176,11 +176,11 @@ async fn full_disk(store: FileStore) {
         .build();
     soon(state.token()).await.unwrap();
 
-    // Not even the intent can be noted: nothing is spent.
+    // There is room for nothing: nothing is spent.
     limit(Some(0));
     let failure = soon(state.refresh()).await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::Store);
-    assert_says(&failure, &["could not write", "tokens.json.lease", "File too large"]);
+    assert_says(&failure, &["could not write", "tokens.json.tmp", "File too large"]);
     assert_eq!(auth.count(), 0);
     soon(state.drain()).await;
 
