@@ -233,7 +233,7 @@ impl FlightDriver {
         let generation = inner.machine.credential().generation();
         let outcome = match inner.machine.last_failure() {
             // Even if it has told of a failure to save before.
-            _ if landing == Landing::Renewed => landing.as_str(),
+            _ if matches!(landing, Landing::Renewed | Landing::Superseded) => landing.as_str(),
             Some(failure) if inner.machine.failures() != failures => failure.kind().as_str(),
             _ if !inner.machine.credential().is_present() => FailureKind::SignedOut.as_str(),
             _ => landing.as_str(),

@@ -86,6 +86,10 @@ impl RefreshFailure {
         Self::new(FailureKind::SignedOut)
     }
 
+    pub(crate) fn braked(until: Due) -> Self {
+        Self::new(FailureKind::Braked).with_retry_at(until)
+    }
+
     pub(crate) fn with_retry_at(mut self, at: Due) -> Self {
         self.inner().retry_at = Some(at);
         self

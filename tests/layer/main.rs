@@ -12,7 +12,6 @@
 //! | `service` | the service between requests: readiness, errors, clones |
 //! | `body` | the request's body, which may be sent twice |
 //! | `grpc` | deadlines, and a status that comes late |
-//! | `review` | orders of events that do not hold yet |
 //! | `tower_stack` | above and below the other layers of a tower stack |
 //! | `invariants` | those that are about one request, by number |
 //! | `secrets` | no token in what is logged or printed |
@@ -31,7 +30,6 @@ mod grpc;
 mod invariants;
 mod replay;
 mod response;
-mod review;
 mod secrets;
 mod service;
 mod tower_stack;

@@ -11,6 +11,7 @@
 //! | `intent` | redeems that were interrupted, leases that were lost |
 //! | `look` | looking for sign-ins by other processes |
 //! | `review` | orders of events that do not hold yet |
+//! | `sign_ins` | sign-ins while something is under way |
 //! | `sign_out` | what a sign-out tells its hook |
 //! | `shared` | several states, one store |
 //! | `elsewhere` | what other processes do to the store, and what is found of it |
@@ -41,6 +42,7 @@ mod review;
 #[cfg(feature = "serde")]
 mod serialize;
 mod shared;
+mod sign_ins;
 mod sign_out;
 mod time;
 mod unsaved;

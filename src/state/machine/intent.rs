@@ -57,7 +57,7 @@ impl Course<'_> {
             self.flight.open_redeem = Some(OpenRedeem::new(redeem.from, cause));
         }
         match outcome {
-            Outcome::Redeemed(tokens) => self.redeemed(tokens, &redeem),
+            Outcome::Redeemed(tokens) => self.redeemed(tokens, redeem),
             // Where no tokens are needed, a sign-in would not mend it.
             Outcome::Refused(error) if error.is_rejected() && self.at.policy.needs_tokens => {
                 let from = redeem.from;

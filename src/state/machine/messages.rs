@@ -95,7 +95,7 @@ pub(crate) struct Effects {
     pub(crate) publish: Option<Credential>,
     /// There is news for waiters: wake all of them.
     pub(crate) wake: bool,
-    /// The failure among the news: the user hears of it, too.
+    /// A failure of which the user hears: that among the news, or one that no waiter is told.
     pub(crate) failed: Option<RefreshFailure>,
     /// A flight has begun: drive it.
     pub(crate) begin: Option<Departure>,

@@ -44,10 +44,10 @@ mod parts;
 mod policy;
 mod recheck;
 mod requests;
-#[cfg(test)]
-mod review;
 mod saving;
 mod sign_in_out;
+#[cfg(test)]
+mod store_corners;
 #[cfg(test)]
 mod testing;
 mod upkeep;
@@ -103,11 +103,21 @@ pub(crate) struct Machine {
     noted: Noted,
 }
 
-/// Effects that the shell has not taken yet: of both, the waiters hear.
+/// Effects that the shell has not taken yet.
 #[derive(Clone, Copy, Debug, Default)]
 struct Noted {
     published: bool,
-    failed: bool,
+    failed: Told,
+}
+
+/// Who hears of a failure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Told {
+    #[default]
+    None,
+    /// The brake was pulled while a flight was under way: its waiters do not.
+    User,
+    Waiters,
 }
 
 impl Machine {
@@ -147,8 +157,12 @@ impl Machine {
         Effects {
             gate: self.gate(),
             publish: published.then(|| self.credential.clone()),
-            wake: published || failed,
-            failed: self.last_failure().filter(|_| failed).cloned(),
+            wake: published || failed == Told::Waiters,
+            failed: match failed {
+                Told::None => None,
+                Told::User => self.brake().map(RefreshFailure::braked),
+                Told::Waiters => self.last_failure().cloned(),
+            },
             begin: trigger.map(|trigger| Departure {
                 step: match reads {
                     true => Step::Load,
@@ -177,7 +191,8 @@ impl Machine {
     /// When the next refresh may be tried, while none may now.
     pub(crate) fn retry_at(&self, time: Time) -> Option<Due> {
         let cools = self.blocked_by().and_then(RefreshFailure::due);
-        cools.into_iter().chain(self.brake()).filter(|due| !due.has_come(time)).reduce(Due::max)
+        let braked = self.braked_until(time);
+        cools.filter(|due| !due.has_come(time)).into_iter().chain(braked).reduce(Due::max)
     }
 
     /// How many failures waiters were told. Only equal or not equal has a meaning.
@@ -257,6 +272,12 @@ impl Machine {
         self.troubles.as_ref()?.brake
     }
 
+    /// The brake, while it holds: not for a token that has run out by its own expiry.
+    fn braked_until(&self, time: Time) -> Option<Due> {
+        let holds = |over: &Due| !over.has_come(time) && !self.credential.has_run_out(time);
+        self.brake().filter(holds)
+    }
+
     fn troubles_mut(&mut self) -> &mut Troubles {
         self.troubles.get_or_insert_default()
     }
@@ -269,7 +290,7 @@ impl Machine {
     /// Tells every waiter of a failure.
     fn tell_waiters(&mut self, failure: RefreshFailure) {
         self.failures = self.failures.wrapping_add(1);
-        self.noted.failed = true;
+        self.noted.failed = Told::Waiters;
         self.troubles_mut().last_failure = Some(failure);
     }
 

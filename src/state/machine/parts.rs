@@ -127,6 +127,8 @@ pub(super) struct Minted {
     pub(super) record: Record,
     pub(super) credential: Credential,
     pub(super) origin: Origin,
+    /// What was redeemed for them.
+    pub(super) redeemed: Option<Tokens>,
     pub(super) failed_saves: u32,
     /// Requests use it already ([`WhileUnsaved::Serve`](super::WhileUnsaved::Serve)).
     pub(super) served: bool,

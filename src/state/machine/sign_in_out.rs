@@ -17,6 +17,7 @@ impl Machine {
         if record.generation > self.stored {
             self.publish_record(record, at);
             self.reset_history();
+            self.needs_no_relaunch();
             return;
         }
         // The flight has read this record already, to redeem it. The flight goes on, and
@@ -41,11 +42,15 @@ impl Machine {
         self.reset_history();
         self.signing_out = true;
         self.sign_outs = self.sign_outs.wrapping_add(1);
+        self.needs_no_relaunch();
+        self.sign_outs
+    }
+
+    /// The waiters who wanted another flight have just heard that there is no need.
+    fn needs_no_relaunch(&mut self) {
         if let Some(flight) = &mut self.flight {
-            // The waiters who wanted another flight have just heard that there is no need.
             flight.relaunch = None;
         }
-        self.sign_outs
     }
 
     /// The store has deleted its tokens and is at `generation` now: the sign-out of that

@@ -57,6 +57,11 @@ pub(super) fn record_of(number: u64) -> Option<Tokens> {
     record(number).tokens
 }
 
+/// A refresh token to begin with, as a store keeps it.
+pub(super) fn begins_with(number: u64) -> Record {
+    Record::new(generation(number), Tokens::new("").with_refresh_token(format!("refresh-{number}")))
+}
+
 /// What the store of [`signed_in`] holds.
 pub(super) fn stored() -> Record {
     record(1)
