@@ -15,13 +15,14 @@ use tokio::runtime::Handle;
 use tracing::{Instrument, Span};
 
 use super::{
-    RefreshState, Running, clock::sleep_until_due, driver::catch, failure::io_kind,
+    Inner, RefreshState, Running, clock::sleep_until_due, driver::catch, failure::io_kind,
     machine::MAX_RETRY_AFTER,
 };
 use crate::{
     error::{BoxError, SharedError},
     metrics,
     refresher::{BoxFuture, RefreshError},
+    store::Record,
     time::Time,
     tokens::Tokens,
 };
@@ -94,6 +95,9 @@ pub enum Revocation {
     /// The hook failed, and is not called again: the server refused for good, or the hook
     /// panicked, or there is no runtime or no time for another try.
     Failed,
+    /// The store holds no tokens, and an earlier deletion of which no answer came may have deleted
+    /// some: neither it nor this process knows them any more, and they may live on.
+    Unknown,
 }
 
 impl Revocation {
@@ -106,6 +110,7 @@ impl Revocation {
             Self::Done => "done",
             Self::Pending => "pending",
             Self::Failed => "failed",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -129,7 +134,7 @@ impl SignedOut {
     /// Whether the refresh token may live on at the server: whoever has a copy of it can use it.
     #[must_use]
     pub fn lives_on(&self) -> bool {
-        matches!(self.revocation, Revocation::NotAsked | Revocation::Pending | Revocation::Failed)
+        !matches!(self.revocation, Revocation::Nothing | Revocation::Done)
     }
 
     /// The hook's error, which may say a secret. `None`: there was none, or the hook panicked.
@@ -158,23 +163,47 @@ const MIN_PAUSE: Duration = Duration::from_millis(100);
 /// Tokens that are not revoked yet.
 #[derive(Default)]
 pub(super) struct Unrevoked {
-    /// Each with its number.
-    list: Vec<(u64, Tokens)>,
+    list: Vec<Entry>,
     last: u64,
+}
+
+struct Entry {
+    number: u64,
+    tokens: Tokens,
+    /// Some task is having them revoked, or will once more.
+    in_hand: bool,
 }
 
 impl Unrevoked {
     fn add(&mut self, tokens: Tokens) -> u64 {
-        if self.list.len() == MAX_UNREVOKED {
-            self.list.remove(0);
-        }
         self.last += 1;
-        self.list.push((self.last, tokens));
+        self.list.push(Entry { number: self.last, tokens, in_hand: true });
         self.last
     }
 
+    fn get(&self, number: u64) -> Option<&Tokens> {
+        self.list.iter().find(|entry| entry.number == number).map(|entry| &entry.tokens)
+    }
+
     fn remove(&mut self, number: u64) {
-        self.list.retain(|(of, _)| *of != number);
+        self.list.retain(|entry| entry.number != number);
+    }
+
+    /// No task has them in hand any more. They stay in the list, if that is not too long.
+    fn leave(&mut self, number: u64) {
+        if let Some(entry) = self.list.iter_mut().find(|entry| entry.number == number) {
+            entry.in_hand = false;
+        }
+        let left = self.list.iter().filter(|entry| !entry.in_hand).count();
+        if left > MAX_UNREVOKED {
+            let first = self.list.iter().position(|entry| !entry.in_hand);
+            first.map(|first| self.list.remove(first));
+        }
+    }
+
+    /// A session has begun with these tokens: its refresh token must live on.
+    pub(super) fn spare(&mut self, used: &Tokens) {
+        self.list.retain(|entry| !have_one_refresh_token(&entry.tokens, used));
     }
 
     pub(super) fn len(&self) -> usize {
@@ -182,7 +211,75 @@ impl Unrevoked {
     }
 
     pub(super) fn tokens(&self) -> Vec<Tokens> {
-        self.list.iter().map(|(_, tokens)| tokens.clone()).collect()
+        self.list.iter().map(|entry| entry.tokens.clone()).collect()
+    }
+}
+
+fn have_one_refresh_token(unused: &Tokens, used: &Tokens) -> bool {
+    unused.refresh_token().is_some() && unused.refresh_token() == used.refresh_token()
+}
+
+/// Tokens in the list of [`Unrevoked`], for the one that has them in hand. If that is dropped,
+/// with its runtime perhaps, they are left in the list.
+struct InHand {
+    running: Running,
+    number: u64,
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.running.0.lock().unrevoked_mut().leave(self.number);
+    }
+}
+
+impl InHand {
+    fn new(state: &Arc<RefreshState>, inner: &mut Inner, tokens: Tokens) -> Self {
+        let number = inner.unrevoked_mut().add(tokens);
+        Self { running: Running::begin(state, inner), number }
+    }
+
+    fn state(&self) -> &Arc<RefreshState> {
+        &self.running.0
+    }
+
+    /// `None`: they are in use again.
+    fn tokens(&self) -> Option<Tokens> {
+        self.state().lock().unrevoked()?.get(self.number).cloned()
+    }
+
+    /// The same; another process may have signed in with them.
+    async fn tokens_unless_stored(&self) -> Option<Tokens> {
+        let store = &self.state().store;
+        if let Some(Ok(Record { tokens: Some(used), .. })) =
+            catch(async { store.load().await }).await
+        {
+            self.state().lock().unrevoked_mut().spare(&used);
+        }
+        self.tokens()
+    }
+
+    fn revoked(&self) {
+        self.state().lock().unrevoked_mut().remove(self.number);
+        metrics::revoked(Revocation::Done.as_str());
+    }
+
+    /// One try. If it fails, it goes on in a task of its own.
+    async fn revoke(self, hook: &TokensHook) -> SignedOut {
+        let Some(tokens) = self.tokens() else { return SignedOut::new(Revocation::Nothing) };
+        let Err(why) = attempt(hook, tokens).await else {
+            self.revoked();
+            return SignedOut::new(Revocation::Done);
+        };
+        let is_last = self.state().lock().machine.is_draining();
+        let runtime = Handle::try_current().ok().filter(|_| !is_last && !why.is_final());
+        let error = why.error.clone();
+        let revocation = if runtime.is_some() { Revocation::Pending } else { Revocation::Failed };
+        self.state().not_revoked(&why, revocation, true);
+        if let Some(runtime) = runtime {
+            let again = Again { in_hand: self, hook: Arc::clone(hook) };
+            runtime.spawn(again.run(why).instrument(Span::current()));
+        }
+        SignedOut { revocation, error }
     }
 }
 
@@ -223,25 +320,34 @@ impl RefreshState {
     /// Has the hook revoke these tokens, in one try. If that fails, it goes on in a task of its
     /// own.
     pub(super) async fn revoke(self: &Arc<Self>, hook: &TokensHook, tokens: Tokens) -> SignedOut {
-        let Err(why) = attempt(hook, tokens.clone()).await else {
-            metrics::revoked(Revocation::Done.as_str());
-            return SignedOut::new(Revocation::Done);
-        };
-        let runtime = Handle::try_current().ok();
-        let (number, running, is_last) = {
-            let mut inner = self.lock();
-            let number = inner.unrevoked_mut().add(tokens.clone());
-            (number, Running::begin(self, &mut inner), inner.machine.is_draining())
-        };
-        let again = runtime.filter(|_| !is_last && !why.is_final());
-        let error = why.error.clone();
-        let revocation = if again.is_some() { Revocation::Pending } else { Revocation::Failed };
-        self.not_revoked(&why, revocation, true);
-        if let Some(runtime) = again {
-            let again = Again { running, hook: Arc::clone(hook), tokens, number };
-            runtime.spawn(again.run(why).instrument(Span::current()));
+        let in_hand = InHand::new(self, &mut self.lock(), tokens);
+        in_hand.revoke(hook).await
+    }
+
+    /// Has tokens revoked that no request will use, in a task of its own: no flight and no
+    /// request waits for that. They were minted after the first `sign_outs`.
+    ///
+    /// Without a hook for them, that of a sign-out takes the refresh token of a session that was
+    /// signed out of: it was called for one that is spent. Any other, of a session that may go
+    /// on, is listed.
+    pub(super) fn discard(self: &Arc<Self>, tokens: Tokens, sign_outs: u32) {
+        let has_refresh_token = tokens.refresh_token().is_some();
+        let mut inner = self.lock();
+        let machine = &inner.machine;
+        let is_over = machine.sign_outs() != sign_outs || !machine.credential().is_present();
+        let of_sign_out = self.renewal.on_sign_out().filter(|_| is_over && has_refresh_token);
+        let hook = self.renewal.on_discard().or(of_sign_out).cloned();
+        if hook.is_none() && !has_refresh_token {
+            return;
         }
-        SignedOut { revocation, error }
+        let in_hand = InHand::new(self, &mut inner, tokens);
+        drop(inner);
+        if let (Some(hook), Ok(runtime)) = (hook, Handle::try_current()) {
+            let work = async move {
+                in_hand.revoke(&hook).await;
+            };
+            runtime.spawn(work.instrument(Span::current()));
+        }
     }
 
     /// Says so: what is tried again once more, quietly.
@@ -269,24 +375,18 @@ impl RefreshState {
 
 /// The tries after the first.
 struct Again {
-    running: Running,
+    in_hand: InHand,
     hook: TokensHook,
-    tokens: Tokens,
-    /// Under which the tokens are listed.
-    number: u64,
 }
 
 impl Again {
     async fn run(self, mut why: NotRevoked) {
-        let state = &self.running.0;
+        let state = self.in_hand.state();
         for tries in 1.. {
             let is_last = self.pause(state.revocation_pause(tries, &why)).await;
-            match attempt(&self.hook, self.tokens.clone()).await {
-                Ok(()) => {
-                    state.lock().unrevoked_mut().remove(self.number);
-                    metrics::revoked(Revocation::Done.as_str());
-                    return;
-                }
+            let Some(tokens) = self.in_hand.tokens_unless_stored().await else { return };
+            match attempt(&self.hook, tokens).await {
+                Ok(()) => return self.in_hand.revoked(),
                 Err(next) => why = next,
             }
             if is_last || why.is_final() {
@@ -298,7 +398,7 @@ impl Again {
 
     /// Waits so long; less if the state is drained, and then there is one more try.
     async fn pause(&self, pause: Duration) -> bool {
-        let state = &self.running.0;
+        let state = self.in_hand.state();
         let mut ends = state.channels().ends.subscribe();
         let mut over = pin!(sleep_until_due(Time::now().after(pause)));
         loop {

@@ -10,9 +10,9 @@
 //! | `fence` | sign-in and sign-out at every step of a flight |
 //! | `intent` | redeems that were interrupted, leases that were lost |
 //! | `look` | looking for sign-ins by other processes |
-//! | `review` | orders of events that do not hold yet |
 //! | `sign_ins` | sign-ins while something is under way |
 //! | `sign_out` | what a sign-out tells its hook |
+//! | `left_behind` | what lives on at the server, and who is told |
 //! | `shared` | several states, one store |
 //! | `elsewhere` | what other processes do to the store, and what is found of it |
 //! | `elsewhere_corners` | the same, where two things meet |
@@ -34,11 +34,11 @@ mod health;
 mod intent;
 mod invariants;
 mod keep_fresh;
+mod left_behind;
 mod life;
 mod look;
 mod lost_records;
 mod observe;
-mod review;
 #[cfg(feature = "serde")]
 mod serialize;
 mod shared;

@@ -49,7 +49,7 @@ impl Machine {
     }
 
     /// The flight's task is gone with its runtime. Minted tokens are kept for the next
-    /// flight to save.
+    /// flight to save, or given up if they were superseded.
     pub(crate) fn aborted(&mut self) {
         let Some(flight) = self.flight.take() else {
             return;
@@ -59,6 +59,7 @@ impl Machine {
             Stage::Saving(minted) | Stage::Verifying(minted) if !superseded => {
                 self.troubles_mut().unsaved = Some(Box::new(minted.inherited()));
             }
+            Stage::Saving(minted) | Stage::Verifying(minted) => self.troubles_mut().give_up(minted),
             _ => {}
         }
         self.tell_waiters(RefreshFailure::new(FailureKind::Shutdown));

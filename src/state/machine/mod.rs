@@ -163,6 +163,7 @@ impl Machine {
                 Told::User => self.brake().map(RefreshFailure::braked),
                 Told::Waiters => self.last_failure().cloned(),
             },
+            discard: self.troubles.as_mut().and_then(|troubles| troubles.unused.take()),
             begin: trigger.map(|trigger| Departure {
                 step: match reads {
                     true => Step::Load,
@@ -308,7 +309,9 @@ impl Machine {
             troubles.brake = None;
             troubles.strikes.clear();
             troubles.doubts = None;
-            troubles.unsaved = None;
+            if let Some(minted) = troubles.unsaved.take() {
+                troubles.give_up(*minted);
+            }
         }
         self.seed = None;
         self.signing_out = false;
