@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{RefreshState, revocation::Unrevoked};
+use super::{RefreshState, unrevoked::Unrevoked};
 use crate::tokens::Tokens;
 
 /// What a [`RefreshState::drain`] had to leave.

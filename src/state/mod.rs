@@ -12,7 +12,8 @@
 // | `clock.rs` | sleeping by both clocks |
 // | `refusals.rs` | what responses say of the token: what the machine hears of it |
 // | `auto_refresh.rs` | refreshes ahead of expiry where no request does |
-// | `sign.rs`, `revocation.rs` | sign-in and sign-out; what is left at the server |
+// | `sign.rs`, `revocation.rs` | sign-in and sign-out, and what the latter tells |
+// | `unrevoked.rs` | what is left at the server, until a hook has revoked it |
 // | `drain.rs` | graceful shutdown |
 // | `failure.rs`, `status.rs` | why there is no token; what an operator can read |
 // | `observe.rs` | what a program and its operator hear: health, hook, log |
@@ -30,6 +31,7 @@ mod renewal;
 mod revocation;
 mod sign;
 mod status;
+mod unrevoked;
 mod wait;
 mod waiters;
 

@@ -14,8 +14,8 @@ use tracing::{Instrument, Span};
 use super::{
     Inner, RefreshState, Running,
     failure::{FailureKind, RefreshFailure},
-    revocation::Unrevoked,
     status::{Counts, Health, PastFailure, Status},
+    unrevoked::Unrevoked,
 };
 use crate::{
     credential::Credential,

@@ -19,6 +19,7 @@
 //! | `lost_records` | a store that has lost what it held |
 //! | `family` | many credentials that share how they are renewed |
 //! | `observe` | what a program and its operator hear |
+//! | `outcomes` | what the log says that a flight has done |
 //! | `health` | how a credential does, in a word, and the channel of that |
 //! | `serialize` | the same as JSON (feature `serde`) |
 //! | `invariants` | those that are about the credential, by number |
@@ -39,6 +40,7 @@ mod life;
 mod look;
 mod lost_records;
 mod observe;
+mod outcomes;
 #[cfg(feature = "serde")]
 mod serialize;
 mod shared;
