@@ -49,7 +49,8 @@ impl Machine {
     }
 
     /// The flight's task is gone with its runtime, or there was none. Minted tokens are kept for
-    /// the next flight to save. Its waiters are told of this failure.
+    /// the next flight to save, or given up if they were superseded. Its waiters are told of this
+    /// failure.
     pub(crate) fn aborted(&mut self, failure: RefreshFailure) {
         let Some(flight) = self.flight.take() else {
             return;
@@ -59,6 +60,7 @@ impl Machine {
             Stage::Saving(minted) | Stage::Verifying(minted) if !superseded => {
                 self.troubles_mut().unsaved = Some(Box::new(minted.inherited()));
             }
+            Stage::Saving(minted) | Stage::Verifying(minted) => self.troubles_mut().give_up(minted),
             _ => {}
         }
         self.tell_waiters(failure);

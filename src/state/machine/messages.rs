@@ -97,6 +97,8 @@ pub(crate) struct Effects {
     pub(crate) wake: bool,
     /// A failure of which the user hears: that among the news, or one that no waiter is told.
     pub(crate) failed: Option<RefreshFailure>,
+    /// Tokens were minted that no request will ever use: as with [`Step::Discard`].
+    pub(crate) discard: Option<Box<Tokens>>,
     /// A flight has begun: drive it.
     pub(crate) begin: Option<Departure>,
 }

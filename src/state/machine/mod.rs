@@ -95,8 +95,8 @@ pub(crate) struct Machine {
     joined: u64,
     // Boxed, because an idle credential has none of them.
     flight: Option<Box<Flight>>,
-    /// Tokens to begin with, if the store turns out empty.
-    seed: Option<Box<Tokens>>,
+    /// Tokens to begin with, if the store turns out empty, and from when on their life counts.
+    seed: Option<Box<(Tokens, Time)>>,
     troubles: Option<Box<Troubles>>,
     /// How the last flight has landed.
     landing: Landing,
@@ -122,8 +122,8 @@ enum Told {
 
 impl Machine {
     /// A credential whose store is read on first use. `shared`: other processes may write
-    /// there. `seed` is stored if there is nothing yet.
-    pub(crate) fn unread(shared: bool, seed: Option<Tokens>) -> Self {
+    /// there. `seed` is stored if there is nothing yet: tokens whose life counts from that moment.
+    pub(crate) fn unread(shared: bool, seed: Option<(Tokens, Time)>) -> Self {
         Self {
             credential: Credential::absent(Generation::ZERO),
             standing: Standing::Unread,
@@ -163,6 +163,7 @@ impl Machine {
                 Told::User => self.brake().map(RefreshFailure::braked),
                 Told::Waiters => self.last_failure().cloned(),
             },
+            discard: self.troubles.as_mut().and_then(|troubles| troubles.unused.take()),
             begin: trigger.map(|trigger| Departure {
                 step: match reads {
                     true => Step::Load,
@@ -308,7 +309,9 @@ impl Machine {
             troubles.brake = None;
             troubles.strikes.clear();
             troubles.doubts = None;
-            troubles.unsaved = None;
+            if let Some(minted) = troubles.unsaved.take() {
+                troubles.give_up(*minted);
+            }
         }
         self.seed = None;
         self.signing_out = false;
