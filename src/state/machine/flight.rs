@@ -17,14 +17,13 @@
 
 use super::{
     Machine,
-    landing::lost_record,
     messages::{Moment, Outcome, Step},
     parts::{Flight, Origin, Stage, Standing},
 };
 use crate::{
     state::failure::{FailureKind, RefreshFailure},
     store::Record,
-    tokens::Tokens,
+    tokens::{Generation, Tokens},
 };
 
 /// The flight, taken out of the machine while its next step is decided. Each decision ends
@@ -37,6 +36,13 @@ pub(super) struct Course<'a> {
 
 const MINTED_FOR_ANOTHER: &str = "the store holds tokens that were minted for another resource \
     or audience; give each resource or audience a name of its own in the store, or sign in again";
+
+/// The store is empty, and the token that is in use works.
+pub(super) fn lost_record() -> RefreshFailure {
+    const WORDS: &str = "the store has lost the refresh token; the access token is used to its \
+        end, after which a sign-in is needed";
+    Outcome::failed(WORDS).into_failure(FailureKind::Store).with_code("record_lost")
+}
 
 impl Machine {
     /// Goes on with the flight after a step.
@@ -72,6 +78,12 @@ impl Machine {
         let leasing = |flight: &Flight| matches!(flight.stage, Stage::Leasing);
         let unsaved = self.troubles.as_ref().is_some_and(|troubles| troubles.unsaved.is_some());
         self.draining && !unsaved && self.flight.as_deref().is_some_and(leasing)
+    }
+
+    /// Why the server rejected the refresh token of this stored generation, if it did.
+    pub(super) fn rejection_of(&self, generation: Generation) -> Option<RefreshFailure> {
+        let (rejected, why) = self.troubles.as_ref()?.rejected.as_ref()?;
+        (*rejected == generation).then(|| why.clone())
     }
 
     /// Minted tokens that are in this machine's hands only, for the model to count.
