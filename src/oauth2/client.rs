@@ -20,7 +20,7 @@ use super::{
     endpoint::Endpoint,
     error::{Error, ErrorKind},
     response::TokenResponse,
-    transport::{Roundtrip, TowerTransport, Transport},
+    transport::{Bounds, Roundtrip, TowerTransport, Transport},
 };
 use crate::error::{BoxError, ConfigError};
 
@@ -87,7 +87,7 @@ pub(super) struct Settings {
     pub(super) scope: Option<String>,
     pub(super) params: Vec<(String, String)>,
     also_rejected: Vec<String>,
-    pub(super) timeout: Duration,
+    bounds: Bounds,
 }
 
 impl Client {
@@ -116,7 +116,7 @@ impl Client {
                 scope: None,
                 params: Vec::new(),
                 also_rejected: Vec::new(),
-                timeout: Duration::from_secs(30),
+                bounds: Bounds { time: Duration::from_secs(30), bytes: 1 << 20 },
             },
             #[cfg(feature = "oauth2-client")]
             certificates: Certificates::default(),
@@ -125,7 +125,7 @@ impl Client {
 
     /// One request to this endpoint and its response, not sent yet.
     pub(super) fn roundtrip<'a>(&'a self, endpoint: &'a Endpoint) -> Roundtrip<'a> {
-        Roundtrip::new(&*self.0.transport, endpoint, self.0.settings.timeout)
+        Roundtrip::new(&*self.0.transport, endpoint, self.0.settings.bounds)
     }
 
     /// Why the request failed, for the user. Neither `token`, which was sent, nor a secret of
@@ -289,7 +289,14 @@ impl ClientBuilder {
     /// Default: 30 s. A response that comes later is lost, and a rotated refresh token with
     /// it, so rather too long than too short.
     pub fn timeout(mut self, limit: Duration) -> Self {
-        self.settings.timeout = limit;
+        self.settings.bounds.time = limit;
+        self
+    }
+
+    /// How many bytes a response's body may have, compressed or not. Default: 1 MiB. Of a
+    /// longer one no more is read: it counts only if all that matters was in what came.
+    pub fn max_response(mut self, bytes: usize) -> Self {
+        self.settings.bounds.bytes = bytes;
         self
     }
 
@@ -341,7 +348,7 @@ impl Settings {
             .field("token_endpoint", &format_args!("{}", self.endpoint))
             .field("client_id", &self.messages.client_id().as_str())
             .field("scope", &self.scope)
-            .field("timeout", &self.timeout)
+            .field("timeout", &self.bounds.time)
             .finish_non_exhaustive()
     }
 }

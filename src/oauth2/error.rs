@@ -38,7 +38,8 @@ pub enum ErrorKind {
     Refused,
     /// The response is a success, and its body is not JSON or has no access token.
     Malformed,
-    /// The response's body is longer than 64 KiB.
+    /// The response's body is too long
+    /// ([`ClientBuilder::max_response`](super::ClientBuilder::max_response)).
     TooLarge,
     /// There was no whole response in time ([`ClientBuilder::timeout`](super::ClientBuilder::timeout)).
     TimedOut,

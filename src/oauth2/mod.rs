@@ -46,8 +46,12 @@
 //!   [client is refused](crate::RefreshError::client_refused), and the same is tried again after
 //!   five minutes ([`client_cool_down`](crate::state::RenewalBuilder::client_cool_down)). Everything
 //!   else is [transient](crate::RefreshError::transient): other error codes, any 5xx and 429,
-//!   a body that is not JSON or has more than 64 KiB, a connection that fails, a response that
-//!   does not come in time. `Retry-After` counts, in seconds or as a date.
+//!   a body without an access token, a connection that fails, a response that does not come in
+//!   time. `Retry-After` counts, in seconds or as a date.
+//! - A good response is not thrown away for its form, because the rotated refresh token is in it.
+//!   It may be form-encoded, compressed (gzip, deflate) although that was not asked for, and near
+//!   to JSON only. Where its other fields are damaged, or its end is missing, it counts if both
+//!   tokens can be read without guessing. What was odd is logged at WARN, without secrets.
 //! - An [`Error`] names the endpoint, the status, and the server's error code and description.
 //!   No secret is in it.
 //!

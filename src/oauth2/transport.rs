@@ -4,47 +4,63 @@
 use std::{
     future::poll_fn,
     marker::PhantomData,
+    pin::pin,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use ::oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode,
     header::{ACCEPT_ENCODING, AUTHORIZATION, DATE, RETRY_AFTER},
     response::Parts,
 };
 use http_body::Body;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use secrecy::{SecretString, zeroize::Zeroizing};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tower_service::Service;
 
 use super::{
     endpoint::Endpoint,
     error::{Error, ErrorKind},
-    response::normalize,
+    response::read,
 };
-use crate::{error::BoxError, refresher::BoxFuture};
-
-/// A longer response body is an error.
-const MAX_BODY: usize = 64 << 10;
+use crate::{error::BoxError, refresher::BoxFuture, time::after};
 
 /// A tower HTTP service without its types.
 pub(super) trait Transport: Send + Sync + 'static {
-    /// Sends a request and reads the response to its end.
+    /// Sends a request and reads the response to its end, within these bounds.
     fn send(
         &self,
         request: Request<Bytes>,
-    ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>>;
+        bounds: Bounds,
+    ) -> BoxFuture<'_, Result<Received, Failed>>;
 }
 
-/// Why there is no whole response. What came of it is its head.
-pub(super) enum TransportError {
-    Send(BoxError),
-    Read(Box<Parts>, BoxError),
-    TooLarge(Box<Parts>),
+/// How long an exchange may take, and how many bytes a response's body may have.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) time: Duration,
+    pub(super) bytes: usize,
+}
+
+/// A response, as far as it came.
+pub(super) struct Received {
+    pub(super) head: Parts,
+    pub(super) body: Bytes,
+    /// Why there is no more of the body, if its end did not come.
+    pub(super) broken: Option<Failed>,
+}
+
+/// Why there is no response, or no more of it.
+pub(super) struct Failed(pub(super) ErrorKind, pub(super) Option<BoxError>);
+
+impl Failed {
+    fn connection(error: impl Into<BoxError>) -> Self {
+        Self(ErrorKind::Connection, Some(error.into()))
+    }
 }
 
 pub(super) struct TowerTransport<S, B> {
@@ -71,22 +87,45 @@ where
     fn send(
         &self,
         request: Request<Bytes>,
-    ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>> {
+        bounds: Bounds,
+    ) -> BoxFuture<'_, Result<Received, Failed>> {
         let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Box::pin(async move {
-            let failed = |error: S::Error| TransportError::Send(error.into());
-            poll_fn(|cx| service.poll_ready(cx)).await.map_err(failed)?;
-            let response = service.call(request.map(B::from)).await.map_err(failed)?;
-            let (parts, body) = response.into_parts();
-            match Limited::new(body, MAX_BODY).collect().await {
-                Ok(body) => Ok(Response::from_parts(parts, body.to_bytes())),
-                Err(error) if error.is::<LengthLimitError>() => {
-                    Err(TransportError::TooLarge(parts.into()))
-                }
-                Err(error) => Err(TransportError::Read(parts.into(), error)),
-            }
+            let end = after(Instant::now(), bounds.time);
+            let answer = async {
+                poll_fn(|cx| service.poll_ready(cx)).await?;
+                service.call(request.map(B::from)).await
+            };
+            let response = match timeout_at(end, answer).await {
+                Ok(response) => response.map_err(Failed::connection)?,
+                Err(_) => return Err(Failed(ErrorKind::TimedOut, None)),
+            };
+            let (head, body) = response.into_parts();
+            let mut bytes = BytesMut::new();
+            let reading = timeout_at(end, collect(body, &mut bytes, bounds.bytes)).await;
+            let broken = reading.unwrap_or(Err(Failed(ErrorKind::TimedOut, None))).err();
+            Ok(Received { head, body: bytes.freeze(), broken })
         })
     }
+}
+
+/// Reads a body to its end, and keeps the first `max` bytes. What has come before an error is
+/// there.
+async fn collect<B>(body: B, bytes: &mut BytesMut, max: usize) -> Result<(), Failed>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    let mut body = pin!(body);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(Failed::connection)?.into_data() else { continue };
+        let is_too_large = data.remaining() > max - bytes.len();
+        bytes.put(data.take(max - bytes.len()));
+        if is_too_large {
+            return Err(Failed(ErrorKind::TooLarge, None));
+        }
+    }
+    Ok(())
 }
 
 /// One request and its response. The oauth2 crate sends with it; what that crate's result does
@@ -94,7 +133,7 @@ where
 pub(super) struct Roundtrip<'a> {
     transport: &'a dyn Transport,
     endpoint: &'a Endpoint,
-    limit: Duration,
+    bounds: Bounds,
     log: Mutex<RoundtripLog>,
 }
 
@@ -110,9 +149,9 @@ impl<'a> Roundtrip<'a> {
     pub(super) fn new(
         transport: &'a dyn Transport,
         endpoint: &'a Endpoint,
-        limit: Duration,
+        bounds: Bounds,
     ) -> Self {
-        Self { transport, endpoint, limit, log: Mutex::default() }
+        Self { transport, endpoint, bounds, log: Mutex::default() }
     }
 
     /// An error about the response that came.
@@ -157,7 +196,7 @@ impl<'a> Roundtrip<'a> {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Error> {
         let (mut parts, body) = request.into_parts();
         parts.uri = self.endpoint.uri.clone();
-        // A compressed body could not be read here, and a rotated refresh token would be lost.
+        // Of the codings that a server may choose, gzip and deflate only could be read.
         parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(value) = parts.headers.get_mut(AUTHORIZATION) {
             value.set_sensitive(true);
@@ -165,25 +204,29 @@ impl<'a> Roundtrip<'a> {
         }
         // It has the refresh token: wiped when the service drops the last reference to it.
         let body = Bytes::from_owner(Zeroizing::new(body));
-        let sending = self.transport.send(Request::from_parts(parts, body));
-        let error = |kind| Error::new(kind, self.endpoint);
-        let response = match timeout(self.limit, sending).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(TransportError::Send(source))) => {
-                return Err(error(ErrorKind::Connection).with_source(source));
+        let error = |Failed(kind, source)| {
+            let error = Error::new(kind, self.endpoint);
+            match source {
+                Some(source) => error.with_source(source),
+                None => error,
             }
-            Ok(Err(TransportError::Read(head, source))) => {
-                self.log_head(head.status, &head.headers);
-                return Err(error(ErrorKind::Connection).with_source(source));
-            }
-            Ok(Err(TransportError::TooLarge(head))) => {
-                self.log_head(head.status, &head.headers);
-                return Err(error(ErrorKind::TooLarge));
-            }
-            Err(_) => return Err(error(ErrorKind::TimedOut)),
         };
-        self.log_head(response.status(), response.headers());
-        Ok(normalize(response))
+        let request = Request::from_parts(parts, body);
+        let sent = self.transport.send(request, self.bounds).await;
+        let Received { head, body, broken } = sent.map_err(error)?;
+        self.log_head(head.status, &head.headers);
+        let reading = read(&head, body, broken.is_some(), self.bounds.bytes);
+        let mut oddities = reading.oddities;
+        match broken {
+            Some(broken) if !reading.is_usable => return Err(error(broken)),
+            Some(_) => oddities.push("it broke off, and what matters had come"),
+            None => {}
+        }
+        if !oddities.is_empty() {
+            let (endpoint, odd) = (self.endpoint, oddities.join("; "));
+            tracing::warn!(%endpoint, %odd, "an odd response was read");
+        }
+        Ok(reading.response)
     }
 }
 

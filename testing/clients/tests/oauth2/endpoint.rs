@@ -22,7 +22,7 @@ pub(crate) enum Reply {
     /// A status, further header lines, and a body.
     Answer(u16, &'static str, String),
     /// These bytes, which need not be HTTP.
-    Raw(&'static str),
+    Raw(Vec<u8>),
     /// The connection is reset before anything is read.
     ResetBefore,
     /// The whole request is read, and then the connection is reset.
@@ -115,7 +115,7 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
         let (status, headers, body) = match reply.expect("asked more often than the test expects") {
             Reply::Answer(status, headers, body) => (status, headers, body),
             Reply::Raw(bytes) => {
-                stream.write_all(bytes.as_bytes()).await.unwrap();
+                stream.write_all(&bytes).await.unwrap();
                 return;
             }
             Reply::ResetAfter | Reply::ResetBefore => return reset(stream),

@@ -140,21 +140,32 @@ async fn a_request_takes_no_longer_than_its_timeout() {
 
 /// A successful response of exactly this many bytes.
 fn padded(bytes: usize) -> Reply {
-    let body = r#"{"access_token":"access-2","token_type":"Bearer"}"#;
-    json(200, &format!("{body}{}", " ".repeat(bytes - body.len())))
+    let (start, end) = (r#"{"access_token":"access-2","#, r#""token_type":"Bearer"}"#);
+    let padding = " ".repeat(bytes - start.len() - end.len());
+    json(200, &format!("{start}{padding}{end}"))
 }
 
 #[tokio::test]
-async fn a_response_has_64_kib_at_most() {
-    let failure = failure(padded((64 << 10) + 1)).await;
+async fn a_response_has_a_mib_at_most_or_what_the_user_says() {
+    let failure = failure(padded((1 << 20) + 1)).await;
     assert_eq!(failure.kind(), FailureKind::Transient);
     assert_eq!(cause(&failure).kind(), ErrorKind::TooLarge);
     assert_eq!(cause(&failure).status().unwrap(), 200);
 
-    let endpoint = Endpoint::start([padded(64 << 10)]).await;
-    let client = endpoint.client().build().unwrap();
-    let state = state_of(&client);
-    assert_eq!(state.refresh().await.unwrap().access_token(), Some("access-2"));
+    for (set, bytes, fits) in
+        [(None, 1 << 20, true), (Some(2 << 20), 2 << 20, true), (Some(500), 501, false)]
+    {
+        let endpoint = Endpoint::start([padded(bytes)]).await;
+        let mut client = endpoint.client();
+        if let Some(max) = set {
+            client = client.max_response(max);
+        }
+        let state = state_of(&client.build().unwrap());
+        match state.refresh().await {
+            Ok(renewed) => assert!(fits && renewed.access_token() == Some("access-2")),
+            Err(failure) => assert!(!fits && cause(&failure).kind() == ErrorKind::TooLarge),
+        }
+    }
 }
 
 /// A state that tries again at once.
@@ -235,7 +246,7 @@ async fn a_failure_has_a_word_for_its_cause() {
         (json(429, HTML), "429"),
         (json(400, r#"{"error":""}"#), "400"),
         (json(200, "{"), "malformed"),
-        (padded((64 << 10) + 1), "too_large"),
+        (padded((1 << 20) + 1), "too_large"),
         (Reply::ResetBefore, "connection"),
     ] {
         let failure = failure(reply).await;
@@ -387,7 +398,7 @@ async fn the_user_is_told_all_but_secrets() {
 #[tokio::test]
 async fn a_response_that_cannot_be_read_is_not_shown() {
     for body in [
-        r#"{"access_token":"SECRET","refresh_token":"SECRET""#,
+        r#"{"access_token":"SECRET","refresh_token":"SECRET"#,
         r#"{"access_token":{"SECRET":1},"refresh_token":"SECRET"}"#,
         r#"SECRET"#,
     ] {

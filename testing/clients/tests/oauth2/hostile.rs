@@ -110,11 +110,11 @@ const BROKEN: &str =
 /// The head counts although the body does not come.
 #[tokio::test]
 async fn a_retry_after_counts_although_the_body_is_too_long_or_breaks_off() {
-    let long = "x".repeat((64 << 10) + 1);
+    let long = "x".repeat((1 << 20) + 1);
     let cases = [
         (Reply::Answer(503, "retry-after: 120\r\n", long), ErrorKind::TooLarge),
         // Chunks, of which the first has no length.
-        (Reply::Raw(BROKEN), ErrorKind::Connection),
+        (Reply::Raw(BROKEN.into()), ErrorKind::Connection),
     ];
     for (reply, kind) in cases {
         let endpoint = Endpoint::start([reply]).await;

@@ -6,4 +6,5 @@ mod errors;
 mod grants;
 mod hostile;
 mod https;
+mod odd_answers;
 mod revocation;
