@@ -19,6 +19,7 @@ use super::certificates::Certificates;
 use super::{
     endpoint::Endpoint,
     error::{Error, ErrorKind},
+    refusal::{Refusal, RefusalKind},
     response::TokenResponse,
     transport::{Bounds, Roundtrip, TowerTransport, Transport},
 };
@@ -79,6 +80,8 @@ pub struct ClientBuilder {
     pub(super) certificates: Certificates,
 }
 
+type ClassifyRefusal = dyn Fn(&Refusal<'_>) -> Option<RefusalKind> + Send + Sync;
+
 pub(super) struct Settings {
     pub(super) endpoint: Endpoint,
     pub(super) messages: Messages<EndpointNotSet>,
@@ -87,6 +90,7 @@ pub(super) struct Settings {
     pub(super) scope: Option<String>,
     pub(super) params: Vec<(String, String)>,
     also_rejected: Vec<String>,
+    classify_refusal: Option<Box<ClassifyRefusal>>,
     bounds: Bounds,
 }
 
@@ -116,6 +120,7 @@ impl Client {
                 scope: None,
                 params: Vec::new(),
                 also_rejected: Vec::new(),
+                classify_refusal: None,
                 bounds: Bounds { time: Duration::from_secs(30), bytes: 1 << 20 },
             },
             #[cfg(feature = "oauth2-client")]
@@ -136,26 +141,22 @@ impl Client {
         error: RequestError,
         token: &str,
     ) -> Error {
-        let status = roundtrip.status();
-        match error {
-            RequestTokenError::Request(error) => roundtrip.with_head(error),
-            RequestTokenError::ServerResponse(response) => {
-                let code = response.error().as_ref();
-                let kind = status
-                    .map_or(ErrorKind::Refused, |status| self.0.settings.kind_of(status, code));
-                let description = response.error_description().map(String::as_str);
-                let basic = roundtrip.basic_credentials();
-                let basic = basic.as_ref().map(|basic| basic.expose_secret());
-                let secrets = self.0.settings.secrets().chain([token]).chain(basic);
-                let secrets: Zeroizing<Vec<_>> =
-                    secrets.flat_map(encodings).collect::<Vec<_>>().into();
-                roundtrip.error(kind).with_error_fields(code, description, &secrets)
-            }
-            _ if status.is_some_and(|status| !status.is_success()) => {
-                roundtrip.error(ErrorKind::Refused)
-            }
-            _ => roundtrip.error(ErrorKind::Malformed),
+        if let RequestTokenError::Request(error) = error {
+            return roundtrip.with_head(error);
         }
+        let refused = roundtrip.refused();
+        let settings = &self.0.settings;
+        let code = refused.code(|code| settings.knows(code));
+        let kind = match roundtrip.status() {
+            Some(status) => settings.kind_of(&Refusal { status, code, body: &refused.body }),
+            None => ErrorKind::Refused,
+        };
+        let basic = roundtrip.basic_credentials();
+        let basic = basic.as_ref().map(|basic| basic.expose_secret());
+        let secrets = settings.secrets().chain([token]).chain(basic);
+        let secrets: Zeroizing<Vec<_>> = secrets.flat_map(encodings).collect::<Vec<_>>().into();
+        let description = refused.description(code);
+        roundtrip.error(kind).with_error_fields(code, description, &secrets)
     }
 }
 
@@ -181,17 +182,32 @@ impl Settings {
         targets.finish()
     }
 
-    /// What this error code says. With a 5xx or a 429 none says anything: a server in trouble
-    /// may send any.
-    fn kind_of(&self, status: StatusCode, code: &str) -> ErrorKind {
+    /// What a response says that grants nothing. With a 5xx or a 429 no code says anything: a
+    /// server in trouble may send any.
+    fn kind_of(&self, refusal: &Refusal<'_>) -> ErrorKind {
+        match self.classify_refusal.as_ref().and_then(|classify| classify(refusal)) {
+            Some(RefusalKind::Rejected) => return ErrorKind::Rejected,
+            Some(RefusalKind::ClientRefused) => return ErrorKind::ClientRefused,
+            Some(RefusalKind::Transient) => return ErrorKind::Refused,
+            None => {}
+        }
+        let status = refusal.status;
         let in_trouble = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
-        let is_dead = || code == INVALID_GRANT || self.also_rejected.iter().any(|it| it == code);
-        match code {
+        match refusal.code {
             _ if in_trouble => ErrorKind::Refused,
-            _ if is_dead() => ErrorKind::Rejected,
-            code if CLIENT_REFUSED_CODES.contains(&code) => ErrorKind::ClientRefused,
+            None if status.is_success() => ErrorKind::Malformed,
+            Some(code) if self.is_rejection(code) => ErrorKind::Rejected,
+            Some(code) if CLIENT_REFUSED_CODES.contains(&code) => ErrorKind::ClientRefused,
             _ => ErrorKind::Refused,
         }
+    }
+
+    fn is_rejection(&self, code: &str) -> bool {
+        code == INVALID_GRANT || self.also_rejected.iter().any(|it| it == code)
+    }
+
+    fn knows(&self, code: &str) -> bool {
+        self.is_rejection(code) || CLIENT_REFUSED_CODES.contains(&code)
     }
 }
 
@@ -280,8 +296,40 @@ impl ClientBuilder {
 
     /// Takes another error code for final, such as GitHub's `bad_refresh_token`: the refresh
     /// is [rejected](crate::RefreshError::rejected). Called again, it adds another.
+    ///
+    /// The code may stand in `error` (RFC 6749, section 5.2), or where other servers have it: in
+    /// `code`, `errorCode`, `errcode` or `error_code`, inside `error` as `code`, `type`, `error`
+    /// or `status`, or in the first of `errors`. A number is a code, too.
     pub fn also_rejected(mut self, code: impl Into<String>) -> Self {
         self.settings.also_rejected.push(code.into());
+        self
+    }
+
+    /// Says what a response means that grants nothing, for servers that have no code for it.
+    /// The rule is asked first, of any status; where it has no answer, the code decides as
+    /// usual. Called again, it replaces the one before.
+    ///
+    /// A refusal that is taken for rejected ends the credential until the next sign-in. So a
+    /// rule should name exactly what the server answers to a dead refresh token, and nothing
+    /// that a proxy, or a server in trouble, may answer too.
+    ///
+    /// ```
+    /// use tower_refresh::oauth2::{Client, RefusalKind};
+    ///
+    /// # fn example() -> Result<(), tower_refresh::ConfigError> {
+    /// // glewlwyd answers every error with an empty 400.
+    /// let builder = Client::builder("https://auth.example.com/token", "my-client")?
+    ///     .classify_refusal(|refusal| {
+    ///         let is_bare = refusal.status() == 400 && refusal.body().is_empty();
+    ///         is_bare.then_some(RefusalKind::Rejected)
+    ///     });
+    /// # Ok(()) }
+    /// ```
+    pub fn classify_refusal(
+        mut self,
+        rule: impl Fn(&Refusal<'_>) -> Option<RefusalKind> + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.classify_refusal = Some(Box::new(rule));
         self
     }
 

@@ -68,14 +68,14 @@ impl Error {
         self
     }
 
-    /// What the server said (RFC 6749, section 5.2), without any of these secrets.
+    /// What the server said, without any of these secrets.
     pub(super) fn with_error_fields(
         mut self,
-        code: &str,
+        code: Option<&str>,
         description: Option<&str>,
         secrets: &[String],
     ) -> Self {
-        self.0.code = Some(redact(code, secrets));
+        self.0.code = code.map(|text| redact(text, secrets));
         self.0.description = description.map(|text| redact(text, secrets));
         self
     }
@@ -146,14 +146,15 @@ impl Error {
         self.0.status
     }
 
-    /// The server's `error` (RFC 6749, section 5.2), such as `invalid_grant`.
+    /// The server's `error` (RFC 6749, section 5.2), such as `invalid_grant`, or its code where
+    /// other servers have it ([`ClientBuilder::also_rejected`](super::ClientBuilder::also_rejected)).
     #[must_use]
     pub fn error(&self) -> Option<&str> {
         self.0.code.as_deref()
     }
 
-    /// The server's `error_description` (RFC 6749, section 5.2): on one line, and its first 500
-    /// characters.
+    /// The server's `error_description` (RFC 6749, section 5.2), or its words where other servers
+    /// have them: on one line, and its first 500 characters.
     #[must_use]
     pub fn description(&self) -> Option<&str> {
         self.0.description.as_deref()

@@ -41,7 +41,8 @@
 //!   they are, anything else as JSON. `scope` is what was granted; a response without it has
 //!   granted what was asked for (section 5.1), or, if nothing was, what it granted before.
 //! - `invalid_grant` (section 5.2) is [rejected](crate::RefreshError::rejected), and so is what
-//!   `ClientBuilder::also_rejected` names. `invalid_client`, `unauthorized_client`,
+//!   [`also_rejected`](ClientBuilder::also_rejected) names and
+//!   [`classify_refusal`](ClientBuilder::classify_refusal) says. `invalid_client`, `unauthorized_client`,
 //!   `unsupported_grant_type` and `invalid_scope` say nothing of the refresh token: the
 //!   [client is refused](crate::RefreshError::client_refused), and the same is tried again after
 //!   five minutes ([`client_cool_down`](crate::state::RenewalBuilder::client_cool_down)). Everything
@@ -77,6 +78,7 @@ mod error;
 mod grant;
 #[cfg(feature = "oauth2-client")]
 mod https;
+mod refusal;
 mod response;
 mod revoke;
 mod transport;
@@ -85,5 +87,6 @@ pub use self::{
     client::{Client, ClientBuilder},
     error::{Error, ErrorKind},
     grant::{ClientCredentialsGrant, RefreshTokenGrant},
+    refusal::{Refusal, RefusalKind},
     revoke::Revoker,
 };

@@ -4,6 +4,7 @@
 use std::{
     future::poll_fn,
     marker::PhantomData,
+    mem,
     pin::pin,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
@@ -25,7 +26,7 @@ use tower_service::Service;
 use super::{
     endpoint::Endpoint,
     error::{Error, ErrorKind},
-    response::read,
+    response::{Refused, read},
 };
 use crate::{error::BoxError, refresher::BoxFuture, time::after};
 
@@ -143,6 +144,7 @@ struct RoundtripLog {
     authorization: Option<HeaderValue>,
     status: Option<StatusCode>,
     retry_after: Option<Duration>,
+    refused: Refused,
 }
 
 impl<'a> Roundtrip<'a> {
@@ -172,6 +174,11 @@ impl<'a> Roundtrip<'a> {
     /// The status of the response, if there was one.
     pub(super) fn status(&self) -> Option<StatusCode> {
         self.log().status
+    }
+
+    /// What the response said, in case that it granted nothing.
+    pub(super) fn refused(&self) -> Refused {
+        mem::take(&mut self.log().refused)
     }
 
     /// What the request authenticated with in its header (RFC 7617, section 2), without the
@@ -216,6 +223,7 @@ impl<'a> Roundtrip<'a> {
         let Received { head, body, broken } = sent.map_err(error)?;
         self.log_head(head.status, &head.headers);
         let reading = read(&head, body, broken.is_some(), self.bounds.bytes);
+        self.log().refused = reading.refused;
         let mut oddities = reading.oddities;
         match broken {
             Some(broken) if !reading.is_usable => return Err(error(broken)),

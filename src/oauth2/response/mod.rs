@@ -4,6 +4,7 @@
 mod decode;
 mod fields;
 mod near_json;
+mod refused;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use http::{Response, StatusCode, response::Parts};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub(super) use self::refused::Refused;
 use self::{
     decode::decode,
     fields::{Fields, Parsed, parse, value},
@@ -43,10 +45,11 @@ impl fmt::Debug for ExtraFields {
 
 /// A response, read.
 pub(super) struct Reading {
-    /// As the oauth2 crate takes it: 200 with the fields of section 5.1, or 400 with those of
-    /// section 5.2, and without the slips that servers are known for. A body that cannot be
-    /// read stays as it is.
+    /// As the oauth2 crate takes it: 200 with the fields of section 5.1, without the slips that
+    /// servers are known for, or 400.
     pub(super) response: HttpResponse,
+    /// What it says if it grants nothing.
+    pub(super) refused: Refused,
     /// Whether nothing that matters can be missing: it has its end, or both tokens.
     pub(super) is_usable: bool,
     /// What is odd about it. No secret is in it.
@@ -63,25 +66,20 @@ pub(super) fn read(head: &Parts, body: Bytes, is_cut: bool, max: usize) -> Readi
     let has_both = raw.has_token("access_token") && raw.has_token("refresh_token");
     let mut is_success = head.status.is_success();
     let is_usable = is_whole || has_both || (!is_success && raw.has("error"));
-    let is_readable = is_usable && !raw.0.is_empty();
-    let body = if is_readable {
-        let fields = lenient_fields(&raw);
-        // Some servers send an error with a 200.
-        is_success &= !raw.has("error") || fields.contains_key("access_token");
-        let fields = if is_success { fields } else { error_fields(&raw) };
-        Value::Object(fields).to_string().into_bytes()
-    } else {
-        decoded.body.into()
-    };
-    let mut response = Response::new(body);
+    let fields = if is_usable { lenient_fields(&raw) } else { Map::new() };
+    // Some servers send an error with a 200.
+    is_success &= !raw.has("error") || fields.contains_key("access_token");
+    let mut response = Response::new(Value::Object(fields).to_string().into_bytes());
     if !is_success {
         *response.status_mut() = StatusCode::BAD_REQUEST;
     }
-    let oddities = match is_readable {
-        true => decoded.was_compressed.then_some(COMPRESSED).into_iter().chain(odd).collect(),
-        false => Vec::new(),
-    };
-    Reading { response, is_usable: is_readable, oddities }
+    let mut oddities = Vec::new();
+    if is_usable && !raw.0.is_empty() {
+        oddities.extend(decoded.was_compressed.then_some(COMPRESSED).into_iter().chain(odd));
+    }
+    let readable = if is_usable { raw } else { Fields::default() };
+    let refused = Refused::new(&readable, decoded.body);
+    Reading { response, refused, is_usable, oddities }
 }
 
 /// The fields of a successful response (RFC 6749, section 5.1), for servers that send
@@ -128,14 +126,6 @@ fn scope(value: Value) -> Option<String> {
         }
         _ => None,
     }
-}
-
-/// The fields of an error response (RFC 6749, section 5.2). One that is not a text is left out,
-/// so that it does not hide that the refresh token is dead.
-fn error_fields(raw_fields: &Fields) -> Map<String, Value> {
-    let text = |name: &str| raw_fields.get(name).filter(Value::is_string);
-    let names = ["error", "error_description", "error_uri"].into_iter();
-    names.filter_map(|name| Some((name.to_owned(), text(name)?))).collect()
 }
 
 /// The tokens in the response to a request for the scope `asked`.

@@ -7,4 +7,5 @@ mod grants;
 mod hostile;
 mod https;
 mod odd_answers;
+mod refusals;
 mod revocation;
