@@ -33,7 +33,8 @@
 //!
 //! # Rules
 //!
-//! - An endpoint is `https`; `http` is for loopback only (RFC 6749, section 3.2).
+//! - An endpoint is `https`; `http` is for loopback only (RFC 6749, section 3.2), unless the
+//!   client begins with [`Client::builder_allowing_http`].
 //! - A response without `refresh_token` keeps the old refresh token. A response with one means
 //!   that the old one is dead (section 6).
 //! - Without `expires_in` the access token is used until it is refused. Nothing is guessed.
@@ -70,6 +71,8 @@
 //!
 //! [oauth2]: https://docs.rs/oauth2
 
+mod authentication;
+mod builder;
 #[cfg(feature = "oauth2-client")]
 mod certificates;
 mod client;
@@ -84,7 +87,8 @@ mod revoke;
 mod transport;
 
 pub use self::{
-    client::{Client, ClientBuilder},
+    builder::ClientBuilder,
+    client::Client,
     error::{Error, ErrorKind},
     grant::{ClientCredentialsGrant, RefreshTokenGrant},
     refusal::{Refusal, RefusalKind},

@@ -24,6 +24,7 @@ use tokio::time::{Instant, timeout_at};
 use tower_service::Service;
 
 use super::{
+    authentication::Authentication,
     endpoint::Endpoint,
     error::{Error, ErrorKind},
     response::{Refused, read},
@@ -134,6 +135,7 @@ where
 pub(super) struct Roundtrip<'a> {
     transport: &'a dyn Transport,
     endpoint: &'a Endpoint,
+    authentication: &'a Authentication,
     bounds: Bounds,
     log: Mutex<RoundtripLog>,
 }
@@ -151,9 +153,10 @@ impl<'a> Roundtrip<'a> {
     pub(super) fn new(
         transport: &'a dyn Transport,
         endpoint: &'a Endpoint,
+        authentication: &'a Authentication,
         bounds: Bounds,
     ) -> Self {
-        Self { transport, endpoint, bounds, log: Mutex::default() }
+        Self { transport, endpoint, authentication, bounds, log: Mutex::default() }
     }
 
     /// An error about the response that came.
@@ -200,7 +203,8 @@ impl<'a> Roundtrip<'a> {
         log.retry_after = retry_after(headers, SystemTime::now());
     }
 
-    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Error> {
+    async fn send(&self, mut request: HttpRequest) -> Result<HttpResponse, Error> {
+        self.authentication.add_to(&mut request);
         let (mut parts, body) = request.into_parts();
         parts.uri = self.endpoint.uri.clone();
         // Of the codings that a server may choose, gzip and deflate only could be read.

@@ -150,12 +150,25 @@ async fn no_form_of_a_secret_is_echoed() {
         let seen = endpoint.seen().remove(0);
         let text = cause(&failure).to_string();
         if let Some(sent) = seen.header("authorization") {
-            assert_eq!(sent, format!("Basic {basic}"));
+            assert_eq!(sent, format!("Basic {basic}"), "{text}");
             assert!(!text.contains(basic), "{text}");
         }
         assert!(!text.contains("SECRET"), "{text}");
         assert!(text.ends_with("[redacted] for the API"), "{text}");
     }
+}
+
+#[tokio::test]
+async fn an_unencoded_header_is_not_echoed() {
+    // "my client:client SECRET&2"
+    let basic = "bXkgY2xpZW50OmNsaWVudCBTRUNSRVQmMg==";
+    let words =
+        format!(r#"{{"error":"invalid_client","error_description":"{basic}, client SECRET&2"}}"#);
+    let endpoint = Endpoint::start([json(401, &words)]).await;
+    let client = endpoint.client().client_secret_basic_unencoded("client SECRET&2").unwrap();
+    let failure = state_of(&client.build().unwrap()).refresh().await.unwrap_err();
+    assert_eq!(endpoint.seen()[0].header("authorization"), Some(&*format!("Basic {basic}")));
+    assert_eq!(cause(&failure).description(), Some("[redacted], [redacted]"));
 }
 
 /// Replaced first, the shorter one would leave the rest of the longer one.

@@ -1,0 +1,51 @@
+//! How a client authenticates (RFC 6749, section 2.3), where the oauth2 crate has no word for it.
+
+use ::oauth2::{ClientId, HttpRequest, url::form_urlencoded};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use http::{HeaderValue, header::AUTHORIZATION};
+use secrecy::{SecretString, zeroize::Zeroizing};
+
+use crate::error::ConfigError;
+
+/// What is added to each request that the oauth2 crate makes.
+#[derive(Default)]
+pub(super) struct Authentication {
+    /// For errors, which must not show it.
+    pub(super) secret: Option<SecretString>,
+    /// `Authorization`, in the place of the oauth2 crate's.
+    pub(super) header: Option<HeaderValue>,
+    /// The client's id, if it has to be in the body beside that header.
+    pub(super) client_id: Option<String>,
+}
+
+impl Authentication {
+    pub(super) fn add_to(&self, request: &mut HttpRequest) {
+        if let Some(header) = &self.header {
+            request.headers_mut().insert(AUTHORIZATION, header.clone());
+        }
+        let is_in_header = request.headers().contains_key(AUTHORIZATION);
+        if let Some(id) = self.client_id.as_ref().filter(|_| is_in_header) {
+            add_field(request.body_mut(), "client_id", id);
+        }
+    }
+}
+
+fn add_field(form: &mut Vec<u8>, name: &str, value: &str) {
+    let field = form_urlencoded::Serializer::new(String::new()).append_pair(name, value).finish();
+    form.push(b'&');
+    form.extend(field.as_bytes());
+}
+
+/// The header of HTTP Basic (RFC 7617, section 2).
+pub(super) fn basic(id: &ClientId, secret: &str) -> Result<HeaderValue, ConfigError> {
+    if id.contains(':') {
+        return Err(ConfigError::new(
+            "there is a colon in the client's id: HTTP Basic needs it encoded",
+        ));
+    }
+    let pair = Zeroizing::new(format!("{}:{secret}", id.as_str()));
+    let header = HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(&*pair)));
+    let mut header = header.map_err(|_| ConfigError::new("the client's secret is too long"))?;
+    header.set_sensitive(true);
+    Ok(header)
+}
