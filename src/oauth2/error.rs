@@ -1,10 +1,13 @@
 //! Why a request to an endpoint failed, without secrets.
 
-use std::{cmp::Reverse, error, fmt, io, iter::successors, sync::Arc, time::Duration};
+use std::{cmp::Reverse, error, fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
-use super::endpoint::Endpoint;
+use super::{
+    endpoint::Endpoint,
+    unspent::{chain, is_unreachable, is_untouched},
+};
 use crate::{error::BoxError, refresher::RefreshError};
 
 /// Why a request to a token or revocation endpoint failed.
@@ -90,13 +93,14 @@ impl Error {
         self
     }
 
-    /// Whether the refresh token was certainly not spent: the server refused, or was not
-    /// reached. A 5xx or a 408 says nothing of it: it may be a proxy's, which does not know
+    /// Whether the refresh token was certainly not spent: the server refused, was not
+    /// reached, or has not begun the request. A 5xx or a 408 says nothing of it: it may be a proxy's, which does not know
     /// what the server behind it has done.
     fn is_unspent(&self) -> bool {
-        let source = self.0.source.as_deref().map(|source| source as &(dyn error::Error + 'static));
+        let says_so =
+            |error: &(dyn error::Error + 'static)| is_unreachable(error) || is_untouched(error);
         self.0.status.is_some_and(is_refusal)
-            || successors(source, |error| error.source()).any(is_unreachable)
+            || self.0.source.as_deref().is_some_and(|source| chain(source).any(says_so))
     }
 
     /// Whether the server, or a proxy, answered with a failure.
@@ -170,13 +174,6 @@ impl Error {
 
 fn is_refusal(status: StatusCode) -> bool {
     status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT
-}
-
-/// Whether no connection came about, so that the server has done nothing. An unreachable host or
-/// network does not say that: a connection that is up ends in these errors too.
-fn is_unreachable(error: &(dyn error::Error + 'static)) -> bool {
-    let error = error.downcast_ref::<io::Error>();
-    error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// A server's text, fit to be shown: on one line, not too long, without these secrets.

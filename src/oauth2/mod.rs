@@ -49,13 +49,18 @@
 //!   five minutes ([`client_cool_down`](crate::state::RenewalBuilder::client_cool_down)). Everything
 //!   else is [transient](crate::RefreshError::transient): other error codes, any 5xx and 429,
 //!   a body without an access token, a connection that fails, a response that does not come in
-//!   time. `Retry-After` counts, in seconds or as a date.
+//!   time. `Retry-After` counts, in seconds or as a date, the first that can be read.
 //! - A good response is not thrown away for its form, because the rotated refresh token is in it.
 //!   It may be form-encoded, compressed (gzip, deflate) although that was not asked for, and near
 //!   to JSON only. Where its other fields are damaged, or its end is missing, it counts if both
 //!   tokens can be read without guessing. What was odd is logged at WARN, without secrets.
 //! - An [`Error`] names the endpoint, the status, and the server's error code and description.
 //!   No secret is in it.
+//!
+//! - A request that the server has not begun is sent again at once, once: HTTP/2's
+//!   REFUSED_STREAM, a GOAWAY without error below the stream (RFC 9113, section 8.7), a
+//!   connection that was gone before. This is known with the feature `oauth2-client`, for its
+//!   client and for others that are built on hyper.
 //!
 //! # Caveats
 //!
@@ -83,8 +88,10 @@ mod grant;
 mod https;
 mod refusal;
 mod response;
+mod retry_after;
 mod revoke;
 mod transport;
+mod unspent;
 
 pub use self::{
     builder::ClientBuilder,

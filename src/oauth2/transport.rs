@@ -14,7 +14,7 @@ use ::oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode,
-    header::{ACCEPT_ENCODING, AUTHORIZATION, DATE, RETRY_AFTER},
+    header::{ACCEPT_ENCODING, AUTHORIZATION},
     response::Parts,
 };
 use http_body::Body;
@@ -28,16 +28,20 @@ use super::{
     endpoint::Endpoint,
     error::{Error, ErrorKind},
     response::{Refused, read},
+    retry_after::retry_after,
+    unspent::{chain, is_untouched},
 };
 use crate::{error::BoxError, refresher::BoxFuture, time::after};
 
 /// A tower HTTP service without its types.
 pub(super) trait Transport: Send + Sync + 'static {
-    /// Sends a request and reads the response to its end, within these bounds.
+    /// Sends a request and reads the response to its end: until then, and so many bytes of its
+    /// body.
     fn send(
         &self,
         request: Request<Bytes>,
-        bounds: Bounds,
+        end: Instant,
+        max: usize,
     ) -> BoxFuture<'_, Result<Received, Failed>>;
 }
 
@@ -62,6 +66,11 @@ pub(super) struct Failed(pub(super) ErrorKind, pub(super) Option<BoxError>);
 impl Failed {
     fn connection(error: impl Into<BoxError>) -> Self {
         Self(ErrorKind::Connection, Some(error.into()))
+    }
+
+    /// Whether the server has said, or the HTTP client knows, that it has done nothing.
+    fn is_untouched(&self) -> bool {
+        self.1.as_deref().is_some_and(|source| chain(source).any(is_untouched))
     }
 }
 
@@ -89,11 +98,11 @@ where
     fn send(
         &self,
         request: Request<Bytes>,
-        bounds: Bounds,
+        end: Instant,
+        max: usize,
     ) -> BoxFuture<'_, Result<Received, Failed>> {
         let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Box::pin(async move {
-            let end = after(Instant::now(), bounds.time);
             let answer = async {
                 poll_fn(|cx| service.poll_ready(cx)).await?;
                 service.call(request.map(B::from)).await
@@ -104,7 +113,7 @@ where
             };
             let (head, body) = response.into_parts();
             let mut bytes = BytesMut::new();
-            let reading = timeout_at(end, collect(body, &mut bytes, bounds.bytes)).await;
+            let reading = timeout_at(end, collect(body, &mut bytes, max)).await;
             let broken = reading.unwrap_or(Err(Failed(ErrorKind::TimedOut, None))).err();
             Ok(Received { head, body: bytes.freeze(), broken })
         })
@@ -223,7 +232,13 @@ impl<'a> Roundtrip<'a> {
             }
         };
         let request = Request::from_parts(parts, body);
-        let sent = self.transport.send(request, self.bounds).await;
+        let end = after(Instant::now(), self.bounds.time);
+        let send = |request| self.transport.send(request, end, self.bounds.bytes);
+        let mut sent = send(request.clone()).await;
+        if sent.as_ref().is_err_and(Failed::is_untouched) {
+            tracing::debug!(endpoint = %self.endpoint, "the server has not begun the request: once more");
+            sent = send(request).await;
+        }
         let Received { head, body, broken } = sent.map_err(error)?;
         self.log_head(head.status, &head.headers);
         let reading = read(&head, body, broken.is_some(), self.bounds.bytes);
@@ -249,17 +264,4 @@ impl<'c> AsyncHttpClient<'c> for Roundtrip<'_> {
     fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(self.send(request))
     }
-}
-
-/// `Retry-After` (RFC 9110, section 10.2.3). A date is measured from the response's own `Date`
-/// where there is one, because the server's clock may be off.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
-    let value = text(RETRY_AFTER)?;
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = |text: &str| httpdate::parse_http_date(text).ok();
-    let now = text(DATE).and_then(date).unwrap_or(now);
-    Some(date(value)?.duration_since(now).unwrap_or_default())
 }

@@ -9,3 +9,4 @@ mod https;
 mod odd_answers;
 mod refusals;
 mod revocation;
+mod unspent;
