@@ -26,6 +26,7 @@ mod elsewhere;
 mod elsewhere_corners;
 mod family;
 mod fence;
+mod grace;
 mod intent;
 mod invariants;
 mod keep_fresh;

@@ -3,7 +3,7 @@
 use super::{
     Machine,
     messages::Gate,
-    parts::{Stage, Standing},
+    parts::{Flight, Stage, Standing},
 };
 use crate::{
     state::{failure::FailureKind, status::Health},
@@ -36,10 +36,11 @@ impl Machine {
     }
 
     /// The server has rejected the refresh token, and the store has no other: a flight that
-    /// reads it once more for that reason has landed.
+    /// reads it once more for that reason, or tries once more, has landed.
     fn is_rejected(&self) -> bool {
-        let reads = |flight: &_| matches!(flight, Stage::Rechecking { .. });
-        let rechecks = self.flight.as_ref().is_some_and(|flight| reads(&flight.stage));
+        let reads = |stage: &_| matches!(stage, Stage::Rechecking { .. });
+        let rechecks = |flight: &Flight| reads(&flight.stage) || flight.tries_again;
+        let rechecks = self.flight.as_deref().is_some_and(rechecks);
         let rejected = self.troubles.as_ref().is_some_and(|troubles| troubles.rejected.is_some());
         rejected && !rechecks
     }

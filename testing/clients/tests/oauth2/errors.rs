@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{Request, Response};
 use http_body_util::Full;
 use testing::Logs;
@@ -200,8 +201,9 @@ async fn a_reset_after_the_server_committed() {
     assert_eq!(brought[0].field("refresh_token"), Some("refresh-1"));
     assert_eq!(brought[1].field("refresh_token"), Some("refresh-1"));
 
-    let strict = json(400, r#"{"error":"invalid_grant","error_description":"used before"}"#);
-    let (_endpoint, state) = impatient([Reply::ResetAfter, strict]).await;
+    // It is asked once more, a second later: the first request may still be served.
+    let strict = || json(400, r#"{"error":"invalid_grant","error_description":"used before"}"#);
+    let (_endpoint, state) = impatient([Reply::ResetAfter, strict(), strict()]).await;
     assert_eq!(state.refresh().await.unwrap_err().kind(), FailureKind::Transient);
     let failure = state.refresh().await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::Rejected);
@@ -213,7 +215,7 @@ async fn a_reset_after_the_server_committed() {
 async fn a_rejection_says_whether_an_earlier_try_may_have_spent_the_token() {
     let (lost, failed) = (Some(OpenCause::AnswerLost), Some(OpenCause::ServerFailed));
     let rejection = || json(400, r#"{"error":"invalid_grant"}"#);
-    for (reply, expected) in [
+    let cases = [
         (Reply::ResetBefore, lost),
         (Reply::ResetAfter, lost),
         (json(200, "{"), lost),
@@ -224,12 +226,15 @@ async fn a_rejection_says_whether_an_earlier_try_may_have_spent_the_token() {
         (json(408, HTML), failed),
         (json(429, HTML), None),
         (json(400, r#"{"error":"temporarily_unavailable"}"#), None),
-    ] {
-        let (_endpoint, state) = impatient([reply, rejection()]).await;
+    ];
+    // Together, because each that is in doubt takes a second.
+    let cases = cases.map(|(reply, expected)| async move {
+        let (_endpoint, state) = impatient([reply, rejection(), rejection()]).await;
         assert_eq!(state.refresh().await.unwrap_err().kind(), FailureKind::Transient);
         let failure = state.refresh().await.unwrap_err();
         assert_eq!((failure.kind(), failure.open_redeem()), (FailureKind::Rejected, expected));
-    }
+    });
+    join_all(cases).await;
 }
 
 /// The word that logs have: the server's own, else the status, else what went wrong.
@@ -257,7 +262,8 @@ async fn a_failure_has_a_word_for_its_cause() {
 
 /// What the next lease holder's failure is, whose refresh token the server rejects.
 async fn next_is_rejected(store: Arc<MemoryStore>) -> RefreshFailure {
-    let endpoint = Endpoint::start([json(400, r#"{"error":"invalid_grant"}"#)]).await;
+    let rejection = || json(400, r#"{"error":"invalid_grant"}"#);
+    let endpoint = Endpoint::start([rejection(), rejection()]).await;
     let client = endpoint.client().build().unwrap();
     let state = RefreshState::builder(client.refresh_token_grant()).store(store).build();
     state.token().await.unwrap();
