@@ -1,11 +1,16 @@
 //! How a client authenticates (RFC 6749, section 2.3), where the oauth2 crate has no word for it.
 
+#[cfg(feature = "oauth2-jwt")]
+use std::time::SystemTime;
+
 use ::oauth2::{ClientId, HttpRequest, url::form_urlencoded};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderValue, header::AUTHORIZATION};
 use secrecy::{SecretString, zeroize::Zeroizing};
 
-use crate::error::ConfigError;
+#[cfg(feature = "oauth2-jwt")]
+use super::assertion::ClientAssertion;
+use crate::error::{BoxError, ConfigError};
 
 /// What is added to each request that the oauth2 crate makes.
 #[derive(Default)]
@@ -16,10 +21,24 @@ pub(super) struct Authentication {
     pub(super) header: Option<HeaderValue>,
     /// The client's id, if it has to be in the body beside that header.
     pub(super) client_id: Option<String>,
+    #[cfg(feature = "oauth2-jwt")]
+    pub(super) assertion: Option<Assertion>,
 }
 
+/// What signs, and what it says of whom.
+#[cfg(feature = "oauth2-jwt")]
+pub(super) struct Assertion {
+    pub(super) signer: ClientAssertion,
+    pub(super) client_id: String,
+    pub(super) token_endpoint: String,
+}
+
+/// What is sent and must not be shown in an error.
+pub(super) type Sent = Option<Zeroizing<String>>;
+
 impl Authentication {
-    pub(super) fn add_to(&self, request: &mut HttpRequest) {
+    /// Adds it to a request that is about to be sent, and returns an assertion that is in it.
+    pub(super) fn add_to(&self, request: &mut HttpRequest) -> Result<Sent, BoxError> {
         if let Some(header) = &self.header {
             request.headers_mut().insert(AUTHORIZATION, header.clone());
         }
@@ -27,6 +46,25 @@ impl Authentication {
         if let Some(id) = self.client_id.as_ref().filter(|_| is_in_header) {
             add_field(request.body_mut(), "client_id", id);
         }
+        self.add_assertion(request.body_mut())
+    }
+
+    #[cfg(feature = "oauth2-jwt")]
+    fn add_assertion(&self, form: &mut Vec<u8>) -> Result<Sent, BoxError> {
+        let Some(Assertion { signer, client_id, token_endpoint }) = &self.assertion else {
+            return Ok(None);
+        };
+        let signed = signer.sign(client_id, token_endpoint, SystemTime::now())?;
+        // RFC 7523, section 2.2.
+        let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+        add_field(form, "client_assertion_type", kind);
+        add_field(form, "client_assertion", &signed);
+        Ok(Some(signed))
+    }
+
+    #[cfg(not(feature = "oauth2-jwt"))]
+    fn add_assertion(&self, _: &mut Vec<u8>) -> Result<Sent, BoxError> {
+        Ok(None)
     }
 }
 

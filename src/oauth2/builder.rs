@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use ::oauth2::{AuthType, ClientId, ClientSecret, TokenUrl, url::Url};
+use ::oauth2::{AuthType, ClientId, ClientSecret, EndpointNotSet, TokenUrl, url::Url};
 use bytes::{Buf, Bytes};
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
@@ -10,9 +10,11 @@ use tower_service::Service;
 
 #[cfg(feature = "oauth2-client")]
 use super::certificates::Certificates;
+#[cfg(feature = "oauth2-jwt")]
+use super::{assertion::ClientAssertion, authentication::Assertion};
 use super::{
     authentication::{Authentication, basic},
-    client::{Client, Inner, Settings},
+    client::{Client, Inner, Messages, Settings},
     endpoint::{Endpoint, Schemes},
     refusal::{Refusal, RefusalKind},
     transport::{Bounds, TowerTransport},
@@ -48,9 +50,7 @@ impl ClientBuilder {
         let endpoint = Endpoint::parse(token_endpoint, schemes)?;
         let url = TokenUrl::new(endpoint.as_https());
         let url = url.map_err(|_| ConfigError::new("an endpoint is not a URL"))?;
-        let messages = ::oauth2::Client::new(ClientId::new(client_id))
-            .set_token_uri(url)
-            .set_auth_type(AuthType::RequestBody);
+        let messages = messages(url, ClientId::new(client_id));
         Ok(Self {
             settings: Settings {
                 endpoint,
@@ -99,9 +99,32 @@ impl ClientBuilder {
         let authentication = &mut self.settings.authentication;
         authentication.secret = Some(secret.as_str().into());
         authentication.header = header;
+        #[cfg(feature = "oauth2-jwt")]
+        {
+            authentication.assertion = None;
+        }
         let messages = self.settings.messages;
         self.settings.messages =
             messages.set_auth_type(how).set_client_secret(ClientSecret::new(secret));
+        self
+    }
+
+    /// Authenticates by a JWT, with a new one for each request: `private_key_jwt` or
+    /// `client_secret_jwt` (RFC 7523, section 2.2).
+    #[cfg(feature = "oauth2-jwt")]
+    pub fn client_assertion(mut self, assertion: ClientAssertion) -> Self {
+        let Settings { messages, endpoint, authentication, .. } = &mut self.settings;
+        let client_id = messages.client_id().to_string();
+        authentication.secret = assertion.secret().cloned();
+        authentication.header = None;
+        authentication.assertion = Some(Assertion {
+            signer: assertion,
+            client_id,
+            token_endpoint: endpoint.uri.to_string(),
+        });
+        // Without a secret that was set before.
+        let (url, id) = (messages.token_uri().clone(), messages.client_id().clone());
+        *messages = self::messages(url, id);
         self
     }
 
@@ -261,6 +284,12 @@ impl ClientBuilder {
     pub(super) fn endpoint(&self) -> &Endpoint {
         &self.settings.endpoint
     }
+}
+
+/// The messages of a client that does not authenticate.
+fn messages(token_endpoint: TokenUrl, id: ClientId) -> Messages<EndpointNotSet> {
+    let messages = ::oauth2::Client::new(id).set_token_uri(token_endpoint);
+    messages.set_auth_type(AuthType::RequestBody)
 }
 
 impl fmt::Debug for ClientBuilder {

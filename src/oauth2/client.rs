@@ -126,8 +126,9 @@ impl Client {
             None => ErrorKind::Refused,
         };
         let basic = roundtrip.basic_credentials();
-        let basic = basic.as_ref().map(|basic| basic.expose_secret());
-        let secrets = settings.secrets().chain([token]).chain(basic);
+        let assertion = roundtrip.assertion();
+        let sent = [&basic, &assertion].into_iter().flatten().map(|it| it.expose_secret());
+        let secrets = settings.secrets().chain([token]).chain(sent);
         let secrets: Zeroizing<Vec<_>> = secrets.flat_map(encodings).collect::<Vec<_>>().into();
         let description = refused.description(code);
         roundtrip.error(kind).with_error_fields(code, description, &secrets)

@@ -4,7 +4,8 @@
 //! A [`Client`] is a program as the authorization server knows it: the token endpoint, the
 //! client's id and how it authenticates. It sends the [oauth2] crate's messages over any
 //! tower HTTP service ([`ClientBuilder::over`]). With the feature `oauth2-client` there is a
-//! ready-made one (`ClientBuilder::build`).
+//! ready-made one (`ClientBuilder::build`), with the feature `oauth2-jwt` clients authenticate by a
+//! JWT (`ClientBuilder::client_assertion`).
 //!
 //! ```
 //! use tower_refresh::{RefreshState, Tokens, oauth2};
@@ -76,6 +77,8 @@
 //!
 //! [oauth2]: https://docs.rs/oauth2
 
+#[cfg(feature = "oauth2-jwt")]
+mod assertion;
 mod authentication;
 mod builder;
 #[cfg(feature = "oauth2-client")]
@@ -93,6 +96,8 @@ mod revoke;
 mod transport;
 mod unspent;
 
+#[cfg(feature = "oauth2-jwt")]
+pub use self::assertion::ClientAssertion;
 pub use self::{
     builder::ClientBuilder,
     client::Client,

@@ -153,6 +153,8 @@ pub(super) struct Roundtrip<'a> {
 struct RoundtripLog {
     /// The request's header, which has the client's secret in another form.
     authorization: Option<HeaderValue>,
+    /// The assertion in its body.
+    assertion: Option<SecretString>,
     status: Option<StatusCode>,
     retry_after: Option<Duration>,
     refused: Refused,
@@ -201,6 +203,11 @@ impl<'a> Roundtrip<'a> {
         Some(value.into())
     }
 
+    /// The assertion that the request authenticated with.
+    pub(super) fn assertion(&self) -> Option<SecretString> {
+        self.log().assertion.clone()
+    }
+
     fn log(&self) -> MutexGuard<'_, RoundtripLog> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -213,7 +220,10 @@ impl<'a> Roundtrip<'a> {
     }
 
     async fn send(&self, mut request: HttpRequest) -> Result<HttpResponse, Error> {
-        self.authentication.add_to(&mut request);
+        let signed = self.authentication.add_to(&mut request).map_err(|source| {
+            Error::new(ErrorKind::Connection, self.endpoint).with_source(source)
+        })?;
+        self.log().assertion = signed.map(|signed| signed.as_str().into());
         let (mut parts, body) = request.into_parts();
         parts.uri = self.endpoint.uri.clone();
         // Of the codings that a server may choose, gzip and deflate only could be read.

@@ -44,6 +44,7 @@ const CHECKS: &[Check] = &[
         "oauth2-client-ring-build",
         Cargo("clippy --lib --locked --features oauth2-client,ring -- -D warnings"),
     ),
+    ("oauth2-jwt-build", Cargo("clippy --lib --locked --features oauth2-jwt -- -D warnings")),
     ("reqwest-build", Cargo("clippy --lib --locked --features reqwest-middleware -- -D warnings")),
     (
         "oauth2-reqwest-build",

@@ -1,5 +1,6 @@
 //! The OAuth 2.0 grants and revocation against token endpoints on real sockets.
 
+mod assertion;
 mod clocks;
 mod endpoint;
 mod errors;
