@@ -75,6 +75,10 @@
 //! - The oauth2 crate and rustls keep secrets out of `Debug`, but do not wipe their copies from
 //!   memory.
 //!
+//! # Servers
+//!
+#![doc = include_str!("servers.md")]
+//!
 //! [oauth2]: https://docs.rs/oauth2
 
 #[cfg(feature = "oauth2-jwt")]

@@ -77,6 +77,9 @@ async fn each_request_has_an_assertion_of_its_own() {
     assert_eq!(ids.len(), 3);
 }
 
+/// An algorithm's name, a key and its public half, what verifies, and whether PSS is asked for.
+type Case<'a> = (&'a str, (String, Vec<u8>), &'a dyn signature::VerificationAlgorithm, bool);
+
 /// With each kind of key, and by the algorithm that goes with it.
 #[tokio::test]
 async fn a_private_key_signs() {
@@ -87,7 +90,7 @@ async fn a_private_key_signs() {
         (of(&PKCS_ECDSA_P256_SHA256), of(&PKCS_ECDSA_P384_SHA384), of(&PKCS_ED25519));
     let raw = |key: &KeyPair| (key.serialize_pem(), key.der_bytes().to_vec());
     let pem = || (RSA_KEY.to_owned(), rsa.clone());
-    let cases: [(_, (String, Vec<u8>), &dyn signature::VerificationAlgorithm, bool); 5] = [
+    let cases: [Case<'_>; 5] = [
         ("ES256", raw(&p256), &signature::ECDSA_P256_SHA256_FIXED, false),
         ("ES384", raw(&p384), &signature::ECDSA_P384_SHA384_FIXED, false),
         ("EdDSA", raw(&ed25519), &signature::ED25519, false),
