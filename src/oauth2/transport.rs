@@ -20,7 +20,10 @@ use http::{
 use http_body::Body;
 use http_body_util::BodyExt;
 use secrecy::{SecretString, zeroize::Zeroizing};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout_at},
+};
 use tower_service::Service;
 
 use super::{
@@ -104,6 +107,10 @@ where
         let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Box::pin(async move {
             let answer = async {
+                // The runtime looks at its sockets once more. Otherwise a request may be written
+                // on an idle connection although the server's close of it has come long ago, and
+                // counts as one whose response is lost.
+                yield_now().await;
                 poll_fn(|cx| service.poll_ready(cx)).await?;
                 service.call(request.map(B::from)).await
             };

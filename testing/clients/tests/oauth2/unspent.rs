@@ -3,9 +3,11 @@
 
 use std::{
     collections::VecDeque,
+    io::{Read, Write},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
     },
 };
 
@@ -15,6 +17,7 @@ use hyper_util::{client::legacy, rt::TokioExecutor};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    task::yield_now,
 };
 use tower_refresh::{RefreshError, Refresher, Tokens, oauth2::Client};
 
@@ -150,4 +153,54 @@ async fn where_a_name_is_not_known_nothing_is_spent() {
     let grant = client.build().unwrap().refresh_token_grant();
     let error = grant.refresh(tokens(1).into()).await.unwrap_err();
     assert!(error.is_unspent() && !error.is_rejected());
+}
+
+/// A server that answers one request on each connection, and closes it when it is told to,
+/// without having said so to the client. `closed` hears of it.
+fn closing_server(close: mpsc::Receiver<()>, closed: mpsc::Sender<()>) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("http://{}/token", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = Vec::<u8>::new();
+            while !request.windows(9).any(|it| it == b"refresh-1") {
+                let mut some = [0; 1024];
+                match stream.read(&mut some).unwrap() {
+                    0 => break,
+                    count => request.extend(&some[..count]),
+                }
+            }
+            let length = BODY.len();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(BODY.as_bytes()).unwrap();
+            if close.recv().is_err() {
+                return;
+            }
+            drop(stream);
+            closed.send(()).unwrap();
+        }
+    });
+    uri
+}
+
+/// The runtime has been busy, and has not looked at its sockets since the server has closed an
+/// idle connection: the next request goes out on another one.
+#[tokio::test]
+async fn a_close_that_has_come_is_seen_before_a_request_is_written() {
+    let ((close, told), (closed, is_closed)) = (mpsc::channel(), mpsc::channel());
+    let uri = closing_server(told, closed);
+    let grant = Client::builder(&uri, "id").unwrap().build().unwrap().refresh_token_grant();
+    for _ in 0..50 {
+        let minted = grant.refresh(tokens(1).into()).await;
+        assert_eq!(minted.unwrap().refresh_token(), Some("refresh-2"));
+        // The connection goes back to those that are idle.
+        for _ in 0..10 {
+            yield_now().await;
+        }
+        close.send(()).unwrap();
+        // Blocks the runtime's only thread.
+        is_closed.recv().unwrap();
+    }
 }
