@@ -131,6 +131,11 @@ impl Credential {
         Some(self.end()?.before(window))
     }
 
+    /// The same by the clocks.
+    pub(crate) fn has_run_out_now(&self) -> bool {
+        self.end().is_some_and(|end| end.has_come(Time::now()))
+    }
+
     pub(crate) fn has_run_out(&self, time: Time) -> bool {
         self.end().is_some_and(|end| end.has_come(time))
     }

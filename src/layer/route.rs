@@ -19,10 +19,15 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Option<Route> {
     NonZeroU32::new((hash >> 32) as u32)
 }
 
-/// Numbers, UUIDs and the like have a digit. A dot is of a file's name, or of a gRPC service's
-/// (`pkg.v1.Orders`).
+/// Numbers, UUIDs and the like: they begin with a digit, or have one and are long. A dot is of a
+/// file's name, or of a gRPC service's (`pkg.v1.Orders`); and `v1` is a version.
 fn is_id(part: &str) -> bool {
-    part.bytes().any(|byte| byte.is_ascii_digit()) && !part.contains('.')
+    let is_digit = |byte: &u8| byte.is_ascii_digit();
+    let bytes = part.as_bytes();
+    let is_version = matches!(bytes, [b'v' | b'V', digit, ..] if is_digit(digit));
+    let begins = bytes.first().is_some_and(is_digit);
+    let has_digit = begins || bytes.len() >= 6 && bytes.iter().any(is_digit);
+    has_digit && !is_version && !bytes.contains(&b'.')
 }
 
 fn fnv(mut hash: u64, text: &str) -> u64 {
@@ -69,7 +74,11 @@ mod tests {
             ("/orders/1042", "/users/1042", false),
             ("/orders/1042", "/orders/1042/lines", false),
             ("/orders/new", "/orders/all", false),
+            ("/items/item-42", "/items/item-43", true),
             ("/pkg.v1.Orders/Get", "/pkg.v1.Users/Get", false),
+            ("/v1/orders", "/v2/orders", false),
+            ("/v1beta1/orders", "/v1beta2/orders", false),
+            ("/s3/orders", "/ec2/orders", false),
             ("/ab", "/a/b", false),
         ] {
             assert_eq!(of(one) == of(other), same, "{one} {other}");

@@ -39,6 +39,8 @@ pub(super) struct FlightDriver {
     begun: Instant,
     span: Span,
     landed: bool,
+    /// How many sign-outs there were when it began to redeem.
+    sign_outs: u32,
     deadlines: Option<AbortHandle>,
 }
 
@@ -46,7 +48,7 @@ impl FlightDriver {
     /// Called under the state's lock.
     pub(super) fn new(running: Running, departure: Departure) -> Self {
         let (begun, span) = (Instant::now(), Span::none());
-        Self { running, departure, begun, span, landed: false, deadlines: None }
+        Self { running, departure, begun, span, landed: false, sign_outs: 0, deadlines: None }
     }
 
     pub(super) fn spawn(mut self) {
@@ -85,6 +87,10 @@ impl FlightDriver {
             tracing::debug!(step = step.name(), "flight");
             if let Step::Land { open_redeem } = step {
                 break open_redeem;
+            }
+            if let Step::Redeem(_) = step {
+                let sign_outs = self.state().lock().machine.sign_outs();
+                self.sign_outs = sign_outs;
             }
             let name = step.name();
             let outcome = self.execute(step, &mut lease, saved).await;
@@ -187,16 +193,7 @@ impl FlightDriver {
                 self.pause(wait, generation).await
             }
             Step::Discard(tokens) => {
-                if let Some(hook) = renewal.on_discard() {
-                    // In a task of its own: the next flight waits for this one and its lease.
-                    let state = self.state();
-                    let (running, hook) =
-                        (Running::begin(state, &mut state.lock()), Arc::clone(hook));
-                    let work = async move {
-                        running.0.revoke(&hook, tokens).await;
-                    };
-                    tokio::spawn(work.instrument(Span::current()));
-                }
+                self.state().discard(tokens, self.sign_outs);
                 Outcome::Done
             }
             Step::Land { .. } => Outcome::Done,
@@ -241,7 +238,7 @@ impl FlightDriver {
         let generation = inner.machine.credential().generation();
         let outcome = match inner.machine.last_failure() {
             // Even if it has told of a failure to save before.
-            _ if landing == Landing::Renewed => landing.as_str(),
+            _ if matches!(landing, Landing::Renewed | Landing::Superseded) => landing.as_str(),
             Some(failure) if inner.machine.failures() != failures => failure.kind().as_str(),
             _ if !inner.machine.credential().is_present() => FailureKind::SignedOut.as_str(),
             _ => landing.as_str(),

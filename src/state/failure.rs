@@ -86,6 +86,10 @@ impl RefreshFailure {
         Self::new(FailureKind::SignedOut)
     }
 
+    pub(crate) fn braked(until: Due) -> Self {
+        Self::new(FailureKind::Braked).with_retry_at(until)
+    }
+
     pub(crate) fn with_retry_at(mut self, at: Due) -> Self {
         self.inner().retry_at = Some(at);
         self
@@ -126,6 +130,10 @@ impl RefreshFailure {
     /// The user's error that caused it.
     pub(super) fn shared_source(&self) -> Option<SharedError> {
         self.0.source.clone()
+    }
+
+    pub(super) fn shared_code(&self) -> Option<Arc<str>> {
+        self.0.code.clone()
     }
 
     /// What kind of failure this is.

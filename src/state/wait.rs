@@ -12,7 +12,11 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::{RefreshState, machine::Ticket, waiters::Slot};
+use super::{
+    RefreshState,
+    machine::{Admission, Ticket},
+    waiters::Slot,
+};
 use crate::{
     credential::Credential,
     metrics,
@@ -57,44 +61,58 @@ impl Future for Wait {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if this.state.gate_word() >> 1 > this.ticket.generation.get() {
-            // The publisher has emptied the list of waiters before.
-            this.slot = None;
-            return Poll::Ready(present(this.state.current()));
-        }
-        let mut inner = this.state.lock();
-        let mut ran_out = false;
-        let outcome = match inner.machine.resolve(this.ticket) {
-            Some(news) => news,
-            None if Instant::now() >= this.deadline => {
-                ran_out = true;
-                inner.count(FailureKind::Deadline, Time::now().wall);
-                Err(inner.machine.ran_out())
-            }
-            None => {
-                let (slot, stale) = inner.waiters.wait(this.slot, this.deadline, cx.waker());
-                let flight_runtime = inner.waiters.flight_runtime();
-                drop(inner);
-                drop(stale);
-                if this.slot.replace(slot).is_none() {
-                    let here = Handle::try_current().ok().map(|handle| handle.id());
-                    let alone = here.is_some() && (this.own_deadline || here != flight_runtime);
-                    this.own_timer = alone.then(|| Box::pin(sleep_until(this.deadline)));
+        loop {
+            if this.state.gate_word() >> 1 > this.ticket.generation.get() {
+                // The publisher has emptied the list of waiters before.
+                this.slot = None;
+                let news = this.state.current();
+                if !news.has_run_out_now() {
+                    return Poll::Ready(present(news));
                 }
-                let over = |timer: &mut Pin<Box<Sleep>>| timer.as_mut().poll(cx).is_ready();
-                if this.own_timer.as_mut().is_some_and(over) {
-                    cx.waker().wake_by_ref();
+                // A sign-in with a refresh token alone, or with tokens that are old: it is
+                // redeemed first.
+                match this.state.admit() {
+                    Admission::Wait(ticket) => this.ticket = ticket,
+                    Admission::Refuse(failure) => return Poll::Ready(Err(failure)),
+                    Admission::Proceed => return Poll::Ready(present(this.state.current())),
                 }
-                return Poll::Pending;
             }
-        };
-        let stale = this.slot.take().and_then(|slot| inner.waiters.leave(slot));
-        drop(inner);
-        drop(stale);
-        if ran_out {
-            metrics::failed(FailureKind::Deadline);
+            let mut inner = this.state.lock();
+            let mut ran_out = false;
+            let outcome = match inner.machine.resolve(this.ticket) {
+                // It came this moment.
+                Some(Ok(_)) => continue,
+                Some(news) => news,
+                None if Instant::now() >= this.deadline => {
+                    ran_out = true;
+                    inner.count(FailureKind::Deadline, Time::now().wall);
+                    Err(inner.machine.ran_out())
+                }
+                None => {
+                    let (slot, stale) = inner.waiters.wait(this.slot, this.deadline, cx.waker());
+                    let flight_runtime = inner.waiters.flight_runtime();
+                    drop(inner);
+                    drop(stale);
+                    if this.slot.replace(slot).is_none() {
+                        let here = Handle::try_current().ok().map(|handle| handle.id());
+                        let alone = here.is_some() && (this.own_deadline || here != flight_runtime);
+                        this.own_timer = alone.then(|| Box::pin(sleep_until(this.deadline)));
+                    }
+                    let over = |timer: &mut Pin<Box<Sleep>>| timer.as_mut().poll(cx).is_ready();
+                    if this.own_timer.as_mut().is_some_and(over) {
+                        cx.waker().wake_by_ref();
+                    }
+                    return Poll::Pending;
+                }
+            };
+            let stale = this.slot.take().and_then(|slot| inner.waiters.leave(slot));
+            drop(inner);
+            drop(stale);
+            if ran_out {
+                metrics::failed(FailureKind::Deadline);
+            }
+            return Poll::Ready(outcome);
         }
-        Poll::Ready(outcome)
     }
 }
 
@@ -114,7 +132,7 @@ mod tests {
     use tokio_test::{assert_pending, task};
 
     use super::*;
-    use crate::{state::Admission, tokens::Tokens};
+    use crate::tokens::Tokens;
 
     #[tokio::test(start_paused = true)]
     async fn a_waiter_in_the_flights_runtime_needs_no_timer() {

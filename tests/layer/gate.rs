@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use testing::{Api, Auth, Play, idle, mock, post, secs, token_of, tokens};
+use testing::{Api, Auth, Play, answer, get, idle, mock, next, post, secs, token_of, tokens};
+use tokio::time::sleep;
 use tower::{Layer, ServiceExt};
-use tower_refresh::{FailureKind, RefreshFailure, RefreshLayer, RefreshState, layer::Attempt};
+use tower_refresh::{
+    FailureKind, RefreshFailure, RefreshLayer, RefreshState, Tokens, layer::Attempt,
+};
 
 use crate::{layer, serve};
 
@@ -106,4 +109,28 @@ async fn requests_that_come_during_a_flight_wait_for_it() {
         assert_eq!(response.unwrap().unwrap().status(), 200);
     }
     assert_eq!((api.count(401), api.count(200)), (1, 11));
+}
+
+/// `Tokens::new`: "begins with its refresh token, which is redeemed before the first request is
+/// sent." A request waits at the gate for a redeem; the user signs in with a refresh token alone;
+/// the request is sent at once, without a token.
+#[tokio::test(start_paused = true)]
+async fn a_request_at_the_gate_waits_for_a_sign_in_with_a_refresh_token_alone_to_be_redeemed() {
+    let auth = Auth::new();
+    let state =
+        RefreshState::builder(auth.refresher()).tokens(tokens(1).with_expires_in(secs(10))).build();
+    sleep(secs(11)).await;
+    auth.gate.close();
+    let (service, mut handle) = mock(&RefreshLayer::new(Arc::clone(&state)));
+    let call = tokio::spawn(service.oneshot(get("/")));
+    idle().await;
+    assert_eq!(auth.count(), 1);
+    state.set(Tokens::new("").with_refresh_token("refresh-9")).await.unwrap();
+    idle().await;
+    auth.gate.open();
+    let (request, respond) = next(&mut handle).await;
+    let sent = token_of(&request).map(str::to_owned);
+    respond.send_response(answer(200));
+    call.await.unwrap().unwrap();
+    assert!(sent.is_some(), "it was sent without a token");
 }

@@ -187,7 +187,7 @@ async fn fences_conflicts_deadlines_and_brakes_are_told_without_the_tokens() {
     assert_clean(&state);
     logs.assert_clean();
     logs.assert_told(&["step=\"discard\""]);
-    logs.assert_told(&["flight landed", "outcome=\"signed_out\""]);
+    logs.assert_told(&["flight landed", "outcome=\"superseded\""]);
 }
 
 #[track_caller]

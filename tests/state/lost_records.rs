@@ -109,3 +109,42 @@ async fn a_token_that_works_outlives_an_empty_store_though_refresh_joined_an_ear
     let _ = refresh.await.unwrap();
     assert_eq!(state.current().access_token(), Some("access-1"));
 }
+
+/// Invariant 5: "a signed-out credential is never resurrected." A redeem is slow; the user signs
+/// out, which is over; the store loses its data, and the trace of the sign-out with them; the
+/// redeem ends. Its pair is put into the store (and handed to the discard hook), and the next
+/// process is signed in.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_emptied_after_a_sign_out_stays_empty() {
+    let (auth, store) = (Auth::new(), Store::with(tokens(1)));
+    let state = opened(&auth, &store).await;
+    auth.gate.close();
+    let slow = tokio::spawn({
+        let state = Arc::clone(&state);
+        async move { state.refresh().await }
+    });
+    idle().await;
+    state.clear().await.unwrap();
+    store.lose().await;
+    auth.gate.open();
+    let _ = slow.await.unwrap();
+    state.drain().await;
+    assert_eq!(store.refresh_token().await, None, "the session that has ended");
+    let next = stored(&auth, &store).build();
+    assert_eq!(kind(next.token().await), FailureKind::SignedOut);
+}
+
+/// Invariant 5: "a signed-out credential is never resurrected", but by a sign-in. A signs out; the
+/// store loses its data, and the trace of that with them; B, which has not heard of it, offers its
+/// access token to the store. An offer says that it is one and no sign-in; A takes it up.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_signed_out_takes_up_no_offer() {
+    let (auth, store) = (Auth::new(), Store::with(living(1, LIFE)));
+    let (a, b) = (opened(&auth, &store).await, opened(&auth, &store).await);
+    a.clear().await.unwrap();
+    store.lose().await;
+    assert_eq!(kind(b.refresh().await), FailureKind::Store, "it has offered");
+    sleep(secs(10)).await;
+    let token = a.token().await.map(|token| token.access_token().map(str::to_owned));
+    assert!(token.is_err(), "{token:?}");
+}

@@ -1,15 +1,17 @@
 //! Early refresh, expiry, cool-down, brake and deadline.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
-use testing::{Auth, Play, idle, kind, secs, tokens};
+use testing::{Auth, Play, builder, idle, kind, secs, tokens};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_test::{assert_pending, task};
 use tower_refresh::{
-    FailureKind, RefreshState, Tokens, refresher::Trigger, state::RefreshStateBuilder,
+    FailureKind, RefreshState, Tokens,
+    refresher::Trigger,
+    state::{FailureEvent, RefreshStateBuilder},
 };
 
 fn expiring(auth: &Auth, life: u64) -> RefreshStateBuilder {
@@ -336,4 +338,38 @@ async fn the_deadline_is_30_seconds_and_can_be_set() {
         assert!(waited >= wait && waited <= wait + Duration::from_millis(10), "{waited:?}");
         assert!(state.status().in_flight.is_some(), "it goes on");
     }
+}
+
+/// A brand-new token is refused once too often while a flight is under way, which a caller's
+/// `refresh()` has begun. Its waiters are told nothing of the brake, and the operator is.
+#[tokio::test(start_paused = true)]
+async fn the_operator_is_told_of_a_brake_that_is_pulled_during_a_flight() {
+    let told = Arc::new(Mutex::new(Vec::<FailureEvent>::new()));
+    let heard = Arc::clone(&told);
+    let auth = Auth::new();
+    let state = builder(&auth)
+        .brake(1, secs(10), secs(60))
+        .on_failure(move |event| heard.lock().unwrap().push(event))
+        .build();
+    let refused = state.refresh().await.unwrap().generation();
+    let fresh = state.challenged(refused).await.unwrap().generation();
+    auth.gate.close();
+    let refresh = tokio::spawn({
+        let state = Arc::clone(&state);
+        async move { state.refresh().await }
+    });
+    idle().await;
+    let challenged = tokio::spawn({
+        let state = Arc::clone(&state);
+        async move { state.challenged(fresh).await }
+    });
+    idle().await;
+    auth.gate.open();
+    let next = refresh.await.unwrap().unwrap().generation();
+    challenged.await.unwrap().unwrap();
+    assert_eq!(kind(state.challenged(next).await), FailureKind::Braked, "it holds");
+    idle().await;
+    let told: Vec<_> = told.lock().unwrap().iter().map(FailureEvent::kind).collect();
+    let counted = state.status().counts.failures(FailureKind::Braked);
+    assert_eq!((told, counted), (vec![FailureKind::Braked], 1));
 }

@@ -10,8 +10,8 @@
 //!   time, unless that has helped, for twice as long), or when
 //!   a route refuses the token that it has accepted: so a token that is really revoked does
 //!   not wait for the pause to end. A route that has refused a brand-new token, too, is not
-//!   believed then, and not in silence either if it has never accepted any: it refuses for
-//!   another reason.
+//!   believed then until a refresh has helped it, and not in silence either if it has never
+//!   accepted any: it refuses for another reason.
 //!
 //! What is remembered is bounded ([`MAX_ROUTES`]) and forgotten when it is of no use any more.
 
@@ -72,7 +72,7 @@ struct Known {
     route: Route,
     /// The newest generation that it has accepted.
     accepted: Generation,
-    /// It has refused a brand-new token.
+    /// It has refused a brand-new token, and no refresh has helped it since.
     unreliable: bool,
 }
 
@@ -192,15 +192,18 @@ impl Machine {
         let minted_here = self.minting != Minting::Elsewhere;
         let doubts = self.troubles.as_mut().and_then(|troubles| troubles.doubts.as_mut());
         let Some(doubts) = doubts else { return };
-        doubts.accepted = generation;
-        doubts.silence = None;
-        doubts.note(route, |known| known.accepted = generation);
         let helped = match what {
             Accepted::Request => false,
             // What another process has refreshed may have ended our token for no need of ours.
             Accepted::HelpedReplay => minted_here,
             Accepted::Caller => doubts.presumed && doubts.by_caller,
         };
+        doubts.accepted = generation;
+        doubts.silence = None;
+        doubts.note(route, |known| {
+            known.accepted = generation;
+            known.unreliable &= !helped;
+        });
         if what == Accepted::HelpedReplay {
             doubts.silences = 0;
         }
@@ -243,8 +246,12 @@ impl Machine {
             let silence = doubled(doubts.silences);
             doubts.silence.get_or_insert((generation, at.after(silence)));
         }
-        // A route that has accepted this very token says that it has ended since.
-        doubts.note(route, |known| known.unreliable |= known.accepted < generation);
+        // A route that has accepted this very token says that it has ended since, if the refresh
+        // has helped at all; otherwise it refuses some requests for a reason of their own.
+        let has_helped = doubts.helped >= generation;
+        doubts.note(route, |known| {
+            known.unreliable |= known.accepted < generation || !has_helped;
+        });
     }
 
     /// The flight that a doubt had started has refreshed nothing, so that it says nothing of the

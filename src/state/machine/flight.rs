@@ -50,7 +50,7 @@ impl Machine {
     }
 
     /// The flight's task is gone with its runtime. Minted tokens are kept for the next
-    /// flight to save.
+    /// flight to save, or given up if they were superseded.
     pub(crate) fn aborted(&mut self) {
         let Some(flight) = self.flight.take() else {
             return;
@@ -60,6 +60,7 @@ impl Machine {
             Stage::Saving(minted) | Stage::Verifying(minted) if !superseded => {
                 self.troubles_mut().unsaved = Some(Box::new(minted.inherited()));
             }
+            Stage::Saving(minted) | Stage::Verifying(minted) => self.troubles_mut().give_up(minted),
             _ => {}
         }
         self.tell_waiters(RefreshFailure::new(FailureKind::Shutdown));
@@ -147,6 +148,20 @@ impl Course<'_> {
         })
     }
 
+    /// The record is another process's offer to a store that was emptied, and what this machine has
+    /// works as well.
+    pub(super) fn keeps_own(&self, record: &Record) -> bool {
+        record.tokens.as_ref().is_some_and(|stored| Origin::Offer.has_marked(stored))
+            && self.machine.standing == Standing::SignedIn
+            && !self.flight.wanted.refused
+            && !self.machine.credential.has_run_out(self.at.time)
+    }
+
+    /// It says that nobody is signed in, or has a token that has not run out.
+    pub(super) fn is_usable(&self, record: &Record) -> bool {
+        record.tokens.as_ref().is_none_or(|tokens| !tokens.has_run_out(self.at.time))
+    }
+
     /// The store was read, under the lease or while another process had it.
     pub(super) fn loaded(mut self, record: Record) -> Step {
         if self.is_superseded() {
@@ -158,21 +173,23 @@ impl Course<'_> {
         let machine = &*self.machine;
         let unread = machine.standing == Standing::Unread;
         let newer = unread || record.generation > machine.stored;
-        if unread && record == Record::default() {
+        let offered = record.tokens.as_ref().is_some_and(|stored| Origin::Offer.has_marked(stored));
+        if unread && (offered || record == Record::default()) {
             if let Some(seed) = machine.seed.clone() {
-                return self.save_seed(*seed);
+                return self.save_seed(*seed, record.generation);
             }
-        } else if newer {
-            let kept = machine.standing == Standing::SignedIn
-                && !self.flight.wanted.refused
-                && !machine.credential.has_run_out(self.at.time);
-            if kept && record.tokens.as_ref().is_some_and(|stored| Origin::Offer.has_marked(stored))
-            {
+        }
+        if offered && machine.standing == Standing::SignedOut {
+            // It was not a sign-in that put it there.
+            self.machine.tell_waiters(RefreshFailure::signed_out());
+            return self.finish_or_relaunch();
+        }
+        if newer && record != Record::default() {
+            if self.keeps_own(&record) {
                 // The store has lost its record; what this machine has is as good.
                 return self.fail(lost_record(), None);
             }
-            let is_usable = |tokens: &Tokens| !tokens.has_run_out(self.at.time);
-            if record.tokens.as_ref().is_none_or(is_usable) {
+            if self.is_usable(&record) {
                 return self.adopt(&record);
             }
         }

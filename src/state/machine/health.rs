@@ -13,7 +13,7 @@ use crate::{
 impl Machine {
     /// What stands against the session counts more than a token that still works.
     pub(crate) fn health(&self, time: Time) -> Health {
-        if self.standing == Standing::SignedOut {
+        if self.standing == Standing::SignedOut && !self.has_found_session() {
             return Health::SignedOut;
         }
         if self.is_rejected() {
@@ -28,7 +28,7 @@ impl Machine {
         match (self.blocked_by().map(|failure| failure.kind()), self.standing) {
             (Some(FailureKind::ClientRefused), _) => Health::ClientRefused,
             (Some(_), _) => Health::CoolingDown,
-            _ if self.brake().is_some_and(|over| !over.has_come(time)) => Health::Braked,
+            _ if self.braked_until(time).is_some() => Health::Braked,
             (None, Standing::Unread) => Health::Unread,
             (None, _) if self.credential.has_run_out(time) => Health::Expired,
             (None, _) => Health::Fresh,
@@ -41,8 +41,26 @@ impl Machine {
         let reads = |stage: &_| matches!(stage, Stage::Rechecking { .. });
         let rechecks = |flight: &Flight| reads(&flight.stage) || flight.tries_again;
         let rechecks = self.flight.as_deref().is_some_and(rechecks);
-        let rejected = self.troubles.as_ref().is_some_and(|troubles| troubles.rejected.is_some());
-        rejected && !rechecks
+        let rejected = self.troubles.as_ref().and_then(|troubles| troubles.rejected.as_ref());
+        // What was found since is another session.
+        rejected.is_some_and(|(of, _)| *of >= self.stored) && !rechecks
+    }
+
+    /// Signed out as far as requests know; but another process has signed in since, and what it
+    /// has written is being redeemed, or that has failed and will be tried again.
+    fn has_found_session(&self) -> bool {
+        let redeems = |flight: &Flight| {
+            flight.tries_again
+                || matches!(flight.stage, Stage::Intending { .. } | Stage::Redeeming(_))
+        };
+        let fails = |kind| {
+            matches!(
+                kind,
+                FailureKind::Transient | FailureKind::ClientRefused | FailureKind::Panicked
+            )
+        };
+        self.flight.as_deref().is_some_and(redeems)
+            || self.blocked_by().is_some_and(|failure| fails(failure.kind()))
     }
 
     /// Tokens are minted that the store does not have.
@@ -55,7 +73,9 @@ impl Machine {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{messages::Outcome, testing::*};
+    use std::time::Duration;
+
+    use super::super::{Admission, messages::Outcome, testing::*};
     use super::*;
     use crate::{refresher::RefreshError, store::Record};
 
@@ -149,5 +169,56 @@ mod tests {
             machine.flight = None;
         }
         assert_eq!(machine.health(rules.at(0).time), Health::Braked);
+    }
+
+    /// `Health::Braked`: "As `CoolingDown`": "tried again by the next request once `retry_in` is over."
+    /// The token has run out, so that the next request refreshes it now (invariant 9); the word and
+    /// the time say that none will for a minute.
+    #[test]
+    fn a_token_that_has_run_out_is_not_told_as_braked() {
+        let (mut machine, rules) = signed_in();
+        machine.troubles_mut().brake = Some(rules.at(999).after(Duration::ZERO));
+        let now = rules.at(LIFE);
+        let (health, retry_at) = (machine.health(now.time), machine.retry_at(now.time));
+        assert!(matches!(machine.admit(now), Admission::Wait(_)), "a request does refresh it");
+        assert_eq!((health, retry_at), (Health::Expired, None));
+    }
+
+    /// `Health::Rejected`: "The session has ended [...]. Only a sign-in helps." Another process has signed
+    /// in since, with a refresh token alone. It is found, its redeem fails for a moment, and is tried
+    /// again after the cool-down; the word is still that of the session before.
+    #[test]
+    fn a_rejection_is_not_told_of_the_session_that_came_after_it() {
+        let (mut machine, rules) = signed_in();
+        redeeming(&mut machine, &rules);
+        let no = Outcome::Refused(RefreshError::rejected("invalid_grant"));
+        let _ = machine.advance(no, rules.at(0));
+        let _ = machine.advance(Outcome::Loaded(stored()), rules.at(0));
+        assert_eq!(machine.health(rules.at(0).time), Health::Rejected);
+        begin(&mut machine, &rules);
+        for outcome in [Outcome::Leased(None), Outcome::Loaded(begins_with(5)), Outcome::Intended] {
+            let _ = machine.advance(outcome, rules.at(0));
+        }
+        let redeeming = machine.health(rules.at(0).time);
+        let _ = machine.advance(Outcome::Refused(RefreshError::transient("503")), rules.at(0));
+        assert!(matches!(machine.refresh(rules.at(60)), Admission::Wait(_)), "it is tried again");
+        machine.flight = None;
+        let cooling = machine.health(rules.at(0).time);
+        assert_eq!((redeeming, cooling), (Health::Refreshing, Health::CoolingDown));
+    }
+
+    /// `Health::SignedOut`: "only a sign-in helps". The same after a sign-out.
+    #[test]
+    fn a_sign_out_is_not_told_of_the_session_that_came_after_it() {
+        let (mut machine, rules) = signed_in();
+        let number = machine.sign_out();
+        machine.deleted(generation(2), number);
+        let _ = machine.effects();
+        begin(&mut machine, &rules);
+        for outcome in [Outcome::Leased(None), Outcome::Loaded(begins_with(5)), Outcome::Intended] {
+            let _ = machine.advance(outcome, rules.at(0));
+        }
+        let _ = machine.advance(Outcome::Refused(RefreshError::transient("503")), rules.at(0));
+        assert_eq!(machine.health(rules.at(0).time), Health::CoolingDown);
     }
 }

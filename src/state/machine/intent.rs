@@ -62,7 +62,7 @@ impl Course<'_> {
             self.flight.open_redeem = Some(OpenRedeem::new(redeem.from, cause));
         }
         match outcome {
-            Outcome::Redeemed(tokens) => self.redeemed(tokens, &redeem),
+            Outcome::Redeemed(tokens) => self.redeemed(tokens, redeem),
             // Where no tokens are needed, a sign-in would not mend it.
             Outcome::Refused(error) if error.is_rejected() && self.at.policy.needs_tokens => {
                 let from = redeem.from;
@@ -311,7 +311,9 @@ mod tests {
     /// Two replicas may begin with the same tokens, each with a store of its own.
     #[test]
     fn what_the_flight_has_put_into_the_store_itself_is_in_doubt_too() {
-        let (mut machine, rules) = (Machine::unread(false, record_of(1)), Rules::default());
+        let rules = Rules::default();
+        let seed = record_of(1).map(|tokens| (tokens, rules.at(0).time));
+        let mut machine = Machine::unread(false, seed);
         let _ = machine.admit(rules.at(LIFE));
         let _ = machine.effects();
         for outcome in [Outcome::Leased(None), Outcome::Loaded(Record::default()), Outcome::Saved] {

@@ -95,8 +95,10 @@ pub(crate) struct Effects {
     pub(crate) publish: Option<Credential>,
     /// There is news for waiters: wake all of them.
     pub(crate) wake: bool,
-    /// The failure among the news: the user hears of it, too.
+    /// A failure of which the user hears: that among the news, or one that no waiter is told.
     pub(crate) failed: Option<RefreshFailure>,
+    /// Tokens were minted that no request will ever use: as with [`Step::Discard`].
+    pub(crate) discard: Option<Box<Tokens>>,
     /// A flight has begun: drive it.
     pub(crate) begin: Option<Departure>,
 }

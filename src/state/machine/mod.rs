@@ -47,6 +47,8 @@ mod requests;
 mod saving;
 mod sign_in_out;
 #[cfg(test)]
+mod store_corners;
+#[cfg(test)]
 mod testing;
 mod upkeep;
 
@@ -93,25 +95,35 @@ pub(crate) struct Machine {
     joined: u64,
     // Boxed, because an idle credential has none of them.
     flight: Option<Box<Flight>>,
-    /// Tokens to begin with, if the store turns out empty.
-    seed: Option<Box<Tokens>>,
+    /// Tokens to begin with, if the store turns out empty, and from when on their life counts.
+    seed: Option<Box<(Tokens, Time)>>,
     troubles: Option<Box<Troubles>>,
     /// How the last flight has landed.
     landing: Landing,
     noted: Noted,
 }
 
-/// Effects that the shell has not taken yet: of both, the waiters hear.
+/// Effects that the shell has not taken yet.
 #[derive(Clone, Copy, Debug, Default)]
 struct Noted {
     published: bool,
-    failed: bool,
+    failed: Told,
+}
+
+/// Who hears of a failure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Told {
+    #[default]
+    None,
+    /// The brake was pulled while a flight was under way: its waiters do not.
+    User,
+    Waiters,
 }
 
 impl Machine {
     /// A credential whose store is read on first use. `shared`: other processes may write
-    /// there. `seed` is stored if there is nothing yet.
-    pub(crate) fn unread(shared: bool, seed: Option<Tokens>) -> Self {
+    /// there. `seed` is stored if there is nothing yet: tokens whose life counts from that moment.
+    pub(crate) fn unread(shared: bool, seed: Option<(Tokens, Time)>) -> Self {
         Self {
             credential: Credential::absent(Generation::ZERO),
             standing: Standing::Unread,
@@ -145,8 +157,13 @@ impl Machine {
         Effects {
             gate: self.gate(),
             publish: published.then(|| self.credential.clone()),
-            wake: published || failed,
-            failed: self.last_failure().filter(|_| failed).cloned(),
+            wake: published || failed == Told::Waiters,
+            failed: match failed {
+                Told::None => None,
+                Told::User => self.brake().map(RefreshFailure::braked),
+                Told::Waiters => self.last_failure().cloned(),
+            },
+            discard: self.troubles.as_mut().and_then(|troubles| troubles.unused.take()),
             begin: trigger.map(|trigger| Departure {
                 step: match reads {
                     true => Step::Load,
@@ -175,7 +192,8 @@ impl Machine {
     /// When the next refresh may be tried, while none may now.
     pub(crate) fn retry_at(&self, time: Time) -> Option<Due> {
         let cools = self.blocked_by().and_then(RefreshFailure::due);
-        cools.into_iter().chain(self.brake()).filter(|due| !due.has_come(time)).reduce(Due::max)
+        let braked = self.braked_until(time);
+        cools.filter(|due| !due.has_come(time)).into_iter().chain(braked).reduce(Due::max)
     }
 
     /// How many failures waiters were told. Only equal or not equal has a meaning.
@@ -255,6 +273,12 @@ impl Machine {
         self.troubles.as_ref()?.brake
     }
 
+    /// The brake, while it holds: not for a token that has run out by its own expiry.
+    fn braked_until(&self, time: Time) -> Option<Due> {
+        let holds = |over: &Due| !over.has_come(time) && !self.credential.has_run_out(time);
+        self.brake().filter(holds)
+    }
+
     fn troubles_mut(&mut self) -> &mut Troubles {
         self.troubles.get_or_insert_default()
     }
@@ -267,7 +291,7 @@ impl Machine {
     /// Tells every waiter of a failure.
     fn tell_waiters(&mut self, failure: RefreshFailure) {
         self.failures = self.failures.wrapping_add(1);
-        self.noted.failed = true;
+        self.noted.failed = Told::Waiters;
         self.troubles_mut().last_failure = Some(failure);
     }
 
@@ -285,7 +309,9 @@ impl Machine {
             troubles.brake = None;
             troubles.strikes.clear();
             troubles.doubts = None;
-            troubles.unsaved = None;
+            if let Some(minted) = troubles.unsaved.take() {
+                troubles.give_up(*minted);
+            }
         }
         self.seed = None;
         self.signing_out = false;

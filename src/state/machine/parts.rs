@@ -135,6 +135,8 @@ pub(super) struct Minted {
     pub(super) record: Record,
     pub(super) credential: Credential,
     pub(super) origin: Origin,
+    /// What was redeemed for them.
+    pub(super) redeemed: Option<Tokens>,
     pub(super) failed_saves: u32,
     /// Requests use it already ([`WhileUnsaved::Serve`](super::WhileUnsaved::Serve)).
     pub(super) served: bool,
@@ -157,7 +159,7 @@ pub(super) enum Origin {
 
 /// Under this name tokens that were put into an empty store say where they are from: the store
 /// may have lost what other processes have.
-const ORIGIN: &str = "tower_refresh.origin";
+pub(super) const ORIGIN: &str = "tower_refresh.origin";
 
 impl Origin {
     fn word(self) -> Option<&'static str> {
@@ -268,6 +270,8 @@ pub(super) struct Troubles {
     pub(super) recheck_at: Option<Due>,
     /// Minted by a flight whose runtime went away before the save.
     pub(super) unsaved: Option<Box<Minted>>,
+    /// Minted, and given up since: for the shell to discard.
+    pub(super) unused: Option<Box<Tokens>>,
     /// When brand-new tokens were refused.
     pub(super) strikes: VecDeque<Instant>,
     /// Refusals that may not be about the token.
@@ -277,6 +281,11 @@ pub(super) struct Troubles {
 }
 
 impl Troubles {
+    /// No request will use these.
+    pub(super) fn give_up(&mut self, minted: Minted) {
+        self.unused = minted.into_unused().map(Box::new);
+    }
+
     /// A flight came to a good end.
     pub(super) fn recover(&mut self) {
         self.blocked_by = None;

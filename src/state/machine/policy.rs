@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::parts::ORIGIN;
 use crate::{time::MAX_WAIT, tokens::Tokens};
 
 /// What requests get while new tokens are minted but could not be saved.
@@ -70,8 +71,10 @@ pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 const MINTED_FOR: &str = "tower_refresh.minted_for";
 
 impl Policy {
-    /// Notes in tokens what they were minted for.
+    /// Notes in tokens what they were minted for, and nothing of where they are from: tokens that
+    /// were read from a store, and are signed in with, say what they were there.
     pub(crate) fn stamp(&self, tokens: Tokens) -> Tokens {
+        let tokens = tokens.without_extra(ORIGIN);
         match &self.minted_for {
             Some(target) => tokens.with_extra(MINTED_FOR, target),
             None => tokens.without_extra(MINTED_FOR),

@@ -1,7 +1,7 @@
 //! What requests and callers are told: proceed, wait for a flight, or be refused.
 
 use super::{
-    Machine,
+    Machine, Told,
     doubts::{Route, Weight},
     messages::{Admission, Gate, Moment, Ticket},
     parts::{Flight, Minting, Stage, Standing, Wanted},
@@ -253,7 +253,7 @@ impl Machine {
         let cools = self.blocked_by().filter(holds);
         cools.cloned().or_else(|| {
             let brake = self.brake().filter(|over| !passes.brake && !at.has_come(*over))?;
-            Some(RefreshFailure::new(FailureKind::Braked).with_retry_at(brake))
+            Some(RefreshFailure::braked(brake))
         })
     }
 
@@ -272,10 +272,11 @@ impl Machine {
             strikes.clear();
             let until = at.after(policy.brake_pause);
             self.troubles_mut().brake = Some(until);
-            // The waiters of a flight hear of that.
-            if self.flight.is_none() {
-                let failure = RefreshFailure::new(FailureKind::Braked);
-                self.tell_waiters(failure.with_retry_at(until));
+            // The waiters of a flight hear of that, and the user of both.
+            match self.flight {
+                Some(_) if self.noted.failed == Told::None => self.noted.failed = Told::User,
+                Some(_) => {}
+                None => self.tell_waiters(RefreshFailure::braked(until)),
             }
         }
     }

@@ -2,15 +2,14 @@
 //! tried, and only then published; or they are discarded, because a sign-in, a sign-out or
 //! another process came first.
 //!
-//! One exception: when the flight's runtime is shut down during a save, the pair waits in
-//! the machine for the next flight. A sign-in or sign-out before that drops the pair without
-//! the discard hook: there is no task to run it in.
+//! When the flight's runtime is shut down during a save, the pair waits in the machine for the
+//! next flight. A sign-in or sign-out before that discards it ([`Effects`](super::Effects)).
 
 use super::{
     flight::Course,
     landing::lost_record,
     messages::{Landing, Outcome, Step},
-    parts::{Minted, Minting, Origin, Redeem, Stage},
+    parts::{Minted, Minting, Origin, Redeem, Stage, Wanted},
     policy::WhileUnsaved,
 };
 use crate::{
@@ -26,6 +25,29 @@ impl Minted {
         self.credential = self.credential.renumbered(generation);
     }
 
+    /// The record holds the refresh token that these tokens were minted from, and the server has
+    /// replaced it.
+    pub(super) fn has_spent(&self, record: &Record) -> bool {
+        let refresh_token = |tokens: &Option<Tokens>| {
+            tokens.as_ref().and_then(Tokens::refresh_token).map(str::to_owned)
+        };
+        let spent = refresh_token(&self.redeemed);
+        self.origin == Origin::Refresh { rotated: true }
+            && spent.is_some()
+            && spent == refresh_token(&record.tokens)
+    }
+
+    /// Those that no request will use, to be revoked.
+    pub(super) fn into_unused(self) -> Option<Tokens> {
+        let tokens = self.record.tokens?;
+        match self.origin {
+            Origin::Refresh { rotated: true } => Some(tokens),
+            // The process that came first may be using the refresh token.
+            Origin::Refresh { rotated: false } => Some(tokens.without_refresh_token()),
+            Origin::Seed | Origin::Offer => None,
+        }
+    }
+
     /// Its flight is gone; another one will save it.
     pub(super) fn inherited(self) -> Self {
         Self { failed_saves: 0, inherited: true, ..self }
@@ -33,9 +55,15 @@ impl Minted {
 }
 
 impl Course<'_> {
-    /// The store is empty, and the user has given tokens to begin with.
-    pub(super) fn save_seed(self, seed: Tokens) -> Step {
-        let minted = self.mint(Generation::ZERO, seed, self.at.time, Origin::Seed);
+    /// The store has nothing that does not give way, and the user has given tokens to begin with.
+    pub(super) fn save_seed(self, (seed, begun): (Tokens, Time), over: Generation) -> Step {
+        let run_out = seed.stated_end(begun).filter(|end| self.at.has_come(*end));
+        let seed = match run_out {
+            // By the one clock perhaps, and the store keeps the end by the other.
+            Some(end) => seed.with_expires_at(end.wall.min(self.at.time.wall)),
+            None => seed,
+        };
+        let minted = self.mint(over, seed, begun, Origin::Seed);
         self.save(minted)
     }
 
@@ -46,7 +74,7 @@ impl Course<'_> {
     }
 
     /// The refresher's answer.
-    pub(super) fn redeemed(self, tokens: Tokens, redeem: &Redeem) -> Step {
+    pub(super) fn redeemed(self, tokens: Tokens, redeem: Redeem) -> Step {
         let mut tokens = match &redeem.tokens {
             Some(redeemed) => tokens.or_keep(redeemed),
             None => tokens,
@@ -58,8 +86,9 @@ impl Course<'_> {
         if tokens.stated_end(redeem.begun).is_none_or(|end| end.now <= self.at.now()) {
             tokens = tokens.without_expiry();
         }
-        let minted = self.mint(redeem.from, tokens, redeem.begun, Origin::Refresh { rotated });
-        self.save(minted)
+        let origin = Origin::Refresh { rotated };
+        let minted = self.mint(redeem.from, tokens, redeem.begun, origin);
+        self.save(Minted { redeemed: redeem.tokens, ..minted })
     }
 
     /// Tokens as the next generation, to be saved over the stored one `expected`.
@@ -81,6 +110,7 @@ impl Course<'_> {
             credential: self.at.credential(generation, &tokens, end, begun),
             record: Record::new(generation, tokens.absolute(begun)),
             origin,
+            redeemed: None,
             failed_saves: 0,
             served: false,
             inherited: false,
@@ -200,26 +230,41 @@ impl Course<'_> {
             // An earlier try had worked, though it was reported as failed.
             return self.saved(minted);
         }
+        if minted.has_spent(&record) {
+            // A sign-in with the refresh token that was being spent: it is of the same session.
+            if record.generation == self.machine.stored && !self.machine.signing_out {
+                self.flight.base = self.machine.credential.generation();
+            }
+            return self.save_over(minted, &record);
+        }
+        if self.is_superseded() && self.machine.stored > minted.expected {
+            return self.discard(minted);
+        }
         if record.tokens.as_ref().is_some_and(|stored| minted.origin.outranks(stored)) {
             // The store has lost what was there, and another process has put there what it had.
-            let number = minted.record.generation;
-            let next = self.machine.next_generation(number, record.generation, self.at.time);
-            minted.renumber(next.max(record.generation.next()));
-            minted.expected = record.generation;
-            return self.save(minted);
+            return self.save_over(minted, &record);
         }
         if record.generation <= minted.expected {
             // The store went back (it lost data): ours is the newer.
             minted.expected = record.generation;
             return self.save_failed(minted, Outcome::Conflict);
         }
+        if self.keeps_own(&record) {
+            return self.fail(lost_record(), None);
+        }
         if let Some(failure) = self.for_another(&record) {
             self.cool_down(failure, None);
         } else if !self.is_superseded() {
             self.doubt_is_void();
-            self.machine.publish_record(&record, self.at);
-            self.flight.landing = Landing::Adopted;
-            self.machine.recovered();
+            if self.is_usable(&record) {
+                self.machine.publish_record(&record, self.at);
+                self.flight.landing = Landing::Adopted;
+                self.machine.recovered();
+            } else {
+                // It is redeemed next. The waiters wait on.
+                let wanted = Wanted { refused: false, ..self.flight.wanted };
+                self.flight.relaunch = Some(wanted);
+            }
         }
         if record.has_tokens_of(&minted.record) {
             // A server with a grace period gave another process the same: they are in use.
@@ -228,17 +273,23 @@ impl Course<'_> {
         self.discard(minted)
     }
 
+    /// These tokens take the place of that record.
+    fn save_over(self, mut minted: Minted, record: &Record) -> Step {
+        let number = minted.record.generation;
+        let next = self.machine.next_generation(number, record.generation, self.at.time);
+        minted.renumber(next.max(record.generation.next()));
+        minted.expected = record.generation;
+        self.save(minted)
+    }
+
     fn discard(mut self, minted: Minted) -> Step {
         if self.flight.landing == Landing::Renewed {
             self.flight.landing = Landing::Superseded;
         }
-        let tokens = match (minted.record.tokens, minted.origin) {
-            (Some(tokens), Origin::Refresh { rotated: true }) => tokens,
-            // The process that came first may be using the refresh token.
-            (Some(tokens), Origin::Refresh { rotated: false }) => tokens.without_refresh_token(),
-            (None, _) | (_, Origin::Seed | Origin::Offer) => return self.finish_or_relaunch(),
-        };
-        self.go(Stage::Discarding, Step::Discard(tokens))
+        match minted.into_unused() {
+            Some(tokens) => self.go(Stage::Discarding, Step::Discard(tokens)),
+            None => self.finish_or_relaunch(),
+        }
     }
 }
 

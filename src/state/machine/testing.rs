@@ -57,6 +57,11 @@ pub(super) fn record_of(number: u64) -> Option<Tokens> {
     record(number).tokens
 }
 
+/// A refresh token to begin with, as a store keeps it.
+pub(super) fn begins_with(number: u64) -> Record {
+    Record::new(generation(number), Tokens::new("").with_refresh_token(format!("refresh-{number}")))
+}
+
 /// What the store of [`signed_in`] holds.
 pub(super) fn stored() -> Record {
     record(1)
@@ -68,6 +73,12 @@ pub(super) fn signed_in() -> (Machine, Rules) {
     machine.signed_in(&stored(), 0, rules.at(0));
     let _ = machine.effects();
     (machine, rules)
+}
+
+/// A credential with these tokens to begin with, whose store was not read yet.
+pub(super) fn begun_with(seed: Tokens) -> (Machine, Rules) {
+    let rules = Rules::default();
+    (Machine::unread(true, Some((seed, rules.at(0).time))), rules)
 }
 
 /// A flight begins; it waits for the lease.

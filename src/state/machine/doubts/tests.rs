@@ -69,7 +69,7 @@ fn the_pause_grows_until_a_refresh_helps() {
         match helped {
             true => {
                 machine.accepted(fresh, route(1), Accepted::HelpedReplay, at(pause * 1000));
-                assert_eq!(challenge(&mut machine, 1, at(pause * 1000)), Ok(()), "no pause");
+                assert_eq!(challenge(&mut machine, 3, at(pause * 1000)), Ok(()), "no pause");
                 land(&mut machine, 4, at(pause * 1000));
                 let next = machine.doubts().unwrap().pause;
                 assert_eq!(next.now, at(pause * 1000 + 1000).now(), "it begins anew");
