@@ -75,10 +75,6 @@
 //! - The oauth2 crate and rustls keep secrets out of `Debug`, but do not wipe their copies from
 //!   memory.
 //!
-//! # The first tokens
-//!
-#![doc = include_str!("first_tokens.md")]
-//!
 //! # Servers
 //!
 #![doc = include_str!("servers.md")]
@@ -94,7 +90,6 @@ mod certificates;
 mod client;
 mod endpoint;
 mod error;
-mod first_tokens;
 mod grant;
 #[cfg(feature = "oauth2-client")]
 mod https;

@@ -75,7 +75,6 @@ const CHECKS: &[Check] = &[
     ("custom_refresher", Example("custom_refresher")),
     ("exec_credential", Example("exec_credential")),
     ("json_endpoint", Example("json_endpoint")),
-    ("login", Example("login")),
     ("reqwest_client", Example("reqwest_client")),
     ("shared_file", Example("shared_file")),
     ("token_file", Example("token_file")),

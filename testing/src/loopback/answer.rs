@@ -13,9 +13,6 @@ use tower_refresh::BoxError;
 
 use super::{CLIENT_ID, CLIENT_SECRET, Event, LIFE, Loopback, Pair, Verdict};
 
-/// The code of a device that waits for its user (RFC 8628).
-const DEVICE_CODE: &str = "device-1";
-
 /// The body of their responses.
 pub type ResponseBody = BoxBody<Bytes, BoxError>;
 
@@ -103,7 +100,6 @@ impl Loopback {
         }
         match (request.method(), path) {
             (&Method::POST, "/token") => self.token_answer(request).await,
-            (&Method::POST, "/device") => self.device_answer(),
             (&Method::POST, "/revoke") => match read_form(request).await {
                 Some(form) => {
                     self.lock().revoke(form.get("token").unwrap_or_default());
@@ -147,14 +143,6 @@ impl Loopback {
         challenge()
     }
 
-    fn device_answer(&self) -> Response<ResponseBody> {
-        let page = format!("{}/enter", self.origin);
-        let words = format!(
-            r#"{{"device_code":"{DEVICE_CODE}","user_code":"WDJB-MJHT","verification_uri":"{page}","expires_in":600,"interval":1}}"#
-        );
-        json(StatusCode::OK, words)
-    }
-
     async fn token_answer(&self, request: Request<Incoming>) -> Response<ResponseBody> {
         let Some(form) = read_form(request).await else {
             return empty(StatusCode::BAD_REQUEST);
@@ -167,16 +155,6 @@ impl Loopback {
                     self.tell(Event::Redeemed);
                 }
                 verdict.response(Some(LIFE))
-            }
-            // The user has entered the code already.
-            (Some("urn:ietf:params:oauth:grant-type:device_code"), None) => {
-                match form.get("device_code") {
-                    Some(DEVICE_CODE) => {
-                        let pair = self.lock().sign_in();
-                        Verdict::Renewed(pair).response(Some(LIFE))
-                    }
-                    _ => refuse("invalid_grant", "no such code"),
-                }
             }
             (Some("client_credentials"), None) => {
                 let client = (form.get("client_id"), form.get("client_secret"));

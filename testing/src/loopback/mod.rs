@@ -3,8 +3,7 @@
 //!
 //! | | | |
 //! |---|---|---|
-//! | `POST /token` | the refresh-token, the client-credentials and the device-code grant | RFC 6749, RFC 8628 |
-//! | `POST /device` | begins the device flow, of a user who enters the code at once | RFC 8628 |
+//! | `POST /token` | the refresh-token and the client-credentials grant | RFC 6749 |
 //! | `POST /revoke` | revocation | RFC 7009 |
 //! | `/api` and below | reads the body, and echoes it if the token is good | RFC 6750 |
 //! | `/stream` | echoes each chunk as it comes, and refuses without having read anything | RFC 6750 |
