@@ -24,7 +24,8 @@
 //! | `oauth2` | OAuth 2.0 grants and revocation, over a tower HTTP service of yours |
 //! | `oauth2-client` | a ready-made HTTP client for them, and `oauth2` |
 //! | `oauth2-jwt` | clients that authenticate by a JWT (RFC 7523), and `oauth2` |
-//! | `reqwest-middleware` | `RefreshMiddleware`, the layer for reqwest |
+//! | `reqwest` | `ReqwestLayer`, the layer over reqwest's client and services like it |
+//! | `reqwest-middleware` | `RefreshMiddleware`, the layer among reqwest's middlewares; and `reqwest` |
 //! | `redis` | `RedisStores`: tokens in Redis, shared by replicas |
 //! | `redis-tls`, `redis-cluster` | `rediss://`; Redis clusters; and `redis` |
 //! | `ring` | ring does the cryptography of TLS unless the process has installed another provider |
@@ -113,7 +114,7 @@ mod metrics;
 #[cfg(feature = "oauth2")]
 pub mod oauth2;
 pub mod refresher;
-#[cfg(feature = "reqwest-middleware")]
+#[cfg(feature = "reqwest")]
 mod reqwest;
 #[cfg(feature = "seal")]
 pub mod seal;
@@ -137,3 +138,5 @@ pub use crate::{
 
 #[cfg(feature = "reqwest-middleware")]
 pub use crate::reqwest::RefreshMiddleware;
+#[cfg(feature = "reqwest")]
+pub use crate::reqwest::{ReqwestLayer, ReqwestRefresh, ReqwestRefreshFuture};

@@ -24,6 +24,12 @@ pub enum NotReplayable {
     /// ([`RefreshLayer::replay_if`](crate::RefreshLayer::replay_if)); or the body has frames that are
     /// neither data nor trailers, which cannot be kept.
     Forbidden,
+    /// The body cannot be cloned, by the word of the closure that was to clone it
+    /// ([`RefreshLayer::try_clone_bodies`](crate::RefreshLayer::try_clone_bodies)).
+    Uncloneable,
+    /// The server has carried the request out in part
+    /// ([`Verdict::RefreshOnly`](crate::layer::Verdict::RefreshOnly)).
+    CarriedOut,
 }
 
 impl NotReplayable {
@@ -36,6 +42,8 @@ impl NotReplayable {
             Self::SourceFailed => "source_failed",
             Self::Released => "released",
             Self::Forbidden => "forbidden",
+            Self::Uncloneable => "uncloneable",
+            Self::CarriedOut => "carried_out",
         }
     }
 }
@@ -48,6 +56,8 @@ impl fmt::Display for NotReplayable {
             Self::SourceFailed => "the request body failed while it was sent",
             Self::Released => "what was kept of the request body has been freed",
             Self::Forbidden => "the request may not be replayed",
+            Self::Uncloneable => "the request body cannot be cloned",
+            Self::CarriedOut => "the request was carried out in part",
         })
     }
 }

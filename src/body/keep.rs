@@ -1,5 +1,7 @@
 //! How a layer keeps bodies: by teeing them, or by cloning them.
 
+use std::fmt;
+
 use bytes::Buf;
 use http_body::Body;
 
@@ -12,14 +14,14 @@ use crate::error::BoxError;
 /// private: only this crate can name it, and so implement it.
 pub trait KeepBody<B> {
     /// The body to send, and the handle to replay it.
-    fn keep(body: B, cap: usize, budget: &Budget) -> (ReplayBody<B>, Replay<B>);
+    fn keep(&self, body: B, cap: usize, budget: &Budget) -> (ReplayBody<B>, Replay<B>);
 }
 
 /// Bodies are kept by teeing them: what a body yields while it is sent is kept. The default
 /// of [`RefreshLayer`](crate::RefreshLayer), for bodies of every type.
 // Hidden, because a default need not be named.
 #[doc(hidden)]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Tee;
 
 /// In the types [`RefreshLayer`](crate::RefreshLayer) and [`Refresh`](crate::layer::Refresh): bodies are
@@ -34,7 +36,7 @@ where
     B::Data: Buf,
     B::Error: Into<BoxError>,
 {
-    fn keep(body: B, cap: usize, budget: &Budget) -> (ReplayBody<B>, Replay<B>) {
+    fn keep(&self, body: B, cap: usize, budget: &Budget) -> (ReplayBody<B>, Replay<B>) {
         ReplayBody::tee(body, cap, budget)
     }
 }
@@ -45,7 +47,29 @@ where
     B::Data: Buf,
     B::Error: Into<BoxError>,
 {
-    fn keep(body: B, cap: usize, budget: &Budget) -> (ReplayBody<B>, Replay<B>) {
+    fn keep(&self, body: B, cap: usize, budget: &Budget) -> (ReplayBody<B>, Replay<B>) {
         ReplayBody::cloned(body, B::clone, cap, budget)
+    }
+}
+
+/// In the type of [`Refresh`](crate::layer::Refresh): bodies are kept by a closure that clones those
+/// that can be, as [`try_clone_bodies`](crate::RefreshLayer::try_clone_bodies) says.
+#[derive(Clone, Copy)]
+pub struct TryCloneBody<F>(pub(crate) F);
+
+impl<B, F> KeepBody<B> for TryCloneBody<F>
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+    F: Fn(&B) -> Option<B>,
+{
+    fn keep(&self, body: B, cap: usize, budget: &Budget) -> (ReplayBody<B>, Replay<B>) {
+        ReplayBody::with_whole_copy(body, &self.0, cap, budget)
+    }
+}
+
+impl<F> fmt::Debug for TryCloneBody<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TryCloneBody")
     }
 }

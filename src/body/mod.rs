@@ -67,7 +67,7 @@ pub(crate) use self::keep::KeepBody;
 pub use self::{
     budget::Budget,
     error::{BodyError, BodyErrorKind, NotReplayable},
-    keep::{CloneBody, Tee},
+    keep::{CloneBody, Tee, TryCloneBody},
 };
 
 /// The body of an attempt: the request's own, which may be kept while it is sent, or what was kept
@@ -191,9 +191,32 @@ where
         };
         (Self::plain(body), replay)
     }
+
+    /// Keeps a copy if there can be one, and never anything else: both bodies are the source's own
+    /// type, whole and alone. A body is taken to be as large as it says at least.
+    pub(crate) fn with_whole_copy(
+        body: B,
+        clone: impl FnOnce(&B) -> Option<B>,
+        cap: usize,
+        budget: &Budget,
+    ) -> (Self, Replay<B>) {
+        let size = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        let mut charge = Charge::none(budget);
+        let copy = if size > cap {
+            Err(NotReplayable::TooLarge)
+        } else if !charge.grow(size.saturating_add(ENTRY_COST)) {
+            Err(NotReplayable::OverBudget)
+        } else {
+            clone(&body).ok_or(NotReplayable::Uncloneable)
+        };
+        let replay = match copy {
+            Ok(body) => Replay(Kept::Clone { body, _charge: charge }),
+            Err(reason) => Replay::never(reason),
+        };
+        (Self::plain(body), replay)
+    }
 }
 
-#[cfg(feature = "reqwest-middleware")]
 impl<B> ReplayBody<B> {
     /// The request's own body, if this attempt alone has it and no poll of it has panicked.
     pub(crate) fn into_source(self) -> Result<B, Self> {

@@ -7,7 +7,7 @@ use http::{
     header::WWW_AUTHENTICATE,
 };
 
-use super::www_authenticate::Challenges;
+use super::www_authenticate::{Challenge, Challenges};
 use crate::grpc::protocol;
 
 /// What a response says of the access token that its request carried.
@@ -18,6 +18,11 @@ pub enum Verdict {
     Accept,
     /// The token is not accepted: refresh it, and send the request again.
     Challenge,
+    /// The token is not accepted, and the request was carried out in part, so that it must not be
+    /// sent again: refresh the token for the requests that come. The response goes to the caller
+    /// at once, with a [`NotReplayable::CarriedOut`](crate::body::NotReplayable::CarriedOut) in
+    /// its extensions.
+    RefreshOnly,
     /// The response says nothing of the token, or asks for what no refresh brings. It goes to
     /// the caller, and nothing is concluded from it.
     Ignore,
@@ -116,6 +121,12 @@ pub trait Classify: Send + Sync + 'static {
     /// sent with a token, on the task that polls the request: must not block. If it panics,
     /// the panic goes to the request's caller and harms no other.
     fn classify(&self, head: &ResponseHead<'_>) -> Verdict;
+
+    /// Whether it looks at [`ResponseHead::uri`]. Asked once, when the layer is built; if not,
+    /// requests are spared a copy of it. Default: yes.
+    fn reads_uri(&self) -> bool {
+        true
+    }
 }
 
 impl<F> Classify for F
@@ -134,6 +145,8 @@ where
 ///   (`insufficient_scope`, RFC 6750, section 3.1), a stronger sign-in
 ///   (`insufficient_user_authentication`, RFC 9470, section 3) or a nonce in the proof
 ///   (`use_dpop_nonce`, RFC 9449, section 9). Such a response is [ignored](Verdict::Ignore).
+/// - A redirect with a Bearer challenge in its `WWW-Authenticate` is judged like a 401: nginx
+///   sends that, with an `error_page` that is a redirect.
 /// - 5xx is ignored: the server may have failed before it looked at the token.
 /// - A gRPC response that consists of a status alone (HTTP 200, `content-type:
 ///   application/grpc`, `grpc-status` in its head) is judged by that status.
@@ -141,6 +154,8 @@ where
 ///   `INTERNAL`, `UNAVAILABLE` and `DATA_LOSS` are ignored like a 5xx. For servers that send
 ///   the status after the head there is [`GrpcStatusLayer`](crate::grpc::GrpcStatusLayer).
 /// - Any other response [accepts](Verdict::Accept) the token.
+///
+/// For servers that say it otherwise there are [`Refusals`](super::Refusals).
 pub fn classify(head: &ResponseHead<'_>) -> Verdict {
     let headers = head.headers();
     match head.status().as_u16() {
@@ -149,6 +164,7 @@ pub fn classify(head: &ResponseHead<'_>) -> Verdict {
             _ => Verdict::Accept,
         },
         401 => refused(headers),
+        300..=399 if challenges_bearer(headers) => refused(headers),
         500.. => Verdict::Ignore,
         _ => Verdict::Accept,
     }
@@ -165,8 +181,17 @@ fn judge_call(status: &HeaderValue, headers: &HeaderMap) -> Verdict {
 }
 
 /// The server does not accept the token: a challenge, if a refresh would help.
-fn refused(headers: &HeaderMap) -> Verdict {
+pub(super) fn refused(headers: &HeaderMap) -> Verdict {
     if asks_for_more(headers) { Verdict::Ignore } else { Verdict::Challenge }
+}
+
+fn challenges(headers: &HeaderMap) -> impl Iterator<Item = Challenge<'_>> {
+    let lines = headers.get_all(WWW_AUTHENTICATE).into_iter();
+    lines.flat_map(|line| Challenges::of(line.as_bytes()))
+}
+
+fn challenges_bearer(headers: &HeaderMap) -> bool {
+    challenges(headers).any(|challenge| challenge.is("Bearer"))
 }
 
 /// Whether no refresh helps against any error that is named. If a Bearer challenge names
@@ -174,8 +199,7 @@ fn refused(headers: &HeaderMap) -> Verdict {
 /// of other schemes do.
 fn asks_for_more(headers: &HeaderMap) -> bool {
     let (mut bearer, mut other_schemes) = (None, None);
-    let lines = headers.get_all(WWW_AUTHENTICATE).into_iter();
-    for challenge in lines.flat_map(|line| Challenges::of(line.as_bytes())) {
+    for challenge in challenges(headers) {
         let beyond = if challenge.is("Bearer") { &mut bearer } else { &mut other_schemes };
         for (_, error) in challenge.params().filter(|(name, _)| name.eq_ignore_ascii_case(b"error"))
         {

@@ -7,7 +7,7 @@ use http::{Uri, request::Parts};
 use super::{
     attach::{Attach, Attempt, FIRST},
     classify::{Classify, ResponseHead, Verdict, classify},
-    origin::Origin,
+    origin::{FirstOrigin, Origins},
     source::Source,
 };
 use crate::{body::Budget, credential::Credential};
@@ -17,7 +17,7 @@ use crate::{body::Budget, credential::Credential};
 pub(crate) struct Config {
     pub(super) source: Source,
     pub(crate) attach: Attach,
-    pub(super) origins: Vec<Origin>,
+    pub(super) origins: Origins,
     pub(crate) classify: Option<Arc<dyn Classify>>,
     pub(super) wants_uri: bool,
     pub(super) heeds: Option<Predicate>,
@@ -35,7 +35,7 @@ impl Config {
         Self {
             source,
             attach: Attach::BEARER,
-            origins: Vec::new(),
+            origins: Origins::default(),
             classify: None,
             wants_uri: false,
             heeds: None,
@@ -46,10 +46,10 @@ impl Config {
         }
     }
 
-    /// Whether tokens may go there.
+    /// Whether tokens may go there, in a call that began at `first`.
     #[inline]
-    pub(super) fn allows(&self, uri: &Uri) -> bool {
-        self.origins.is_empty() || self.origins.iter().any(|origin| origin.covers(uri))
+    pub(super) fn allows(&self, uri: &Uri, first: &mut FirstOrigin) -> bool {
+        self.origins.allow(uri, first)
     }
 
     /// Whether the response to this request counts.

@@ -17,6 +17,7 @@ use super::{
     attach::{FIRST, REPLAY},
     classify::{ResponseHead, Verdict},
     config::Config,
+    error_on_refusal::Unhelped,
     head::Head,
     sharing::Shared,
     source::Source,
@@ -85,6 +86,7 @@ pub(super) enum Action {
 
 /// The body to send, which is kept while it is sent if there may be a replay, and its handle.
 pub(super) fn keep_body<K: KeepBody<B>, B>(
+    keep: &K,
     config: &Config,
     may_replay: bool,
     body: B,
@@ -94,7 +96,7 @@ where
     B::Error: Into<BoxError>,
 {
     if may_replay {
-        K::keep(body, config.cap, &config.budget)
+        keep.keep(body, config.cap, &config.budget)
     } else {
         (ReplayBody::plain(body), Replay::never(NotReplayable::Forbidden))
     }
@@ -201,8 +203,14 @@ where
         }
         match self.shared.config.judge(&head) {
             Verdict::Challenge if self.attempt == FIRST => return self.challenged(response),
+            Verdict::RefreshOnly if self.attempt == FIRST => {
+                self.replay.body = Replay::never(NotReplayable::CarriedOut);
+                return self.challenged(response);
+            }
             // A replay that is refused, too, is the caller's.
-            Verdict::Challenge => self.state().refused_again(self.generation, self.route),
+            Verdict::Challenge | Verdict::RefreshOnly => {
+                self.state().refused_again(self.generation, self.route);
+            }
             Verdict::Accept => {
                 self.state().accepted_on(self.generation, self.accepted, || self.route());
             }
@@ -232,11 +240,14 @@ where
         // The state knows of the challenge now, and has started a flight if one was due, even
         // if this request cannot be replayed itself.
         match (admission, self.replay.body.replayable()) {
-            (_, Err(reason)) => self.finish(response, Some(reason)),
-            (Admission::Refuse(_), Ok(())) => self.finish(response, None),
+            (_, Err(NotReplayable::CarriedOut)) => {
+                self.finish(response, Some(NotReplayable::CarriedOut))
+            }
+            (_, Err(reason)) => self.give_up(response, Some(reason)),
+            (Admission::Refuse(_), Ok(())) => self.give_up(response, None),
             (Admission::Proceed, Ok(())) => self.replay(response),
             // It has waited for this flight at the gate already, as long as it may.
-            (Admission::Wait(_), Ok(())) if self.has_run_out() => self.finish(response, None),
+            (Admission::Wait(_), Ok(())) if self.has_run_out() => self.give_up(response, None),
             (Admission::Wait(ticket), Ok(())) => {
                 let wait = Wait::new(Arc::clone(self.state()), ticket);
                 Action::Wait(wait.no_later_than(self.replay.deadline()))
@@ -258,7 +269,7 @@ where
             Ok(_) => self.replay(response),
             Err(failure) => {
                 self.refuse(failure);
-                self.finish(response, None)
+                self.give_up(response, None)
             }
         }
     }
@@ -269,7 +280,7 @@ where
         let deadline = self.replay.deadline();
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             self.refuse(RefreshFailure::new(FailureKind::Deadline));
-            return self.finish(response, None);
+            return self.give_up(response, None);
         }
         // A replay cuts off an upload that still runs, and its connection with it: there is
         // nothing to drain the response for.
@@ -278,14 +289,24 @@ where
         let head = self.replay.head.take();
         let (body, head) = match (body.into_replay(), head) {
             (Ok(body), Some(head)) => (body, head),
-            (Ok(_), None) => return self.finish(response, Some(NotReplayable::Released)),
-            (Err(reason), _) => return self.finish(response, Some(reason)),
+            (Ok(_), None) => return self.give_up(response, Some(NotReplayable::Released)),
+            (Err(reason), _) => return self.give_up(response, Some(reason)),
         };
         self.attempt = REPLAY;
         self.refused = None;
         let request = Request::from_parts(head.restore(), body);
         self.pending = Some(Box::new(PendingAttempt { request, deadline, service: None }));
         Action::Replay { drain }
+    }
+
+    /// The refusal is the caller's.
+    fn give_up<ResBody>(
+        &mut self,
+        response: &mut Response<ResBody>,
+        not_replayed: Option<NotReplayable>,
+    ) -> Action {
+        response.extensions_mut().insert(Unhelped);
+        self.finish(response, not_replayed)
     }
 
     /// The response is the caller's: frees what was kept.

@@ -54,6 +54,7 @@ use super::{
     drain::Drain,
     exchange::{Action, Exchange, ReplayParts, keep_body, polled_after_completion},
     head::Head,
+    origin::FirstOrigin,
     route::route,
     sharing::Shared,
     source::Source,
@@ -106,11 +107,13 @@ where
 {
     /// The part of the way that lies in `call`. `inner` is ready to be called. `slot` holds
     /// the token of the layer's one credential between the requests of a service, and
-    /// `long_lived` says whether the service is expected to have many.
+    /// `long_lived` says whether the service is expected to have many. `first` is where the call
+    /// began that this request is part of.
     pub(super) fn start<K: KeepBody<B>>(
         inner: &mut S,
-        shared: &Arc<Shared<S>>,
+        (shared, keep): (&Arc<Shared<S>>, &K),
         (slot, long_lived): (&mut Option<CachedToken>, bool),
+        first: &mut FirstOrigin,
         request: Request<B>,
     ) -> Self {
         let config = &shared.config;
@@ -119,7 +122,7 @@ where
         // Which credential?
         let mut own_state = None;
         let state = match &config.source {
-            _ if !config.allows(&parts.uri) => None,
+            _ if !config.allows(&parts.uri, first) => None,
             Source::One(state) => Some(state),
             Source::PerRequest(source) => {
                 own_state = source.credential(&parts);
@@ -165,7 +168,7 @@ where
             None if state.hears_all() => route(&parts.method, &parts.uri),
             _ => None,
         };
-        let (body, handle) = keep_body::<K, B>(config, head.is_some(), body);
+        let (body, handle) = keep_body(keep, config, head.is_some(), body);
         let replay = ReplayParts { head, body: handle };
         let shared = Arc::clone(shared);
         match admission {

@@ -2,6 +2,8 @@
 //!
 //! [`RefreshLayer`] is the layer, [`Refresh`] its service; the rest is what can be set on the one
 //! and found in the requests and responses of the other.
+//!
+#![doc = include_str!("order.md")]
 
 // The order of things, from a service's `call` to the response, is drawn at the top of
 // `future.rs`, and is in that file alone.
@@ -19,7 +21,10 @@
 // | `route.rs` | which requests are of the same route |
 // | `head.rs` | the copy of a request's head for its replay |
 // | `classify.rs` | what a response says of the token |
+// | `refusals.rs` | the words that some servers have for it |
 // | `www_authenticate.rs` | the header that a refusal explains itself in |
+// | `error_on_refusal.rs` | an error instead of the server's refusal |
+// | `map_body.rs` | clients with a body type of their own |
 // | `drain.rs` | reading a refused response to its end |
 //
 // Imports point one way: `mod` -> `service` -> `future` -> `exchange` -> the rest. The layer
@@ -31,17 +36,20 @@ mod cached;
 mod classify;
 mod config;
 mod drain;
+mod error_on_refusal;
 mod exchange;
 mod future;
 mod head;
+mod map_body;
 mod origin;
+mod refusals;
 mod route;
 mod service;
 mod sharing;
 mod source;
 mod www_authenticate;
 
-use std::{fmt, marker::PhantomData, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use http::{HeaderName, header::AUTHORIZATION, request::Parts};
 use tower_layer::Layer;
@@ -50,13 +58,16 @@ pub(crate) use self::{attach::Attach, config::Config};
 pub use self::{
     attach::Attempt,
     classify::{Classify, ResponseHead, Verdict, classify},
+    error_on_refusal::{ErrorOnRefusal, ErrorOnRefusalFuture, ErrorOnRefusalLayer, Refused},
     future::ResponseFuture,
+    map_body::{MapBody, MapBodyLayer, OwnBody, OwnBodyLayer},
+    refusals::Refusals,
     service::Refresh,
     source::{CredentialSource, FromExtensions},
 };
 use self::{origin::Origin, source::Source};
 use crate::{
-    body::{Budget, Tee},
+    body::{Budget, CloneBody, ReplayBody, Tee, TryCloneBody},
     credential::Credential,
     error::ConfigError,
     state::RefreshState,
@@ -70,7 +81,7 @@ use crate::{
 ///
 /// `K` says how bodies are kept. It need not be named, unless
 /// [`clone_bodies`](Self::clone_bodies) has made it a
-/// [`CloneBody`](crate::body::CloneBody).
+/// [`CloneBody`].
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -101,20 +112,20 @@ use crate::{
 #[must_use]
 pub struct RefreshLayer<K = Tee> {
     config: Config,
-    keep: PhantomData<fn() -> K>,
+    keep: K,
 }
 
 impl RefreshLayer {
     /// A layer with one credential for every request.
     pub fn new(state: Arc<RefreshState>) -> Self {
-        Self { config: Config::new(Source::One(state)), keep: PhantomData }
+        Self { config: Config::new(Source::One(state)), keep: Tee }
     }
 
     /// A layer that looks for each request's own credential. A request without one passes as
     /// it is.
     pub fn per_request(source: impl CredentialSource) -> Self {
         let source = Source::PerRequest(Arc::new(source));
-        Self { config: Config::new(source), keep: PhantomData }
+        Self { config: Config::new(source), keep: Tee }
     }
 }
 
@@ -144,22 +155,33 @@ impl<K> RefreshLayer<K> {
     }
 
     /// Sends tokens to this origin only, and to several when called again. A request to
-    /// another origin, or whose URI names none, passes as it is, and its 401 starts no
-    /// refresh. Default: tokens go wherever the request goes.
+    /// another origin passes as it is, and its 401 starts no refresh. So does one whose URI
+    /// names no origin, unless [`allow_relative`](Self::allow_relative) says otherwise; the
+    /// first one of a layer is a WARN. Default: tokens go wherever the request goes; but where a
+    /// call goes on to another origin than its first, because a layer above follows redirects
+    /// with clones of the service that it has called, the token stays behind.
     ///
     /// # Errors
     ///
     /// If the text is not a scheme and an authority, such as
     /// `https://api.example.com` or `http://localhost:8080`.
     pub fn allow_origin(mut self, origin: &str) -> Result<Self, ConfigError> {
-        self.config.origins.push(Origin::parse(origin)?);
+        self.config.origins.allowed.push(Origin::parse(origin)?);
         Ok(self)
+    }
+
+    /// Sends tokens also with requests whose URI names no origin (`/orders`). For clients that
+    /// add the origin below the layer, where no other can be meant: tonic's `Channel`, kube's
+    /// client. Of use only beside [`allow_origin`](Self::allow_origin).
+    pub fn allow_relative(mut self) -> Self {
+        self.config.origins.relative = true;
+        self
     }
 
     /// Judges responses by this classifier. Default: [`classify`](classify()).
     pub fn classify(mut self, classify: impl Classify) -> Self {
+        self.config.wants_uri = classify.reads_uri();
         self.config.classify = Some(Arc::new(classify));
-        self.config.wants_uri = true;
         self
     }
 
@@ -209,27 +231,71 @@ impl<K> RefreshLayer<K> {
 
     /// Keeps bodies by cloning them before they are sent, instead of teeing what they yield.
     /// For bodies whose clones are cheap and whole, such as `Full<Bytes>`.
-    pub fn clone_bodies(self) -> RefreshLayer<crate::body::CloneBody> {
-        RefreshLayer { config: self.config, keep: PhantomData }
+    pub fn clone_bodies(self) -> RefreshLayer<CloneBody> {
+        RefreshLayer { config: self.config, keep: CloneBody }
     }
 
-    #[cfg(feature = "reqwest-middleware")]
+    /// Keeps bodies by a closure that clones those that can be cloned, and leaves the body's type
+    /// to the service below as it is: `B`, where otherwise it is a
+    /// [`ReplayBody<B>`](crate::body::ReplayBody). For clients with a body type of their own that
+    /// has such a method, such as `try_clone`. A request whose body cannot be cloned is sent, and
+    /// not replayed. To be called last.
+    ///
+    /// What is charged to the [budget](Self::replay_budget) is the size that the body says it has
+    /// at least.
+    ///
+    /// ```
+    /// use http_body_util::Full;
+    /// use bytes::Bytes;
+    /// use tower::{Service, ServiceBuilder};
+    /// use tower_refresh::{RefreshLayer, RefreshState};
+    ///
+    /// # fn client<S>(state: std::sync::Arc<RefreshState>, client: S) -> impl Service<http::Request<Full<Bytes>>>
+    /// # where
+    /// #     S: Service<http::Request<Full<Bytes>>, Response = http::Response<Full<Bytes>>> + Clone,
+    /// # {
+    /// // `client` takes a `Request<Full<Bytes>>`, and so does what comes of it.
+    /// RefreshLayer::new(state).try_clone_bodies(|body: &Full<Bytes>| Some(body.clone())).layer(client)
+    /// # }
+    /// # use tower::Layer;
+    /// ```
+    pub fn try_clone_bodies<B, F>(self, clone: F) -> OwnBodyLayer<F>
+    where
+        F: Fn(&B) -> Option<B> + Clone,
+    {
+        let layer = RefreshLayer { config: self.config, keep: TryCloneBody(clone) };
+        OwnBodyLayer { layer }
+    }
+
+    /// Gives the service below the body type that it takes, made of a
+    /// [`ReplayBody<B>`](crate::body::ReplayBody) by this function: for clients with a body type
+    /// of their own, such as tonic's. To be called last.
+    ///
+    #[cfg_attr(not(doctest), doc = include_str!("../body/tonic.md"))]
+    pub fn map_body<B, F>(self, map: F) -> MapBodyLayer<F, K>
+    where
+        F: Fn(ReplayBody<B>) -> B + Clone,
+    {
+        MapBodyLayer { layer: self, map }
+    }
+
+    #[cfg(feature = "reqwest")]
     pub(crate) fn into_config(self) -> Config {
         self.config
     }
 }
 
-impl<S: Clone, K> Layer<S> for RefreshLayer<K> {
+impl<S: Clone, K: Clone> Layer<S> for RefreshLayer<K> {
     type Service = Refresh<S, K>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Refresh::new(inner, Arc::new(self.config.clone()))
+        Refresh::new(inner, Arc::new(self.config.clone()), self.keep.clone())
     }
 }
 
-impl<K> Clone for RefreshLayer<K> {
+impl<K: Clone> Clone for RefreshLayer<K> {
     fn clone(&self) -> Self {
-        Self { config: self.config.clone(), keep: PhantomData }
+        Self { config: self.config.clone(), keep: self.keep.clone() }
     }
 }
 
@@ -237,7 +303,7 @@ impl<K> fmt::Debug for RefreshLayer<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let config = &self.config;
         f.debug_struct("RefreshLayer")
-            .field("origins", &config.origins)
+            .field("origins", &config.origins.allowed)
             .field("replay_cap", &config.cap)
             .field("replay_budget", &config.budget)
             .field("mark_attempts", &config.marks_first)

@@ -1,8 +1,117 @@
-//! [`Origin`]: where a token may be sent.
+//! Where tokens may be sent ([`Origins`]).
 
-use http::{Uri, uri::Scheme};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use http::{
+    Uri,
+    uri::{Authority, Scheme},
+};
 
 use crate::error::ConfigError;
+
+/// Where a layer's tokens may be sent.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Origins {
+    /// None: everywhere.
+    pub(super) allowed: Vec<Origin>,
+    /// A request whose URI names no origin may have a token all the same.
+    pub(super) relative: bool,
+    /// The user was told of a request that has got none because its URI names no origin.
+    told_of_relative: Arc<AtomicBool>,
+    /// The user was told of one that has got none because it had left its first origin.
+    told_of_leaving: Arc<AtomicBool>,
+}
+
+/// Where the first request of a call went. A layer above that follows redirects sends the
+/// next ones through clones of the service that was called: a token does not go with them to
+/// another origin.
+#[derive(Clone, Debug, Default)]
+pub(super) enum FirstOrigin {
+    /// The service was not called yet.
+    #[default]
+    None,
+    /// This is where the service's own last request went.
+    Called(Scheme, Authority),
+    /// The service is a clone of one whose request went there.
+    Inherited(Scheme, Authority),
+}
+
+impl FirstOrigin {
+    /// For a clone of the service.
+    pub(super) fn of_clone(&self) -> Self {
+        match self {
+            Self::None => Self::None,
+            Self::Called(scheme, authority) | Self::Inherited(scheme, authority) => {
+                Self::Inherited(scheme.clone(), authority.clone())
+            }
+        }
+    }
+
+    /// Notes that a request goes there, and says whether that is where the call began.
+    #[inline]
+    fn stays(&mut self, uri: &Uri) -> bool {
+        let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else { return true };
+        match self {
+            Self::Inherited(first, at) => is_same(first, at, scheme, authority),
+            Self::Called(last, at) if last == scheme && at == authority => true,
+            _ => {
+                *self = Self::Called(scheme.clone(), authority.clone());
+                true
+            }
+        }
+    }
+}
+
+fn is_same(first: &Scheme, at: &Authority, scheme: &Scheme, authority: &Authority) -> bool {
+    let port = |authority: &Authority| authority.port_u16().or_else(|| default_port(scheme));
+    first == scheme
+        && at.host().eq_ignore_ascii_case(authority.host())
+        && port(at) == port(authority)
+}
+
+impl Origins {
+    /// Whether a request to this URI may have a token: it goes to an origin that is allowed, or,
+    /// if none is named, to the first one of its call.
+    #[inline]
+    pub(super) fn allow(&self, uri: &Uri, first: &mut FirstOrigin) -> bool {
+        if !self.allowed.is_empty() {
+            return self.is_among(uri);
+        }
+        let stays = first.stays(uri);
+        if !stays {
+            self.tell_of_leaving();
+        }
+        stays
+    }
+
+    #[cold]
+    fn tell_of_leaving(&self) {
+        if !self.told_of_leaving.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "a request got no token, since it is of a call that began at another origin (a \
+                 redirect): call `allow_origin` for each origin that may have the token"
+            );
+        }
+    }
+
+    fn is_among(&self, uri: &Uri) -> bool {
+        // A client that adds its origin below the layer, or a request in origin form (RFC 9112,
+        // section 3.2.1).
+        if uri.scheme().is_none() && uri.authority().is_none() {
+            if !self.relative && !self.told_of_relative.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    "a request got no token, since its URI names no origin: if the client below \
+                     adds the origin, call `allow_relative` beside `allow_origin`"
+                );
+            }
+            return self.relative;
+        }
+        self.allowed.iter().any(|origin| origin.covers(uri))
+    }
+}
 
 /// A scheme, host and port (RFC 9110, section 4.3.1). Two are the same if these three are.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    marker::PhantomData,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -16,6 +15,7 @@ use super::{
     cached::CachedToken,
     config::Config,
     future::ResponseFuture,
+    origin::FirstOrigin,
     sharing::{Shared, Sharing},
 };
 use crate::{
@@ -36,13 +36,21 @@ pub struct Refresh<S, K = Tee> {
     shared: Arc<Shared<S>>,
     token: Option<CachedToken>,
     sharing: Sharing,
-    keep: PhantomData<fn() -> K>,
+    first_origin: FirstOrigin,
+    keep: K,
 }
 
 impl<S: Clone, K> Refresh<S, K> {
-    pub(crate) fn new(inner: S, config: Arc<Config>) -> Self {
+    pub(crate) fn new(inner: S, config: Arc<Config>, keep: K) -> Self {
         let shared = Shared::new(config, inner.clone());
-        Self { inner, shared, token: None, sharing: Sharing::Own, keep: PhantomData }
+        Self {
+            inner,
+            shared,
+            token: None,
+            sharing: Sharing::Own,
+            first_origin: FirstOrigin::None,
+            keep,
+        }
     }
 
     /// Stops sharing with the service that this one was cloned from, if it is time to.
@@ -100,20 +108,21 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         self.update_sharing();
-        let Self { inner, shared, token, sharing, .. } = self;
+        let Self { inner, shared, token, sharing, first_origin, keep } = self;
         let long_lived = *sharing == Sharing::Own;
-        ResponseFuture::start::<K>(inner, shared, (token, long_lived), request)
+        ResponseFuture::start(inner, (shared, keep), (token, long_lived), first_origin, request)
     }
 }
 
-impl<S: Clone, K> Clone for Refresh<S, K> {
+impl<S: Clone, K: Clone> Clone for Refresh<S, K> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
             shared: Arc::clone(&self.shared),
             token: self.token.clone(),
             sharing: self.sharing.of_clone(),
-            keep: PhantomData,
+            first_origin: self.first_origin.of_clone(),
+            keep: self.keep.clone(),
         }
     }
 }

@@ -35,6 +35,24 @@ where
     }
 }
 
+/// The same credential for every request, or none, so that a layer can be left out: in tower's
+/// `option_layer` it cannot, because its service takes another body than the one below.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use tower_refresh::{RefreshLayer, RefreshState};
+///
+/// # fn layers(credential: Option<Arc<RefreshState>>) {
+/// let layer = RefreshLayer::per_request(credential);
+/// # }
+/// ```
+impl CredentialSource for Option<Arc<RefreshState>> {
+    fn credential(&self, _: &Parts) -> Option<Arc<RefreshState>> {
+        self.clone()
+    }
+}
+
 /// Finds the `Arc<RefreshState>` in the request's extensions.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FromExtensions;

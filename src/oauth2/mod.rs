@@ -80,6 +80,8 @@
 #![doc = include_str!("servers.md")]
 //!
 //! [oauth2]: https://docs.rs/oauth2
+//!
+#![doc = include_str!("first_tokens.md")]
 
 #[cfg(feature = "oauth2-jwt")]
 mod assertion;
@@ -88,6 +90,7 @@ mod builder;
 #[cfg(feature = "oauth2-client")]
 mod certificates;
 mod client;
+mod convert;
 mod endpoint;
 mod error;
 mod grant;

@@ -16,7 +16,12 @@ use crate::body::{Budget, KeepBody, Replay, ReplayBody};
 pub(super) struct KnownBytes;
 
 impl KeepBody<Body> for KnownBytes {
-    fn keep(mut body: Body, cap: usize, budget: &Budget) -> (ReplayBody<Body>, Replay<Body>) {
+    fn keep(
+        &self,
+        mut body: Body,
+        cap: usize,
+        budget: &Budget,
+    ) -> (ReplayBody<Body>, Replay<Body>) {
         let Some(bytes) = known_bytes(&mut body) else {
             return ReplayBody::tee(body, cap, budget);
         };

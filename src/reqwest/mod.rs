@@ -1,157 +1,39 @@
-//! [`RefreshMiddleware`]: the layer, as a middleware of [`reqwest_middleware`].
+//! The layer for reqwest: [`ReqwestLayer`] over a client or any other service that takes its requests,
+//! and `RefreshMiddleware` for [`reqwest_middleware`]'s.
 //!
-//! Nothing is decided here. Each request gets a [`Refresh`] of its own, over a private
-//! service whose calls run the rest of the client's middlewares.
+//! Nothing is decided here. Each request gets a [`Refresh`](crate::layer::Refresh) of its own.
 //!
 //! | file | what goes around the layer, which does not know reqwest's types |
 //! |---|---|
-//! | `attempts.rs` | of a request: what has no place in an `http::Request`, or does not come back from one: the URL with its fragment, and what reqwest keeps to itself, such as the timeout |
+//! | `service.rs` | the layer and its service |
+//! | `middleware.rs`, `attempts.rs` | the middleware, and how it sends an attempt |
+//! | `template.rs` | of a request: what has no place in an `http::Request`, or does not come back from one |
 //! | `response.rs` | of a response: all of it. The layer borrows the head, and reads the body only to throw it away |
 //! | `origin.rs` | where a response comes from |
 //! | `body.rs` | how reqwest's bodies are kept |
 
+#[cfg(feature = "reqwest-middleware")]
 mod attempts;
 mod body;
+#[cfg(feature = "reqwest-middleware")]
+mod middleware;
 mod origin;
 mod response;
+mod service;
+mod template;
 
-use std::{fmt, future::poll_fn, sync::Arc};
+use std::sync::Arc;
 
-use http::{Extensions, Uri};
-use reqwest::{Body, Request, Response};
-use reqwest_middleware::{Error, Middleware, Next};
-use tower_service::Service;
+use self::origin::SameOriginOnly;
+use crate::layer::{Config, RefreshLayer};
 
-use self::{
-    attempts::{Original, RestOfClient},
-    body::KnownBytes,
-    origin::SameOriginOnly,
-    response::BorrowedResponse,
-};
-use crate::{
-    layer::{Attach, Config, Refresh, RefreshLayer},
-    refresher::BoxFuture,
-};
+#[cfg(feature = "reqwest-middleware")]
+pub use self::middleware::RefreshMiddleware;
+pub use self::service::{ReqwestLayer, ReqwestRefresh, ReqwestRefreshFuture};
 
-/// A [`RefreshLayer`] for [`reqwest_middleware::ClientWithMiddleware`], with all that is set on it.
-///
-/// A middleware that was added before it sees a request once, and one that was added after it sees
-/// each attempt: a cache goes before it, logging of what is really sent after it. A retrying
-/// middleware may stand on either side.
-///
-/// ```
-/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-/// use reqwest_middleware::ClientBuilder;
-/// use tower_refresh::{RefreshLayer, RefreshMiddleware, RefreshState, Tokens};
-///
-/// let state = RefreshState::builder(async |_spent: Tokens| Ok(Tokens::new("new")))
-///     .tokens(Tokens::new("old"))
-///     .build();
-///
-/// let client = ClientBuilder::new(reqwest::Client::new())
-///     .with(RefreshMiddleware::new(RefreshLayer::new(state))) // the one extra line
-/// #   .with(server)
-///     .build();
-///
-/// let response = client.post("http://api.example.com/").body("hello").send().await?;
-/// assert_eq!(response.status(), 200);
-/// # Ok::<_, reqwest_middleware::Error>(()) }).unwrap();
-/// #
-/// # /// Accepts the new token.
-/// # fn server<'a>(
-/// #     request: reqwest::Request,
-/// #     _: &'a mut http::Extensions,
-/// #     _: reqwest_middleware::Next<'a>,
-/// # ) -> tower_refresh::BoxFuture<'a, reqwest_middleware::Result<reqwest::Response>> {
-/// #     let whole = request.body().and_then(|body| body.as_bytes()) == Some(b"hello");
-/// #     let good = whole && request.headers()["authorization"] == "Bearer new";
-/// #     let response = http::Response::builder().status(if good { 200 } else { 401 });
-/// #     Box::pin(async move { Ok(response.body("").unwrap().into()) })
-/// # }
-/// ```
-///
-/// # What is as in the layer, and what is not
-///
-/// - The caller gets reqwest's own response, or the error of reqwest or of a middleware as it is. If
-///   a refused request could not be helped, the reason is in the response's extensions: a
-///   [`RefreshFailure`](crate::RefreshFailure) or a [`NotReplayable`](crate::body::NotReplayable).
-/// - The request's extensions, for [`FromExtensions`](crate::FromExtensions) and the layer's
-///   closures, are those of the middlewares (`RequestBuilder::with_extension`). A middleware that
-///   sees each attempt writes into the caller's own. It finds a replay's [`Attempt`](crate::layer::Attempt) there, and
-///   what [`attach_with`](RefreshLayer::attach_with) has put into the request's.
-/// - A body of bytes (`json`, `form`, a string) is kept without copying and stays what it is, so
-///   it can be redirected and cloned. A stream is kept while it is sent, and one that is sent
-///   again cannot be cloned either. [`clone_bodies`](RefreshLayer::clone_bodies) changes nothing.
-/// - A timeout, the request's or the client's, is for one attempt. Waiting for a refresh has a
-///   limit of its own ([`deadline`](crate::state::RefreshStateBuilder::deadline)).
-/// - The client adds its default headers later: a token wins over an `Authorization` among them.
-/// - reqwest follows redirects below this middleware. It takes `Authorization` away when the host
-///   changes, but no [other header](RefreshLayer::attach_header), and does not ask
-///   [`allow_origin`](RefreshLayer::allow_origin). A 401 that comes from another origin in the end
-///   says nothing of the token, and starts no refresh.
-/// - A request whose URL has no origin, or none that can be sent to, is left to reqwest as it is.
-///
-/// Cancel safe: dropping the request stops neither a refresh nor the request of another caller.
-///
-/// # Versions
-///
-/// The feature `reqwest-middleware` stands for version 0.5 of [`reqwest_middleware`], which uses
-/// reqwest 0.13, for as long as the feature exists. A release of theirs that breaks either API gets
-/// a feature of its own here, with its version in its name: an update of this crate within one
-/// compatible series does not change the version that a program needs.
-#[derive(Clone)]
-pub struct RefreshMiddleware {
-    config: Arc<Config>,
-}
-
-impl RefreshMiddleware {
-    /// A middleware that does what this layer does. Its clones, the layer's clones and their
-    /// services share one [budget](RefreshLayer::replay_budget) for kept bodies.
-    #[must_use]
-    pub fn new<K>(layer: RefreshLayer<K>) -> Self {
-        let mut config = layer.into_config();
-        config.classify = Some(Arc::new(SameOriginOnly(config.classify.take())));
-        Self { config: Arc::new(config) }
-    }
-}
-
-impl<K> From<RefreshLayer<K>> for RefreshMiddleware {
-    fn from(layer: RefreshLayer<K>) -> Self {
-        Self::new(layer)
-    }
-}
-
-impl fmt::Debug for RefreshMiddleware {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RefreshMiddleware").finish_non_exhaustive()
-    }
-}
-
-// The signature that `async_trait` makes of the trait's.
-impl Middleware for RefreshMiddleware {
-    fn handle<'m, 'e, 'n, 'f>(
-        &'m self,
-        request: Request,
-        extensions: &'e mut Extensions,
-        next: Next<'n>,
-    ) -> BoxFuture<'f, Result<Response, Error>>
-    where
-        Self: 'f,
-        'm: 'f,
-        'e: 'f,
-        'n: 'f,
-    {
-        Box::pin(async move {
-            let Ok(uri) = Uri::try_from(request.url().as_str()) else {
-                return next.run(request, extensions).await;
-            };
-            let closure = matches!(self.config.attach, Attach::With(_));
-            let (original, request) = Original::new(request, uri, extensions, closure);
-            let rest = RestOfClient::new(next, &original);
-            let mut service = Refresh::<_, KnownBytes>::new(rest, Arc::clone(&self.config));
-            poll_fn(|cx| Service::<http::Request<Body>>::poll_ready(&mut service, cx)).await?;
-            let response = service.call(request).await?;
-            Ok(BorrowedResponse::give_back(response))
-        })
-    }
+/// What is set on a layer, for reqwest, which follows redirects by itself.
+fn config<K>(layer: RefreshLayer<K>) -> Arc<Config> {
+    let mut config = layer.into_config();
+    config.classify = Some(Arc::new(SameOriginOnly(config.classify.take())));
+    Arc::new(config)
 }

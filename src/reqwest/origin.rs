@@ -2,12 +2,27 @@
 
 use std::sync::Arc;
 
+use reqwest::{Body, Response, Url};
+
 use crate::layer::{Classify, ResponseHead, Verdict, classify};
 
 /// In a response's extensions: reqwest has followed redirects to another origin than the one
 /// that the token was sent to, and the response comes from there.
 #[derive(Clone, Copy)]
 pub(super) struct FromOtherOrigin;
+
+/// Marks a response to a request that was sent to this URL, if it comes from another origin.
+pub(super) fn mark_origin(response: &mut Response, sent_to: &Url) {
+    if response.url().origin() != sent_to.origin() && !is_made_up(response) {
+        response.extensions_mut().insert(FromOtherOrigin);
+    }
+}
+
+/// Whether a middleware has made this response and given it no URL: then it has the one that
+/// reqwest gives to every such response.
+fn is_made_up(response: &Response) -> bool {
+    *response.url() == *Response::from(http::Response::new(Body::default())).url()
+}
 
 /// The layer's own classifier, except that a refusal by another origin says nothing of the
 /// token.
@@ -20,7 +35,9 @@ impl Classify for SameOriginOnly {
             None => classify(head),
         };
         match verdict {
-            Verdict::Challenge if head.extensions().get::<FromOtherOrigin>().is_some() => {
+            Verdict::Challenge | Verdict::RefreshOnly
+                if head.extensions().get::<FromOtherOrigin>().is_some() =>
+            {
                 Verdict::Ignore
             }
             verdict => verdict,

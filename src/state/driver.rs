@@ -25,7 +25,7 @@ use super::{
 use crate::{
     error::BoxError,
     metrics,
-    state::failure::FailureKind,
+    state::failure::{FailureKind, RefreshFailure},
     store::{Lease, Leased, SaveError, StoreError},
     time::{Time, after},
     tokens::Generation,
@@ -38,6 +38,8 @@ pub(super) struct FlightDriver {
     departure: Departure,
     begun: Instant,
     span: Span,
+    /// There is a runtime for it.
+    runs: bool,
     landed: bool,
     /// How many sign-outs there were when it began to redeem.
     sign_outs: u32,
@@ -48,11 +50,21 @@ impl FlightDriver {
     /// Called under the state's lock.
     pub(super) fn new(running: Running, departure: Departure) -> Self {
         let (begun, span) = (Instant::now(), Span::none());
-        Self { running, departure, begun, span, landed: false, sign_outs: 0, deadlines: None }
+        Self {
+            running,
+            departure,
+            begun,
+            span,
+            runs: false,
+            landed: false,
+            sign_outs: 0,
+            deadlines: None,
+        }
     }
 
     pub(super) fn spawn(mut self) {
         // Without a runtime the driver is dropped here, which tells the waiters.
+        self.runs = Handle::try_current().is_ok();
         if let Ok(runtime) = Handle::try_current() {
             let name = self.state().name();
             self.span = tracing::info_span!(
@@ -260,9 +272,10 @@ impl Drop for FlightDriver {
             deadlines.abort();
         }
         if !self.landed {
-            self.state().with(|machine, _| machine.aborted());
+            let kind = if self.runs { FailureKind::Shutdown } else { FailureKind::NoRuntime };
+            self.state().with(|machine, _| machine.aborted(RefreshFailure::new(kind)));
             let took = self.begun.elapsed();
-            metrics::refreshed(self.departure.trigger, FailureKind::Shutdown.as_str(), took);
+            metrics::refreshed(self.departure.trigger, kind.as_str(), took);
         }
     }
 }

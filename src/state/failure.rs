@@ -63,6 +63,8 @@ pub enum FailureKind {
     Deadline,
     /// The credential is being drained, or its runtime was shut down.
     Shutdown,
+    /// There is no tokio runtime here, and refreshes run in tasks of one.
+    NoRuntime,
 }
 
 impl RefreshFailure {
@@ -212,6 +214,7 @@ impl FailureKind {
             Self::SignedOut => "signed_out",
             Self::Deadline => "deadline",
             Self::Shutdown => "shutdown",
+            Self::NoRuntime => "no_runtime",
         }
     }
 }
@@ -233,6 +236,7 @@ impl fmt::Display for FailureKind {
             Self::SignedOut => "signed out",
             Self::Deadline => "the refresh took too long to wait for",
             Self::Shutdown => "shutting down",
+            Self::NoRuntime => "there is no tokio runtime to refresh in: call this within one",
         })
     }
 }

@@ -11,6 +11,7 @@
 // | `waiters.rs`, `wait.rs` | the list of waiters, and the waiting |
 // | `clock.rs` | sleeping by both clocks |
 // | `refusals.rs` | what responses say of the token: what the machine hears of it |
+// | `attempt.rs` | a call with the token, for protocols without a layer |
 // | `auto_refresh.rs` | refreshes ahead of expiry where no request does |
 // | `sign.rs`, `revocation.rs` | sign-in and sign-out, and what the latter tells |
 // | `unrevoked.rs` | what is left at the server, until a hook has revoked it |
@@ -18,6 +19,7 @@
 // | `failure.rs`, `status.rs` | why there is no token; what an operator can read |
 // | `observe.rs` | what a program and its operator hear: health, hook, log |
 
+mod attempt;
 mod auto_refresh;
 mod builder;
 mod clock;
@@ -46,6 +48,7 @@ use std::{
 use tokio::{runtime::Handle, sync::watch};
 
 pub use self::{
+    attempt::AttemptError,
     auto_refresh::KeepFresh,
     builder::{RefreshStateBuilder, RenewalBuilder},
     drain::Drained,
@@ -84,7 +87,7 @@ use crate::{
 ///
 /// The methods that may start a refresh must be called within a tokio runtime with
 /// its time driver enabled; without one they fail with
-/// [`FailureKind::Shutdown`] rather than panic. Without
+/// [`FailureKind::NoRuntime`] rather than panic. Without
 /// one, [`set`](Self::set) and [`clear`](Self::clear) end with their caller.
 ///
 /// ```

@@ -295,7 +295,7 @@ impl RefreshState {
     /// The waiters were told. Called outside the lock.
     pub(super) fn report(self: &Arc<Self>, event: FailureEvent) {
         event.log();
-        metrics::failed(event.kind());
+        metrics::failed(event.kind().as_str());
         let Some(hook) = self.renewal.on_failure() else { return };
         let call = Call { hook: Arc::clone(hook), event: Some(event) };
         // A task of its own, so that no flight and no request waits for the hook. One that is

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use http::{HeaderName, request::Parts};
-use testing::{Auth, Play, answer, get, idle, mock, next, token_of, tokens};
+use testing::{Auth, Logs, Play, answer, builder, get, idle, mock, next, token_of, tokens};
 use tower::{Service, ServiceExt};
 use tower_refresh::{
     FailureKind, FromExtensions, RefreshFailure, RefreshLayer, RefreshState, Tokens, layer::Attempt,
@@ -142,6 +142,44 @@ async fn other_origins_get_no_token_and_their_401_means_nothing() {
         assert_eq!(token_of(&serve(&mut handle, &[200]).await[0]), Some("access-1"));
     }
     layer.allow_origin("no origin").unwrap_err();
+}
+
+/// A client may add its origin below the layer. That its requests go without a token is said, once
+/// a layer; or it is allowed.
+#[tokio::test(start_paused = true)]
+async fn a_request_without_an_origin_is_told_of_or_allowed() {
+    let (logs, _guard) = Logs::capture();
+    let auth = Auth::new();
+    let layer = layer(&auth).allow_origin("https://api.example.com").unwrap();
+    for services in 0..2 {
+        let (service, mut handle) = mock(&layer);
+        for _ in 0..2 {
+            let call = tokio::spawn(service.clone().oneshot(get("/orders")));
+            let seen = serve(&mut handle, &[401]).await;
+            assert_eq!(token_of(&seen[0]), None, "{services}");
+            call.await.unwrap().unwrap();
+        }
+    }
+    assert_eq!(auth.count(), 0);
+    assert_eq!(logs.count(&["WARN", "allow_relative"]), 1);
+
+    let (service, mut handle) = mock(&layer.allow_relative());
+    for (uri, token) in [("/orders", Some("access-1")), ("https://evil.example.com/", None)] {
+        let _call = tokio::spawn(service.clone().oneshot(get(uri)));
+        assert_eq!(token_of(&serve(&mut handle, &[200]).await[0]), token, "{uri}");
+    }
+    assert_eq!(logs.count(&["WARN", "allow_relative"]), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_may_have_no_credential_at_all() {
+    let auth = Auth::new();
+    for (credential, token) in [(Some(builder(&auth).build()), Some("access-1")), (None, None)] {
+        let (service, mut handle) = mock(&RefreshLayer::per_request(credential));
+        let call = tokio::spawn(service.oneshot(get("/")));
+        assert_eq!(token_of(&serve(&mut handle, &[200]).await[0]), token);
+        call.await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

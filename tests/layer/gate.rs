@@ -12,7 +12,7 @@ use tower_refresh::{
 
 use crate::{layer, serve};
 
-fn expired(auth: &Auth) -> Arc<RefreshState> {
+pub(crate) fn expired(auth: &Auth) -> Arc<RefreshState> {
     let expired = tokens(1).with_expires_in(secs(0));
     RefreshState::builder(auth.refresher()).tokens(expired).build()
 }

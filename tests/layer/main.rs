@@ -7,10 +7,12 @@
 //! | `doubt` | refusals that are not about the token |
 //! | `doubt_corners` | the same, where two things meet |
 //! | `good_and_bad` | the server that these have in common |
+//! | `error_on_refusal` | an error instead of the server's refusal |
 //! | `replay` | what a response means, and which requests are sent again |
 //! | `response` | the refused response's body: read to its end, or the caller's |
 //! | `service` | the service between requests: readiness, errors, clones |
 //! | `body` | the request's body, which may be sent twice |
+//! | `own_body` | services below that take one type of body |
 //! | `grpc` | deadlines, and a status that comes late |
 //! | `tower_stack` | above and below the other layers of a tower stack |
 //! | `invariants` | those that are about one request, by number |
@@ -24,10 +26,12 @@ mod autotrait;
 mod body;
 mod doubt;
 mod doubt_corners;
+mod error_on_refusal;
 mod gate;
 mod good_and_bad;
 mod grpc;
 mod invariants;
+mod own_body;
 mod replay;
 mod response;
 mod secrets;

@@ -84,6 +84,32 @@ async fn an_accepted_token_does_not_count_for_the_brake_and_an_error_proves_noth
     }
 }
 
+/// A replay would do a second time what was done in part.
+#[tokio::test(start_paused = true)]
+async fn what_was_carried_out_in_part_is_refreshed_for_and_not_replayed() {
+    let auth = Auth::new();
+    let classify = |head: &ResponseHead<'_>| match head.status().as_u16() {
+        207 => Verdict::RefreshOnly,
+        _ => Verdict::Accept,
+    };
+    let (service, mut handle) = mock(&layer(&auth).classify(classify));
+    auth.gate.close();
+    let call = tokio::spawn(service.clone().oneshot(post("two mutations")));
+    serve(&mut handle, &[207]).await;
+    // At once, while the refresh goes on.
+    let response = call.await.unwrap().unwrap();
+    assert_eq!(response.status(), 207);
+    assert_eq!(response.extensions().get(), Some(&NotReplayable::CarriedOut));
+    assert!(response.extensions().get::<RefreshFailure>().is_none());
+
+    let call = tokio::spawn(service.oneshot(get("/")));
+    idle().await;
+    auth.gate.open();
+    assert_eq!(token_of(&serve(&mut handle, &[200]).await[0]), Some("access-2"));
+    call.await.unwrap().unwrap();
+    assert_eq!(auth.count(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_predicate_forbids_the_replay_and_the_refresh_starts_all_the_same() {
     let auth = Auth::new();

@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | `attempt` | calls with the token, for protocols without a layer |
 //! | `basics` | the API, first use, signed out |
 //! | `life` | from when on the life of an access token counts |
 //! | `time` | early refresh, expiry, cool-down, brake, deadline |
@@ -25,6 +26,7 @@
 //! | `invariants` | those that are about the credential, by number |
 //! | `cancellation` | every point at which a caller, a runtime or a hook can go away |
 
+mod attempt;
 mod basics;
 mod cancellation;
 mod elsewhere;

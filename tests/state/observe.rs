@@ -280,7 +280,7 @@ fn the_hook_hears_of_a_flight_that_its_runtime_has_taken_along() {
 
     // And of one that had no runtime to begin in.
     assert_ready_err!(task::spawn(state.refresh()).poll());
-    assert_eq!(told.kinds(), [FailureKind::Shutdown]);
+    assert_eq!(told.kinds(), [FailureKind::NoRuntime]);
 }
 
 /// Each kind of failure has its last time and generation, also after other kinds.

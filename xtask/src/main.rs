@@ -45,7 +45,11 @@ const CHECKS: &[Check] = &[
         Cargo("clippy --lib --locked --features oauth2-client,ring -- -D warnings"),
     ),
     ("oauth2-jwt-build", Cargo("clippy --lib --locked --features oauth2-jwt -- -D warnings")),
-    ("reqwest-build", Cargo("clippy --lib --locked --features reqwest-middleware -- -D warnings")),
+    ("reqwest-build", Cargo("clippy --lib --locked --features reqwest -- -D warnings")),
+    (
+        "reqwest-middleware-build",
+        Cargo("clippy --lib --locked --features reqwest-middleware -- -D warnings"),
+    ),
     (
         "oauth2-reqwest-build",
         Cargo("clippy --lib --locked --features oauth2,reqwest-middleware -- -D warnings"),
@@ -75,6 +79,7 @@ const CHECKS: &[Check] = &[
     ("custom_refresher", Example("custom_refresher")),
     ("exec_credential", Example("exec_credential")),
     ("json_endpoint", Example("json_endpoint")),
+    ("login", Example("login")),
     ("reqwest_client", Example("reqwest_client")),
     ("shared_file", Example("shared_file")),
     ("token_file", Example("token_file")),

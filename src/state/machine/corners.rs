@@ -292,7 +292,7 @@ fn a_first_refresh_after_an_aborted_save_that_had_worked_ends_well() {
     let _ = machine.advance(Outcome::Leased(None), rules.at(1));
     let save = machine.advance(Outcome::Loaded(Record::default()), rules.at(1));
     let Step::Save { record, .. } = save else { panic!("{save:?}") };
-    machine.aborted();
+    machine.aborted(shut_down());
     let _ = machine.effects();
     // In another runtime.
     let ticket = machine.read(rules.at(5)).expect("it was never read");

@@ -18,14 +18,13 @@
 
 use super::{
     Machine,
-    landing::lost_record,
     messages::{Moment, Outcome, Step},
     parts::{Flight, Origin, Stage, Standing},
 };
 use crate::{
     state::failure::{FailureKind, RefreshFailure},
     store::Record,
-    tokens::Tokens,
+    tokens::{Generation, Tokens},
 };
 
 /// The flight, taken out of the machine while its next step is decided. Each decision ends
@@ -39,6 +38,13 @@ pub(super) struct Course<'a> {
 const MINTED_FOR_ANOTHER: &str = "the store holds tokens that were minted for another resource \
     or audience; give each resource or audience a name of its own in the store, or sign in again";
 
+/// The store is empty, and the token that is in use works.
+pub(super) fn lost_record() -> RefreshFailure {
+    const WORDS: &str = "the store has lost the refresh token; the access token is used to its \
+        end, after which a sign-in is needed";
+    Outcome::failed(WORDS).into_failure(FailureKind::Store).with_code("record_lost")
+}
+
 impl Machine {
     /// Goes on with the flight after a step.
     pub(crate) fn advance(&mut self, outcome: Outcome, at: Moment<'_>) -> Step {
@@ -49,9 +55,10 @@ impl Machine {
         }
     }
 
-    /// The flight's task is gone with its runtime. Minted tokens are kept for the next
-    /// flight to save, or given up if they were superseded.
-    pub(crate) fn aborted(&mut self) {
+    /// The flight's task is gone with its runtime, or there was none. Minted tokens are kept for
+    /// the next flight to save, or given up if they were superseded. Its waiters are told of this
+    /// failure.
+    pub(crate) fn aborted(&mut self, failure: RefreshFailure) {
         let Some(flight) = self.flight.take() else {
             return;
         };
@@ -63,7 +70,7 @@ impl Machine {
             Stage::Saving(minted) | Stage::Verifying(minted) => self.troubles_mut().give_up(minted),
             _ => {}
         }
-        self.tell_waiters(RefreshFailure::new(FailureKind::Shutdown));
+        self.tell_waiters(failure);
     }
 
     /// Whether the flight waits for a lease in which nothing of ours is to be saved, and need
@@ -72,6 +79,12 @@ impl Machine {
         let leasing = |flight: &Flight| matches!(flight.stage, Stage::Leasing);
         let unsaved = self.troubles.as_ref().is_some_and(|troubles| troubles.unsaved.is_some());
         self.draining && !unsaved && self.flight.as_deref().is_some_and(leasing)
+    }
+
+    /// Why the server rejected the refresh token of this stored generation, if it did.
+    pub(super) fn rejection_of(&self, generation: Generation) -> Option<RefreshFailure> {
+        let (rejected, why) = self.troubles.as_ref()?.rejected.as_ref()?;
+        (*rejected == generation).then(|| why.clone())
     }
 
     /// Minted tokens that are in this machine's hands only, for the model to count.
@@ -252,7 +265,7 @@ mod tests {
         let (mut machine, rules) = signed_in();
         redeeming(&mut machine, &rules);
         let _ = machine.advance(Outcome::Redeemed(tokens(2)), rules.at(0));
-        machine.aborted();
+        machine.aborted(shut_down());
         assert!(machine.effects().wake, "the waiters hear of it");
         begin(&mut machine, &rules);
         let save = machine.advance(Outcome::Leased(None), rules.at(0));

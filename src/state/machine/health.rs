@@ -148,7 +148,7 @@ mod tests {
         let mut elsewhere = machine.clone();
         elsewhere.signed_in(&record(5), 0, now);
         assert_eq!(elsewhere.health(now.time), Health::Fresh, "a sign-in has come before");
-        machine.aborted();
+        machine.aborted(shut_down());
         assert_eq!(machine.health(now.time), Health::Unsaved, "the next flight saves them");
         machine.sign_out();
         assert_eq!(machine.health(now.time), Health::SignedOut);

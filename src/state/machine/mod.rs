@@ -18,7 +18,7 @@
 //! | `intent.rs` | from the record to the redeem: what is noted before a token is spent |
 //! | `saving.rs` | from the redeem to the store, or to the discard hook |
 //! | `landing.rs` | how a flight ends |
-//! | `messages.rs`, `parts.rs`, `policy.rs` | what the shell tells and is told; what the machine knows; the numbers |
+//! | `messages.rs`, `parts.rs`, `troubles.rs`, `policy.rs` | what the shell tells and is told; what the machine knows; the numbers |
 //! | `model/` | tests: the machine against a model of the world around it |
 //!
 //! Rules that hold after every call:
@@ -50,11 +50,11 @@ mod sign_in_out;
 mod store_corners;
 #[cfg(test)]
 mod testing;
+mod troubles;
 mod upkeep;
 
 use std::mem;
 
-use self::parts::{Flight, Minted, Minting, Stage, Standing, Troubles, Wanted};
 pub use self::policy::WhileUnsaved;
 pub(crate) use self::{
     doubts::{Accepted, Before, Route},
@@ -62,6 +62,10 @@ pub(crate) use self::{
         Admission, Departure, Effects, Gate, Landing, Moment, Outcome, Step, Ticket, Upkeep,
     },
     policy::{MAX_RETRY_AFTER, Policy},
+};
+use self::{
+    parts::{Flight, Minted, Minting, Stage, Standing, Wanted},
+    troubles::Troubles,
 };
 use crate::{
     credential::Credential,

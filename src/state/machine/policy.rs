@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use super::parts::ORIGIN;
 use crate::{time::MAX_WAIT, tokens::Tokens};
 
 /// What requests get while new tokens are minted but could not be saved.
@@ -66,6 +65,10 @@ impl Default for Policy {
 /// A server's `Retry-After` counts up to here. Some are not what was meant: a moment
 /// where seconds should be is half a century.
 pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
+/// Under this name tokens that were put into an empty store say where they are from: the store
+/// may have lost what other processes have.
+pub(super) const ORIGIN: &str = "tower_refresh.origin";
 
 /// The name under which tokens keep what they were minted for.
 const MINTED_FOR: &str = "tower_refresh.minted_for";

@@ -6,8 +6,7 @@
 //! next flight. A sign-in or sign-out before that discards it ([`Effects`](super::Effects)).
 
 use super::{
-    flight::Course,
-    landing::lost_record,
+    flight::{Course, lost_record},
     messages::{Landing, Outcome, Step},
     parts::{Minted, Minting, Origin, Redeem, Stage, Wanted},
     policy::WhileUnsaved,

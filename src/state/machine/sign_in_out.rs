@@ -150,10 +150,10 @@ mod tests {
                 true => {
                     supersede(&mut machine);
                     assert!(machine.effects().discard.is_none(), "the flight goes on");
-                    machine.aborted();
+                    machine.aborted(shut_down());
                 }
                 false => {
-                    machine.aborted();
+                    machine.aborted(shut_down());
                     assert!(machine.effects().discard.is_none(), "the next flight saves it");
                     supersede(&mut machine);
                 }
@@ -171,7 +171,7 @@ mod tests {
         let (mut machine, rules) = signed_in();
         redeeming(&mut machine, &rules);
         let _ = machine.advance(Outcome::Redeemed(tokens(2)), rules.at(0));
-        machine.aborted();
+        machine.aborted(shut_down());
         let again = Record::new(generation(5), record_of(1));
         machine.signed_in(&again, 0, rules.at(0));
         assert!(machine.effects().discard.is_none());

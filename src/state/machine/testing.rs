@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{Admission, Machine, Moment, Outcome, Policy, Step};
 use crate::{
+    state::failure::{FailureKind, RefreshFailure},
     store::Record,
     time::Time,
     tokens::{Generation, Tokens},
@@ -60,6 +61,11 @@ pub(super) fn record_of(number: u64) -> Option<Tokens> {
 /// A refresh token to begin with, as a store keeps it.
 pub(super) fn begins_with(number: u64) -> Record {
     Record::new(generation(number), Tokens::new("").with_refresh_token(format!("refresh-{number}")))
+}
+
+/// What is told when a runtime is shut down.
+pub(super) fn shut_down() -> RefreshFailure {
+    RefreshFailure::new(FailureKind::Shutdown)
 }
 
 /// What the store of [`signed_in`] holds.

@@ -270,5 +270,5 @@ fn i7_without_a_runtime_there_is_an_answer() {
     let auth = Auth::new();
     let state = builder(&auth).build();
     let mut refresh = task::spawn(state.refresh());
-    assert_eq!(kind(assert_ready!(refresh.poll())), FailureKind::Shutdown);
+    assert_eq!(kind(assert_ready!(refresh.poll())), FailureKind::NoRuntime);
 }

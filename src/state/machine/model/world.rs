@@ -8,7 +8,9 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    state::machine::{Admission, Effects, Machine, Moment, Policy, Step, Ticket},
+    state::machine::{
+        Admission, Effects, Machine, Moment, Policy, Step, Ticket, testing::shut_down,
+    },
     store::{OpenCause, OpenRedeem, Record},
     time::Time,
     tokens::{Generation, Tokens},
@@ -329,7 +331,7 @@ impl World {
         }
         self.nodes[n].step = None;
         self.nodes[n].redeems = None;
-        self.tell(n, jitter, |machine, _| machine.aborted());
+        self.tell(n, jitter, |machine, _| machine.aborted(shut_down()));
     }
 
     fn write(&mut self, n: usize, fate: Fate, jitter: f64) {

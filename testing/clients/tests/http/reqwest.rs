@@ -21,11 +21,13 @@ use testing::{
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tower_refresh::{
     BoxFuture, FailureKind, FromExtensions, RefreshError, RefreshFailure, RefreshLayer,
-    RefreshMiddleware, RefreshState, Tokens, body::NotReplayable, layer::Attempt,
+    RefreshMiddleware, RefreshState, Tokens,
+    body::NotReplayable,
+    layer::{Attempt, Refused},
 };
 
 /// The client without middlewares. No proxy of the environment's has a say here.
-fn bare(protocol: Protocol) -> reqwest::Client {
+pub(crate) fn bare(protocol: Protocol) -> reqwest::Client {
     let builder = reqwest::Client::builder().no_proxy();
     match protocol {
         Protocol::Any | Protocol::Http1 => builder,
@@ -326,6 +328,25 @@ async fn the_response_is_reqwests_own() {
         assert_eq!(response.headers()[header::CONTENT_LENGTH], "9");
         assert_eq!(response.text().await.unwrap(), "thank you");
     }
+}
+
+/// `error_for_status` would take the response, and the reason with it.
+#[tokio::test]
+async fn a_refusal_is_an_error_with_the_reason_where_that_is_wanted() {
+    let server = Loopback::serve(Protocol::Http1, Loopback::strict).await;
+    let rejects = async |_: Tokens| Err(RefreshError::rejected("invalid_grant"));
+    let state = RefreshState::builder(rejects).tokens(Tokens::new("expired")).build();
+    let middleware = RefreshMiddleware::new(RefreshLayer::new(state)).error_on_refusal();
+    let client = ClientBuilder::new(bare(Protocol::Http1)).with(middleware).build();
+    let error = client.get(url(&server, "/")).send().await.unwrap_err();
+    let Error::Middleware(error) = error else { panic!("{error:?}") };
+    let refused = error.downcast_ref::<Refused>().unwrap();
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(refused.failure().map(RefreshFailure::kind), Some(FailureKind::Rejected));
+
+    let middleware = RefreshMiddleware::new(RefreshLayer::new(server.state())).error_on_refusal();
+    let client = ClientBuilder::new(bare(Protocol::Http1)).with(middleware).build();
+    assert_eq!(client.get(url(&server, "/")).send().await.unwrap().status(), StatusCode::OK);
 }
 
 /// Neither an `Authorization` nor a name and password in the URL, which reqwest makes one.

@@ -1,12 +1,16 @@
 //! The four kinds of calls, many at once, and their deadlines.
 
-use std::time::Duration;
+use std::{error::Error, iter::successors, sync::Arc, time::Duration};
 
 use futures_util::{future::join_all, stream};
 use testing::echo::{Sum, echo_client::EchoClient};
-use tonic::{Code, Request, body::Body};
-use tower::ServiceBuilder;
-use tower_refresh::{RefreshLayer, body::ReplayBody};
+use tonic::{Code, Request, Status, body::Body};
+use tower::{BoxError, ServiceBuilder};
+use tower_refresh::{
+    FailureKind, RefreshError, RefreshFailure, RefreshLayer, RefreshState, Tokens,
+    body::ReplayBody,
+    layer::{ErrorOnRefusalLayer, Refused},
+};
 
 use crate::{
     chunk, client, done, numbers,
@@ -32,6 +36,47 @@ async fn a_unary_call_recovers() {
     // From now on the token is good.
     done(client.unary(chunk(8))).await.unwrap();
     assert_eq!((server.attempts().len(), server.auth.refreshes()), (3, 1));
+}
+
+/// The line that the docs show, with all its types inferred.
+#[tokio::test]
+async fn a_channel_takes_one_line() {
+    let server = Strict::start().await;
+    let channel = ServiceBuilder::new()
+        .layer(RefreshLayer::new(server.state()).map_body(Body::new))
+        .service(crate::channel(server.address));
+    let mut client = EchoClient::new(channel);
+    assert_eq!(done(client.unary(chunk(7))).await.unwrap().into_inner(), chunk(7));
+    assert_eq!((server.refused(), server.auth.refreshes()), (1, 1));
+}
+
+/// tonic makes a `Status` of an error below it, and takes one that it finds there as it is.
+fn status(error: BoxError) -> BoxError {
+    match error.downcast::<Refused>() {
+        Ok(refused) => {
+            let mut status = Status::unauthenticated(refused.to_string());
+            status.set_source(Arc::new(*refused));
+            status.into()
+        }
+        Err(error) => error,
+    }
+}
+
+#[tokio::test]
+async fn the_reason_of_a_failed_refresh_is_among_a_statuss_sources() {
+    let server = Strict::start().await;
+    let rejects = async |_: Tokens| Err(RefreshError::rejected("invalid_grant"));
+    let state = RefreshState::builder(rejects).tokens(Tokens::new("expired")).build();
+    let channel = ServiceBuilder::new()
+        .map_err(status)
+        .layer(ErrorOnRefusalLayer::new())
+        .layer(RefreshLayer::new(state).map_body(Body::new))
+        .service(crate::channel(server.address));
+    let status = done(EchoClient::new(channel).unary(chunk(7))).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated);
+    let reason = successors(status.source(), |error| (*error).source())
+        .find_map(|error| error.downcast_ref::<RefreshFailure>());
+    assert_eq!(reason.map(RefreshFailure::kind), Some(FailureKind::Rejected));
 }
 
 #[tokio::test]

@@ -1,0 +1,188 @@
+//! An error instead of the server's refusal, for callers who want one ([`ErrorOnRefusalLayer`]).
+
+use std::{
+    error::Error,
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::{Request, Response, StatusCode};
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{body::NotReplayable, error::BoxError, state::RefreshFailure};
+
+/// In a response's extensions: the token was refused, and the request was not helped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unhelped;
+
+/// A layer for above a [`RefreshLayer`](crate::RefreshLayer): a request whose token was refused,
+/// and that could not be helped, ends in an error, [`Refused`], instead of the server's response.
+/// For callers who turn a response into an error of their own (a typed client,
+/// `error_for_status`), and would lose the reason with the response's extensions.
+///
+/// All other responses pass as they are: also that to a replay which is refused, too, and one that
+/// [was carried out in part](super::Verdict::RefreshOnly). Errors of the service below are
+/// boxed, and can be downcast to what they were.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use std::error::Error;
+///
+/// use bytes::Bytes;
+/// use http::{Request, Response, StatusCode};
+/// use http_body_util::Empty;
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+/// use tower_refresh::{
+///     FailureKind, RefreshError, RefreshFailure, RefreshLayer, RefreshState, Tokens,
+///     body::ReplayBody, layer::ErrorOnRefusalLayer,
+/// };
+///
+/// let refresher = async |_: Tokens| Err(RefreshError::rejected("invalid_grant"));
+/// let state = RefreshState::builder(refresher).tokens(Tokens::new("old")).build();
+/// let client = ServiceBuilder::new()
+///     .layer(ErrorOnRefusalLayer::new())
+///     .layer(RefreshLayer::new(state))
+///     .service(service_fn(async |_: Request<ReplayBody<Empty<Bytes>>>| {
+///         let mut response = Response::new(Empty::<Bytes>::new());
+///         *response.status_mut() = StatusCode::UNAUTHORIZED;
+///         Ok::<_, std::convert::Infallible>(response)
+///     }));
+///
+/// let error = client.oneshot(Request::new(Empty::new())).await.unwrap_err();
+/// let reason = error.source().and_then(|source| source.downcast_ref::<RefreshFailure>());
+/// assert_eq!(reason.map(RefreshFailure::kind), Some(FailureKind::Rejected));
+/// # });
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ErrorOnRefusalLayer(());
+
+impl ErrorOnRefusalLayer {
+    /// The layer. There is nothing to set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl<S> Layer<S> for ErrorOnRefusalLayer {
+    type Service = ErrorOnRefusal<S>;
+
+    fn layer(&self, inner: S) -> ErrorOnRefusal<S> {
+        ErrorOnRefusal { inner }
+    }
+}
+
+/// The service of an [`ErrorOnRefusalLayer`].
+#[derive(Clone, Copy, Debug)]
+pub struct ErrorOnRefusal<S> {
+    inner: S,
+}
+
+impl<S, B, ResBody> Service<Request<B>> for ErrorOnRefusal<S>
+where
+    S: Service<Request<B>, Response = Response<ResBody>>,
+    S::Error: Into<BoxError>,
+{
+    type Response = Response<ResBody>;
+    type Error = BoxError;
+    type Future = ErrorOnRefusalFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        ErrorOnRefusalFuture { inner: self.inner.call(request) }
+    }
+}
+
+pin_project! {
+    /// The future of an [`ErrorOnRefusal`].
+    #[derive(Debug)]
+    pub struct ErrorOnRefusalFuture<F> {
+        #[pin]
+        inner: F,
+    }
+}
+
+impl<F, ResBody, E> Future for ErrorOnRefusalFuture<F>
+where
+    F: Future<Output = Result<Response<ResBody>, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<Response<ResBody>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = ready!(self.project().inner.poll(cx)).map_err(Into::into)?;
+        Poll::Ready(match Refused::of(&response) {
+            Some(refused) => Err(refused.into()),
+            None => Ok(response),
+        })
+    }
+}
+
+/// The server refused a request's token, and the request was not helped. Made by an
+/// [`ErrorOnRefusalLayer`], or by the middleware for reqwest where
+/// it is asked for that. [`source`](Error::source) is the [`RefreshFailure`], or else the
+/// [`NotReplayable`].
+#[derive(Clone, Debug)]
+pub struct Refused {
+    status: StatusCode,
+    failure: Option<RefreshFailure>,
+    not_replayed: Option<NotReplayable>,
+}
+
+impl Refused {
+    pub(crate) fn of<B>(response: &Response<B>) -> Option<Self> {
+        let extensions = response.extensions();
+        extensions.get::<Unhelped>()?;
+        Some(Self {
+            status: response.status(),
+            failure: extensions.get().cloned(),
+            not_replayed: extensions.get().copied(),
+        })
+    }
+
+    /// The status of the server's response.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Why there is no newer token. `None`: there is, or will be, but the request could not be
+    /// sent again.
+    #[must_use]
+    pub fn failure(&self) -> Option<&RefreshFailure> {
+        self.failure.as_ref()
+    }
+
+    /// Why the request could not have been sent again, if that was so.
+    #[must_use]
+    pub fn not_replayed(&self) -> Option<NotReplayable> {
+        self.not_replayed
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the server refused the access token, and ")?;
+        f.write_str(match self.failure {
+            Some(_) => "it could not be refreshed",
+            None => "the request could not be sent again",
+        })
+    }
+}
+
+impl Error for Refused {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match (&self.failure, &self.not_replayed) {
+            (Some(failure), _) => Some(failure),
+            (None, Some(reason)) => Some(reason),
+            (None, None) => None,
+        }
+    }
+}
