@@ -197,16 +197,12 @@ impl FlightDriver {
                     None => Outcome::failed(PANICKED),
                 }
             }
-            Step::Pause { wait, generation } => {
-                let mut current = self.state().subscribe();
-                let mut changed = pin!(current.wait_for(|now| now.generation() > generation));
-                let mut over = pin!(sleep_until_due(Time::now().after(wait)));
-                poll_fn(|cx| match changed.as_mut().poll(cx) {
-                    Poll::Ready(_) => Poll::Ready(()),
-                    Poll::Pending => over.as_mut().poll(cx),
-                })
-                .await;
-                Outcome::Done
+            Step::Pause { wait, generation } => self.pause(wait, generation).await,
+            Step::Yield { open_redeem, wait, generation } => {
+                if let Some(lease) = lease.take() {
+                    catch(lease.release(open_redeem)).await;
+                }
+                self.pause(wait, generation).await
             }
             Step::Discard(tokens) => {
                 self.state().discard(tokens, self.sign_outs);
@@ -214,6 +210,18 @@ impl FlightDriver {
             }
             Step::Land { .. } => Outcome::Done,
         }
+    }
+
+    async fn pause(&self, wait: Duration, generation: Generation) -> Outcome {
+        let mut current = self.state().subscribe();
+        let mut changed = pin!(current.wait_for(|now| now.generation() > generation));
+        let mut over = pin!(sleep_until_due(Time::now().after(wait)));
+        poll_fn(|cx| match changed.as_mut().poll(cx) {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => over.as_mut().poll(cx),
+        })
+        .await;
+        Outcome::Done
     }
 
     /// Waits for the lease. `Err(None)`: until it was not worth waiting for any more.

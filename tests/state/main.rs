@@ -33,6 +33,7 @@ mod elsewhere;
 mod elsewhere_corners;
 mod family;
 mod fence;
+mod grace;
 mod health;
 mod intent;
 mod invariants;

@@ -7,7 +7,8 @@
 //!   |         |                   |         +-- conflict: read; ours after all? else discard
 //!   |         |                   |         +-- failed: pause, the same save again
 //!   |         |                   |         +-- the lease was lost: take it anew, the same save
-//!   |         |                   +-- rejected: read once more; adopt what is newer
+//!   |         |                   +-- rejected: read once more; adopt what is newer; if an earlier
+//!   |         |                       redeem may be under way, yield the lease and try once more
 //!   |         +-- newer and not run out: adopt it, redeem nothing
 //!   +-- newer, while another process has the lease: the same
 //! ```
@@ -121,7 +122,10 @@ impl Course<'_> {
             {
                 self.loaded(record)
             }
-            (Stage::Rechecking { failure, .. }, Outcome::Loaded(_)) => self.reject(failure),
+            (Stage::Rechecking { from, failure }, Outcome::Loaded(_)) => {
+                self.rejected(from, failure)
+            }
+            (Stage::Yielding { from }, Outcome::Done) => self.go(Stage::Leasing, Step::Lease(from)),
             (Stage::Saving(minted) | Stage::Verifying(minted), outcome) => {
                 self.save_ended(minted, outcome)
             }
@@ -202,9 +206,11 @@ impl Course<'_> {
                 return self.adopt(&record);
             }
         }
-        if let Some(why) = machine.rejection_of(record.generation) {
+        let rejection = machine.rejection_of(record.generation);
+        if let Some(why) = rejection.filter(|_| !self.flight.tries_again) {
             return self.reject(why);
         }
+        self.flight.record_is_new |= newer && !unread;
         // A recheck redeems only what a sign-in has written since, which it may have read
         // before without being able to redeem it.
         let old = !newer && (record.tokens.is_none() || record.generation < machine.stored);

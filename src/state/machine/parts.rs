@@ -45,6 +45,10 @@ pub(super) struct Flight {
     pub(super) then_refresh: bool,
     /// What it has found at first has run out: what is newer was written since.
     pub(super) found_run_out: bool,
+    /// What it redeems was written since this machine last looked, or by this flight.
+    pub(super) record_is_new: bool,
+    /// What the server has rejected is redeemed a second time.
+    pub(super) tries_again: bool,
     /// It may adopt what is newer in the store, and redeems nothing.
     pub(super) adopt_only: bool,
     /// It has the lease.
@@ -95,6 +99,10 @@ pub(super) enum Stage {
     Rechecking {
         from: Generation,
         failure: RefreshFailure,
+    },
+    /// It was rejected, and is tried once more after a while.
+    Yielding {
+        from: Generation,
     },
     Saving(Minted),
     /// The save met a conflict: read what is there.
@@ -193,6 +201,8 @@ impl Flight {
             relaunch: None,
             then_refresh: false,
             found_run_out: false,
+            record_is_new: false,
+            tries_again: false,
             adopt_only,
             leased: false,
             found: None,

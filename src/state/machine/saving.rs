@@ -167,6 +167,7 @@ impl Course<'_> {
         let run_out = minted.credential.has_run_out(self.at.time);
         if minted.origin == Origin::Seed && run_out {
             // Known to the store now, and of no use but to be redeemed.
+            self.flight.record_is_new = true;
             return self.loaded(minted.record);
         }
         if minted.served && minted.inherited {

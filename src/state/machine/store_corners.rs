@@ -16,7 +16,7 @@ fn ends(machine: &mut Machine, mut step: Step, held: &Record, at: Moment<'_>) ->
             Step::Redeem(_) => Outcome::Redeemed(tokens(77)),
             Step::Save { expected, .. } if expected != held.generation => Outcome::Conflict,
             Step::Save { .. } => Outcome::Saved,
-            Step::Pause { .. } | Step::Discard(_) => Outcome::Done,
+            Step::Pause { .. } | Step::Yield { .. } | Step::Discard(_) => Outcome::Done,
         };
         step = machine.advance(outcome, at);
     }

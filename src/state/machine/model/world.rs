@@ -82,6 +82,8 @@ pub(super) struct Node {
     pub(super) signed_out: bool,
     /// The refresh token that the server has rejected last.
     pub(super) rejected: Option<u64>,
+    /// The one that it has tried a second time on that account.
+    pub(super) tried_again: Option<u64>,
     /// The credential that was published last.
     pub(super) published: Generation,
 }
@@ -137,6 +139,7 @@ impl World {
             refused: Generation::ZERO,
             signed_out: false,
             rejected: None,
+            tried_again: None,
             published: Generation::ZERO,
         };
         let mut world = Self {
@@ -185,7 +188,9 @@ impl World {
                 Some(Step::Intend(_)) => &[Works, Fails, WorksUnheard],
                 Some(Step::Redeem(_)) => &[Works, Fails, WorksUnheard, Panics],
                 Some(Step::Save { .. }) => &[Works, Fails, WorksUnheard],
-                Some(Step::Pause { .. } | Step::Discard(_) | Step::Land { .. }) => &[Works],
+                Some(
+                    Step::Pause { .. } | Step::Yield { .. } | Step::Discard(_) | Step::Land { .. },
+                ) => &[Works],
             };
             if node.landing.is_some() {
                 events.push(Event::Release(n));

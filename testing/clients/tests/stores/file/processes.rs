@@ -94,7 +94,7 @@ async fn the_lease_of_a_process_that_is_killed_is_free_at_once() {
     assert_eq!((found.generation, found.cause), (generation(1), OpenCause::HolderEnded));
     // The token is tried all the same, and a rejection tells why.
     let auth = Auth::new();
-    auth.next(Play::Reject);
+    auth.next(Play::Reject).next(Play::Reject);
     let state = RefreshState::builder(auth.refresher()).store(dir.store()).build();
     soon(state.token()).await.unwrap();
     let failure = soon(state.refresh()).await.unwrap_err();
