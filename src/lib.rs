@@ -20,6 +20,7 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | `file` | `FileStore`, `FileStores`: tokens in files, shared by processes |
+//! | `in-body` | `in_body`: refusals inside a 200, in GraphQL, tRPC, Connect, gRPC-Web and JSON |
 //! | `metrics` | counters and histograms, for the `metrics` crate |
 //! | `oauth2` | OAuth 2.0 grants and revocation, over a tower HTTP service of yours |
 //! | `oauth2-client` | a ready-made HTTP client for them, and `oauth2` |
@@ -106,6 +107,8 @@ pub mod body;
 mod credential;
 mod error;
 pub mod grpc;
+#[cfg(feature = "in-body")]
+pub mod in_body;
 pub mod layer;
 #[cfg(feature = "metrics")]
 pub mod metrics;
@@ -113,6 +116,7 @@ pub mod metrics;
 mod metrics;
 #[cfg(feature = "oauth2")]
 pub mod oauth2;
+mod peek;
 pub mod refresher;
 #[cfg(feature = "reqwest")]
 mod reqwest;

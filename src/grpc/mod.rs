@@ -14,7 +14,8 @@
 //!   ends with.
 //!
 //! Some servers send a head, no message and then the status, even if they refuse a call: for
-//! those there is [`GrpcStatusLayer`].
+//! those there is [`GrpcStatusLayer`], and inside reqwest `grpc_status` on its middleware and layer.
+//! A status after a message is the caller's.
 //!
 //! In the source, `protocol.rs` and `timeout.rs` hold what the protocol says, which
 //! [`RefreshLayer`](crate::RefreshLayer) uses; `status/` is the optional layer.
@@ -23,4 +24,7 @@ pub(crate) mod protocol;
 mod status;
 pub(crate) mod timeout;
 
-pub use self::status::{GrpcStatus, GrpcStatusFuture, GrpcStatusLayer, Peeked, Watched};
+#[cfg(feature = "reqwest")]
+pub(crate) use self::status::StatusLook;
+pub use self::status::{GrpcStatus, GrpcStatusFuture, GrpcStatusLayer};
+pub use crate::peek::{Peeked, Watched};

@@ -10,7 +10,8 @@ use http::{
 use super::www_authenticate::{Challenge, Challenges};
 use crate::grpc::protocol;
 
-/// What a response says of the access token that its request carried.
+/// What a response says of the access token that its request carried. In a response's extensions it
+/// is what a layer below has found out, and [`classify`] believes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
@@ -140,6 +141,9 @@ where
 
 /// The classifier of a layer that is given no other.
 ///
+/// - A `Verdict` in the response's extensions counts before all else: a layer below has
+///   put it there, such as the feature `in-body`'s, or one of the user's. A challenge is judged like
+///   a 401.
 /// - 401 is a [challenge](Verdict::Challenge) (RFC 9110, section 15.5.2), unless its
 ///   `WWW-Authenticate` asks for what no refresh brings: another scope
 ///   (`insufficient_scope`, RFC 6750, section 3.1), a stronger sign-in
@@ -158,6 +162,9 @@ where
 /// For servers that say it otherwise there are [`Refusals`](super::Refusals).
 pub fn classify(head: &ResponseHead<'_>) -> Verdict {
     let headers = head.headers();
+    if let Some(verdict) = found_below(head) {
+        return verdict;
+    }
     match head.status().as_u16() {
         200 => match headers.get(&protocol::STATUS) {
             Some(status) if protocol::is_grpc(headers) => judge_call(status, headers),
@@ -170,8 +177,17 @@ pub fn classify(head: &ResponseHead<'_>) -> Verdict {
     }
 }
 
+/// What a layer below has found out, in the response's extensions.
+pub(super) fn found_below(head: &ResponseHead<'_>) -> Option<Verdict> {
+    Some(match *head.extensions().get()? {
+        Verdict::Challenge => refused(head.headers()),
+        Verdict::RefreshOnly if asks_for_more(head.headers()) => Verdict::Ignore,
+        verdict => verdict,
+    })
+}
+
 /// Judges a gRPC call by its status.
-fn judge_call(status: &HeaderValue, headers: &HeaderMap) -> Verdict {
+pub(crate) fn judge_call(status: &HeaderValue, headers: &HeaderMap) -> Verdict {
     use protocol::{DATA_LOSS, DEADLINE_EXCEEDED, INTERNAL, UNAUTHENTICATED, UNAVAILABLE, UNKNOWN};
     match protocol::code(status) {
         UNAUTHENTICATED => refused(headers),

@@ -54,6 +54,8 @@ use std::{fmt, sync::Arc};
 use http::{HeaderName, header::AUTHORIZATION, request::Parts};
 use tower_layer::Layer;
 
+#[cfg(feature = "in-body")]
+pub(crate) use self::classify::judge_call;
 pub(crate) use self::{attach::Attach, config::Config};
 pub use self::{
     attach::Attempt,

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, StatusCode, Uri, header::LOCATION};
 
-use super::classify::{Classify, ResponseHead, Verdict, classify, refused};
+use super::classify::{Classify, ResponseHead, Verdict, classify, found_below, refused};
 
 /// The [default classifier](classify()), with refusals that it does not know: for servers that
 /// say neither 401 nor anything else that a standard has for it.
@@ -58,7 +58,9 @@ impl Refusals {
 
 impl Classify for Refusals {
     fn classify(&self, head: &ResponseHead<'_>) -> Verdict {
-        if self.knows(head) { refused(head.headers()) } else { classify(head) }
+        // What a layer below has found out may be that a part was carried out.
+        let known = found_below(head).is_none() && self.knows(head);
+        if known { refused(head.headers()) } else { classify(head) }
     }
 
     fn reads_uri(&self) -> bool {

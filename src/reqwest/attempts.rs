@@ -3,6 +3,7 @@
 
 use std::{
     mem,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -12,8 +13,13 @@ use reqwest_middleware::{Error, Next};
 use tokio::sync::Mutex;
 use tower_service::Service;
 
-use super::{origin::mark_origin, response::BorrowedResponse, template::Template};
-use crate::{body::ReplayBody, layer::Attempt, refresher::BoxFuture};
+use super::{
+    looks::Looks,
+    origin::mark_origin,
+    response::{BorrowedResponse, LentResponse},
+    template::Template,
+};
+use crate::{body::ReplayBody, layer::Attempt, peek::PeekFuture, refresher::BoxFuture};
 
 /// What all attempts of a request have in common, and the layer does not keep.
 pub(super) struct Original<'e> {
@@ -22,6 +28,7 @@ pub(super) struct Original<'e> {
     extensions: Mutex<&'e mut Extensions>,
     /// Whether a closure attaches the token. It may put anything into an attempt's extensions.
     has_closure: bool,
+    looks: &'e Arc<Looks>,
 }
 
 impl<'e> Original<'e> {
@@ -31,10 +38,11 @@ impl<'e> Original<'e> {
         uri: Uri,
         extensions: &'e mut Extensions,
         has_closure: bool,
+        looks: &'e Arc<Looks>,
     ) -> (Self, http::Request<Body>) {
         let (template, mut request) = Template::new(request, uri);
         *request.extensions_mut() = extensions.clone();
-        (Self { template, extensions: Mutex::new(extensions), has_closure }, request)
+        (Self { template, extensions: Mutex::new(extensions), has_closure, looks }, request)
     }
 }
 
@@ -52,7 +60,7 @@ impl<'r, 'e> RestOfClient<'r, 'e> {
 }
 
 impl<'r> Service<http::Request<ReplayBody<Body>>> for RestOfClient<'r, '_> {
-    type Response = http::Response<BorrowedResponse>;
+    type Response = LentResponse;
     type Error = Error;
     type Future = BoxFuture<'r, Result<Self::Response, Error>>;
 
@@ -71,11 +79,15 @@ impl<'r> Service<http::Request<ReplayBody<Body>>> for RestOfClient<'r, '_> {
             } else if let Some(attempt) = marks.remove::<Attempt>() {
                 extensions.insert(attempt);
             }
-            let request = original.template.request(parts, body)?;
+            let looks = original.looks;
+            let (request, upload) = original.template.request(parts, body, looks.are_some())?;
             let sent_to = request.url().clone();
-            let mut response = next.run(request, &mut extensions).await?;
-            mark_origin(&mut response, &sent_to);
-            Ok(BorrowedResponse::lend(response))
+            let send = async {
+                let mut response = next.run(request, &mut extensions).await?;
+                mark_origin(&mut response, &sent_to);
+                Ok(BorrowedResponse::lend(response))
+            };
+            PeekFuture::new(send, upload, Arc::clone(looks)).await
         })
     }
 }

@@ -13,9 +13,13 @@ use super::{
     attempts::{Original, RestOfClient},
     body::KnownBytes,
     config,
+    looks::Looks,
     response::BorrowedResponse,
 };
+#[cfg(feature = "in-body")]
+use crate::in_body::InBodyLayer;
 use crate::{
+    grpc::GrpcStatusLayer,
     layer::{Attach, Config, Refresh, RefreshLayer, Refused},
     refresher::BoxFuture,
 };
@@ -89,6 +93,7 @@ use crate::{
 #[derive(Clone)]
 pub struct RefreshMiddleware {
     config: Arc<Config>,
+    looks: Arc<Looks>,
     error_on_refusal: bool,
 }
 
@@ -97,7 +102,7 @@ impl RefreshMiddleware {
     /// services share one [budget](RefreshLayer::replay_budget) for kept bodies.
     #[must_use]
     pub fn new<K>(layer: RefreshLayer<K>) -> Self {
-        Self { config: config(layer), error_on_refusal: false }
+        Self { config: config(layer), looks: Arc::default(), error_on_refusal: false }
     }
 
     /// Makes a request whose token was refused, and that could not be helped, end in an error of
@@ -107,6 +112,28 @@ impl RefreshMiddleware {
     #[must_use]
     pub fn error_on_refusal(self) -> Self {
         Self { error_on_refusal: true, ..self }
+    }
+
+    /// Looks at the first frame of gRPC's responses for a status, as this layer does below a
+    /// [`RefreshLayer`]. A status that comes after a message is the caller's: the server had begun
+    /// to answer.
+    ///
+    /// Nothing of a response is lost that its caller sees: it is put together again around its body.
+    #[must_use]
+    pub fn grpc_status(mut self, layer: GrpcStatusLayer) -> Self {
+        Arc::make_mut(&mut self.looks).grpc_status = Some(layer);
+        self
+    }
+
+    /// Looks at the beginning of responses' bodies for a refusal, as this layer does below a
+    /// [`RefreshLayer`]. reqwest has decompressed them if it was built for that.
+    ///
+    /// Nothing of a response is lost that its caller sees: it is put together again around its body.
+    #[cfg(feature = "in-body")]
+    #[must_use]
+    pub fn in_body(mut self, layer: InBodyLayer) -> Self {
+        Arc::make_mut(&mut self.looks).in_body = Some(layer);
+        self
     }
 }
 
@@ -141,7 +168,7 @@ impl Middleware for RefreshMiddleware {
                 return next.run(request, extensions).await;
             };
             let closure = matches!(self.config.attach, Attach::With(_));
-            let (original, request) = Original::new(request, uri, extensions, closure);
+            let (original, request) = Original::new(request, uri, extensions, closure, &self.looks);
             let rest = RestOfClient::new(next, &original);
             let mut service = Refresh::new(rest, Arc::clone(&self.config), KnownBytes);
             poll_fn(|cx| Service::<http::Request<Body>>::poll_ready(&mut service, cx)).await?;

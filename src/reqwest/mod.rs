@@ -8,13 +8,15 @@
 //! | `service.rs` | the layer and its service |
 //! | `middleware.rs`, `attempts.rs` | the middleware, and how it sends an attempt |
 //! | `template.rs` | of a request: what has no place in an `http::Request`, or does not come back from one |
-//! | `response.rs` | of a response: all of it. The layer borrows the head, and reads the body only to throw it away |
+//! | `response.rs` | of a response: all of it. The layer borrows the head. It is put together again if its body was looked into |
+//! | `looks.rs` | the layers that look into responses |
 //! | `origin.rs` | where a response comes from |
 //! | `body.rs` | how reqwest's bodies are kept |
 
 #[cfg(feature = "reqwest-middleware")]
 mod attempts;
 mod body;
+mod looks;
 #[cfg(feature = "reqwest-middleware")]
 mod middleware;
 mod origin;

@@ -7,17 +7,26 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::Frame;
-use reqwest::{Body, Response};
+use http_body::{Frame, SizeHint};
+use reqwest::{Body, Response, ResponseBuilderExt, Url};
 
 use super::origin::FromOtherOrigin;
+use crate::peek::Peeked;
 
 /// The body of the `http::Response` that the layer sees. It has the whole of reqwest's
 /// response, without its head, until the layer reads it.
 pub(super) struct BorrowedResponse {
-    whole: Option<Response>,
-    body: Body,
+    body: Lent,
 }
+
+enum Lent {
+    Whole(Response),
+    /// Of the response it has its URL besides, which a head has no place for.
+    Read(Body, Url),
+}
+
+/// The response as the layer sees it: it may have been looked into.
+pub(super) type LentResponse = http::Response<Peeked<BorrowedResponse>>;
 
 impl BorrowedResponse {
     pub(super) fn lend(mut response: Response) -> http::Response<Self> {
@@ -26,20 +35,41 @@ impl BorrowedResponse {
         *lent.version_mut() = response.version();
         *lent.headers_mut() = mem::take(response.headers_mut());
         *lent.extensions_mut() = mem::take(response.extensions_mut());
-        lent.map(|()| Self { whole: Some(response), body: Body::default() })
+        lent.map(|()| Self { body: Lent::Whole(response) })
     }
 
-    pub(super) fn give_back(lent: http::Response<Self>) -> Response {
-        let (mut parts, Self { whole, body }) = lent.into_parts();
+    pub(super) fn give_back(lent: LentResponse) -> Response {
+        let (mut parts, body) = lent.into_parts();
         parts.extensions.remove::<FromOtherOrigin>();
-        let Some(mut response) = whole else {
-            // Not reached: a response that the layer reads is one that it throws away.
-            return http::Response::from_parts(parts, body).into();
-        };
-        *response.headers_mut() = parts.headers;
-        *response.extensions_mut() = parts.extensions;
-        response
+        match body.untouched() {
+            Ok(Self { body: Lent::Whole(mut response) }) => {
+                *response.headers_mut() = parts.headers;
+                *response.extensions_mut() = parts.extensions;
+                response
+            }
+            // Not reached: what the layer reads without looking at it, it throws away.
+            Ok(Self { body: Lent::Read(body, url) }) => put_together(parts, body, url),
+            Err(peeked) => {
+                let url = peeked.get_ref().url().clone();
+                put_together(parts, Body::wrap(peeked), url)
+            }
+        }
     }
+
+    fn url(&self) -> &Url {
+        match &self.body {
+            Lent::Whole(response) => response.url(),
+            Lent::Read(_, url) => url,
+        }
+    }
+}
+
+/// A response of reqwest that is none any more: all that it had is in these.
+fn put_together(mut parts: http::response::Parts, body: Body, url: Url) -> Response {
+    // Its URL has no other way in. Cannot fail: a builder without a header has nothing to refuse.
+    let marked = http::response::Builder::new().url(url).body(()).expect("no header");
+    parts.extensions.extend(marked.into_parts().0.extensions);
+    http::Response::from_parts(parts, body).into()
 }
 
 impl http_body::Body for BorrowedResponse {
@@ -50,9 +80,32 @@ impl http_body::Body for BorrowedResponse {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, reqwest::Error>>> {
-        if let Some(response) = self.whole.take() {
-            self.body = response.into();
+        loop {
+            match &mut self.body {
+                Lent::Read(body, _) => return Pin::new(body).poll_frame(cx),
+                Lent::Whole(response) => {
+                    let url = response.url().clone();
+                    let made_up = Response::from(http::Response::new(Body::default()));
+                    let response = mem::replace(response, made_up);
+                    self.body = Lent::Read(response.into(), url);
+                }
+            }
         }
-        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.body {
+            Lent::Whole(response) => {
+                response.content_length().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
+            Lent::Read(body, _) => body.size_hint(),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.body {
+            Lent::Whole(_) => false,
+            Lent::Read(body, _) => body.is_end_stream(),
+        }
     }
 }

@@ -16,11 +16,20 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    body::KnownBytes, config, origin::mark_origin, response::BorrowedResponse, template::Template,
+    body::KnownBytes,
+    config,
+    looks::Looks,
+    origin::mark_origin,
+    response::{BorrowedResponse, LentResponse},
+    template::Template,
 };
+#[cfg(feature = "in-body")]
+use crate::in_body::InBodyLayer;
 use crate::{
     body::ReplayBody,
+    grpc::GrpcStatusLayer,
     layer::{Config, Refresh, RefreshLayer, ResponseFuture},
+    peek::{PeekFuture, Peeked, Upload},
 };
 
 /// A [`RefreshLayer`] for services that take reqwest's own requests and give its own responses and
@@ -47,13 +56,36 @@ use crate::{
 #[derive(Clone)]
 pub struct ReqwestLayer {
     config: Arc<Config>,
+    looks: Arc<Looks>,
 }
 
 impl ReqwestLayer {
     /// A layer that does what this one does.
     #[must_use]
     pub fn new<K>(layer: RefreshLayer<K>) -> Self {
-        Self { config: config(layer) }
+        Self { config: config(layer), looks: Arc::default() }
+    }
+
+    /// Looks at the first frame of gRPC's responses for a status, as this layer does below a
+    /// [`RefreshLayer`]. A status that comes after a message is the caller's: the server had begun
+    /// to answer.
+    ///
+    /// Nothing of a response is lost that its caller sees: it is put together again around its body.
+    #[must_use]
+    pub fn grpc_status(mut self, layer: GrpcStatusLayer) -> Self {
+        Arc::make_mut(&mut self.looks).grpc_status = Some(layer);
+        self
+    }
+
+    /// Looks at the beginning of responses' bodies for a refusal, as this layer does below a
+    /// [`RefreshLayer`]. reqwest has decompressed them if it was built for that.
+    ///
+    /// Nothing of a response is lost that its caller sees: it is put together again around its body.
+    #[cfg(feature = "in-body")]
+    #[must_use]
+    pub fn in_body(mut self, layer: InBodyLayer) -> Self {
+        Arc::make_mut(&mut self.looks).in_body = Some(layer);
+        self
     }
 }
 
@@ -61,7 +93,7 @@ impl<S> Layer<S> for ReqwestLayer {
     type Service = ReqwestRefresh<S>;
 
     fn layer(&self, inner: S) -> ReqwestRefresh<S> {
-        ReqwestRefresh { inner, config: Arc::clone(&self.config) }
+        ReqwestRefresh { inner, config: Arc::clone(&self.config), looks: Arc::clone(&self.looks) }
     }
 }
 
@@ -70,6 +102,7 @@ impl<S> Layer<S> for ReqwestLayer {
 pub struct ReqwestRefresh<S> {
     inner: S,
     config: Arc<Config>,
+    looks: Arc<Looks>,
 }
 
 impl<S> Service<Request> for ReqwestRefresh<S>
@@ -95,7 +128,8 @@ where
         let (template, request) = Template::new(request, uri);
         let clone = self.inner.clone();
         let inner = mem::replace(&mut self.inner, clone);
-        let attempts = Attempts { inner, template: Arc::new(template) };
+        let looks = Arc::clone(&self.looks);
+        let attempts = Attempts { inner, template: Arc::new(template), looks };
         let mut service = Refresh::new(attempts, Arc::clone(&self.config), KnownBytes);
         // The service below is ready: the one that `poll_ready` was called on is in it.
         ReqwestRefreshFuture { state: State::Refreshed { future: service.call(request) } }
@@ -106,11 +140,16 @@ where
 struct Attempts<S> {
     inner: S,
     template: Arc<Template>,
+    looks: Arc<Looks>,
 }
 
 impl<S: Clone> Clone for Attempts<S> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), template: Arc::clone(&self.template) }
+        Self {
+            inner: self.inner.clone(),
+            template: Arc::clone(&self.template),
+            looks: Arc::clone(&self.looks),
+        }
     }
 }
 
@@ -119,9 +158,9 @@ where
     S: Service<Request, Response = Response>,
     S::Error: From<reqwest::Error>,
 {
-    type Response = http::Response<BorrowedResponse>;
+    type Response = LentResponse;
     type Error = S::Error;
-    type Future = AttemptFuture<S::Future>;
+    type Future = PeekFuture<AttemptFuture<S::Future>, BorrowedResponse, Arc<Looks>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -129,13 +168,14 @@ where
 
     fn call(&mut self, request: http::Request<ReplayBody<Body>>) -> Self::Future {
         let (parts, body) = request.into_parts();
-        match self.template.request(parts, body) {
-            Ok(request) => {
+        let (future, upload) = match self.template.request(parts, body, self.looks.are_some()) {
+            Ok((request, upload)) => {
                 let sent_to = request.url().clone();
-                AttemptFuture::Sent { future: self.inner.call(request), sent_to }
+                (AttemptFuture::Sent { future: self.inner.call(request), sent_to }, upload)
             }
-            Err(error) => AttemptFuture::Failed { error: Some(error) },
-        }
+            Err(error) => (AttemptFuture::Failed { error: Some(error) }, Upload::over()),
+        };
+        PeekFuture::new(future, upload, Arc::clone(&self.looks))
     }
 }
 
@@ -196,7 +236,7 @@ pin_project! {
         S::Error: From<reqwest::Error>,
     {
         Plain { #[pin] future: S::Future },
-        Refreshed { #[pin] future: ResponseFuture<Attempts<S>, Body, BorrowedResponse> },
+        Refreshed { #[pin] future: ResponseFuture<Attempts<S>, Body, Peeked<BorrowedResponse>> },
     }
 }
 

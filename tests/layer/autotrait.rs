@@ -150,6 +150,8 @@ const _: () = {
     send::<Peeked<SendBody>>();
     unpin::<Peeked<SendBody>>();
     owned::<Peeked<Full<Bytes>>>();
+    #[cfg(feature = "in-body")]
+    in_body();
 };
 
 const _: () = {
@@ -281,4 +283,19 @@ fn it_fits_into_boxed_services() {
         ));
     let _: tower::util::BoxCloneSyncService<http::Request<SendBody>, _, _> =
         tower::util::BoxCloneSyncService::new(tower::Layer::layer(&layer, PlainService));
+}
+
+#[cfg(feature = "in-body")]
+const fn in_body() {
+    use tower_refresh::in_body::{
+        Connect, GraphQl, GrpcWeb, InBody, InBodyFuture, InBodyLayer, JsonPointer, Rule, Trpc,
+    };
+
+    owned::<InBodyLayer>();
+    clone::<InBodyLayer>();
+    owned::<Rule>();
+    owned::<(GraphQl, Trpc, Connect, GrpcWeb, JsonPointer)>();
+    owned::<InBody<()>>();
+    send::<InBodyFuture<Ready<Result<http::Response<SendBody>, Infallible>>, SendBody>>();
+    owned::<InBodyFuture<Ready<Result<http::Response<Full<Bytes>>, Infallible>>, Full<Bytes>>>();
 }

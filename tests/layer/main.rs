@@ -14,6 +14,8 @@
 //! | `body` | the request's body, which may be sent twice |
 //! | `own_body` | services below that take one type of body |
 //! | `grpc` | deadlines, and a status that comes late |
+//! | `in_body` | refusals that only a response's body tells |
+//! | `read` | what a body gives, for those that look at bodies |
 //! | `tower_stack` | above and below the other layers of a tower stack |
 //! | `invariants` | those that are about one request, by number |
 //! | `secrets` | no token in what is logged or printed |
@@ -30,8 +32,11 @@ mod error_on_refusal;
 mod gate;
 mod good_and_bad;
 mod grpc;
+#[cfg(feature = "in-body")]
+mod in_body;
 mod invariants;
 mod own_body;
+mod read;
 mod replay;
 mod response;
 mod secrets;

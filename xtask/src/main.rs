@@ -54,6 +54,12 @@ const CHECKS: &[Check] = &[
         "oauth2-reqwest-build",
         Cargo("clippy --lib --locked --features oauth2,reqwest-middleware -- -D warnings"),
     ),
+    ("in-body-build", Cargo("clippy --lib --locked --features in-body -- -D warnings")),
+    ("in-body-docs", Doc("doc --no-deps --lib --locked --features in-body")),
+    (
+        "in-body-reqwest-build",
+        Cargo("clippy --lib --locked --features in-body,reqwest -- -D warnings"),
+    ),
     ("metrics-build", Cargo("clippy --lib --locked --features metrics -- -D warnings")),
     ("seal-build", Cargo("clippy --lib --locked --features seal -- -D warnings")),
     ("file-build", Cargo("clippy --lib --locked --features file -- -D warnings")),

@@ -1,6 +1,5 @@
 //! [`GrpcStatusLayer`] and its service: for servers that refuse a call after the head.
 
-mod body;
 mod future;
 
 use std::{
@@ -13,10 +12,10 @@ use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-pub use self::{
-    body::{Peeked, Watched},
-    future::GrpcStatusFuture,
-};
+pub use self::future::GrpcStatusFuture;
+#[cfg(feature = "reqwest")]
+pub(crate) use self::future::StatusLook;
+use crate::peek::{HOLD, Peeked, Watched};
 
 /// A tower layer that copies a status which comes right after a response's head into the head.
 ///
@@ -56,13 +55,13 @@ pub struct GrpcStatusLayer {
 #[derive(Clone, Debug)]
 pub struct GrpcStatus<S> {
     inner: S,
-    hold: Duration,
+    layer: GrpcStatusLayer,
 }
 
 impl GrpcStatusLayer {
     /// A layer that holds a head for 50 ms at most.
     pub const fn new() -> Self {
-        Self { hold: Duration::from_millis(50) }
+        Self { hold: HOLD }
     }
 
     /// Holds the head of a response for so long at most, until its first frame comes. With
@@ -89,7 +88,7 @@ impl<S> Layer<S> for GrpcStatusLayer {
     type Service = GrpcStatus<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        GrpcStatus { inner, hold: self.hold }
+        GrpcStatus { inner, layer: *self }
     }
 }
 
@@ -128,6 +127,6 @@ where
         let (parts, body) = request.into_parts();
         let (body, upload) = Watched::new(body);
         let future = self.inner.call(Request::from_parts(parts, body));
-        GrpcStatusFuture::new(future, upload, self.hold)
+        GrpcStatusFuture::new(future, upload, self.layer)
     }
 }

@@ -25,6 +25,8 @@ use tower_refresh::{
 };
 use tower_test::mock;
 
+use crate::read::read;
+
 /// A response that begins, and then has this body.
 fn begun<B>(body: B) -> http::Response<B> {
     let mut response = http::Response::new(body);
@@ -57,26 +59,6 @@ async fn seen(steps: impl IntoIterator<Item = Step>) -> http::Response<Peeked<Sc
 }
 
 const REFUSED: &[(&str, &str)] = &[("grpc-status", "16"), ("grpc-message", "expired")];
-
-/// A frame, and what was said of all to come before it.
-type Read<E> = (Got<E>, (u64, Option<u64>), bool);
-
-fn read<B>(body: &mut B) -> Vec<Read<B::Error>>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    let wakes = Arc::new(Wakes::default());
-    let mut all = Vec::new();
-    loop {
-        let (hint, end) = (hint_of(body), body.is_end_stream());
-        let got = poll(body, &wakes);
-        let over = matches!(got, Got::End | Got::Failed(_));
-        all.push((got, hint, end));
-        if over {
-            return all;
-        }
-    }
-}
 
 #[tokio::test]
 async fn a_status_right_after_the_head_is_refreshed_for_and_replayed() {
