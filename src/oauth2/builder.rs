@@ -32,6 +32,37 @@ const RESERVED_PARAMS: [&str; 7] = [
     "token_type_hint",
 ];
 
+impl Client {
+    /// Begins with the token endpoint (RFC 6749, section 3.2) and the client's id. The client
+    /// is a public one, which does not authenticate, unless a method of the builder says how.
+    ///
+    /// # Errors
+    ///
+    /// The endpoint is not an `https` URL (on loopback: `http` or `https`), or has a fragment
+    /// or user information.
+    pub fn builder(
+        token_endpoint: &str,
+        client_id: impl Into<String>,
+    ) -> Result<ClientBuilder, ConfigError> {
+        ClientBuilder::new(token_endpoint, client_id.into(), Schemes::HttpsOrLoopback)
+    }
+
+    /// The same for an endpoint that may be `http` anywhere, as inside a compose network or a
+    /// service mesh that encrypts by itself. Every program on the way can read the refresh token
+    /// and the client's secret.
+    ///
+    /// # Errors
+    ///
+    /// The endpoint is neither an `http` nor an `https` URL, or has a fragment or user
+    /// information.
+    pub fn builder_allowing_http(
+        token_endpoint: &str,
+        client_id: impl Into<String>,
+    ) -> Result<ClientBuilder, ConfigError> {
+        ClientBuilder::new(token_endpoint, client_id.into(), Schemes::HttpsOrHttp)
+    }
+}
+
 /// Configures a [`Client`]; begins at [`Client::builder`] and ends with
 /// [`over`](Self::over), or with `build` where the feature `oauth2-client` is on.
 #[must_use]

@@ -13,14 +13,12 @@ use secrecy::{ExposeSecret, zeroize::Zeroizing};
 
 use super::{
     authentication::Authentication,
-    builder::ClientBuilder,
-    endpoint::{Endpoint, Schemes},
+    endpoint::Endpoint,
     error::{Error, ErrorKind},
     refusal::{Refusal, RefusalKind},
     response::TokenResponse,
     transport::{Bounds, Roundtrip, Transport},
 };
-use crate::error::ConfigError;
 
 /// The oauth2 crate's client: it makes the requests and reads the responses.
 pub(super) type Messages<Revocation> = ::oauth2::Client<
@@ -72,35 +70,6 @@ pub(super) struct Settings {
 }
 
 impl Client {
-    /// Begins with the token endpoint (RFC 6749, section 3.2) and the client's id. The client
-    /// is a public one, which does not authenticate, unless a method of the builder says how.
-    ///
-    /// # Errors
-    ///
-    /// The endpoint is not an `https` URL (on loopback: `http` or `https`), or has a fragment
-    /// or user information.
-    pub fn builder(
-        token_endpoint: &str,
-        client_id: impl Into<String>,
-    ) -> Result<ClientBuilder, ConfigError> {
-        ClientBuilder::new(token_endpoint, client_id.into(), Schemes::HttpsOrLoopback)
-    }
-
-    /// The same for an endpoint that may be `http` anywhere, as inside a compose network or a
-    /// service mesh that encrypts by itself. Every program on the way can read the refresh token
-    /// and the client's secret.
-    ///
-    /// # Errors
-    ///
-    /// The endpoint is neither an `http` nor an `https` URL, or has a fragment or user
-    /// information.
-    pub fn builder_allowing_http(
-        token_endpoint: &str,
-        client_id: impl Into<String>,
-    ) -> Result<ClientBuilder, ConfigError> {
-        ClientBuilder::new(token_endpoint, client_id.into(), Schemes::HttpsOrHttp)
-    }
-
     /// One request to this endpoint and its response, not sent yet.
     pub(super) fn roundtrip<'a>(&'a self, endpoint: &'a Endpoint) -> Roundtrip<'a> {
         let Settings { authentication, bounds, .. } = &self.0.settings;

@@ -4,16 +4,14 @@
 mod decode;
 mod fields;
 mod near_json;
+mod parse;
 mod refused;
 #[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeMap, fmt};
 
-use ::oauth2::{
-    ExtraTokenFields, HttpResponse, StandardTokenResponse, TokenResponse as _,
-    basic::BasicTokenType,
-};
+use ::oauth2::{ExtraTokenFields, HttpResponse, StandardTokenResponse, basic::BasicTokenType};
 use bytes::Bytes;
 use http::{Response, StatusCode, response::Parts};
 use serde::{Deserialize, Serialize};
@@ -22,7 +20,8 @@ use serde_json::{Map, Value};
 pub(super) use self::refused::Refused;
 use self::{
     decode::decode,
-    fields::{Fields, Parsed, parse, value},
+    fields::{Fields, value},
+    parse::{Parsed, parse},
 };
 use crate::tokens::Tokens;
 
@@ -130,23 +129,10 @@ fn scope(value: Value) -> Option<String> {
 
 /// The tokens in the response to a request for the scope `asked`.
 pub(super) fn tokens(response: &TokenResponse, asked: Option<&str>) -> Tokens {
-    let mut tokens = Tokens::new(response.access_token().secret());
-    if let Some(refresh_token) = response.refresh_token() {
-        tokens = tokens.with_refresh_token(refresh_token.secret());
+    let tokens = Tokens::from(response);
+    match asked {
+        // A server may leave it out if it is what was asked for (section 5.1).
+        Some(asked) if tokens.extra("scope").is_none() => tokens.with_extra("scope", asked),
+        _ => tokens,
     }
-    if let Some(life) = response.expires_in() {
-        tokens = tokens.with_expires_in(life);
-    }
-    let granted = response
-        .scopes()
-        .map(|scopes| scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" "));
-    // A server may leave it out if it is what was asked for (section 5.1).
-    if let Some(scope) = granted.or_else(|| asked.map(str::to_owned)) {
-        tokens = tokens.with_extra("scope", scope);
-    }
-    tokens = tokens.with_extra("token_type", response.token_type().as_ref());
-    for (name, value) in &response.extra_fields().0 {
-        tokens = tokens.with_extra(name, value);
-    }
-    tokens
 }
