@@ -24,6 +24,7 @@
 //! | `metrics` | counters and histograms, for the `metrics` crate |
 //! | `oauth2` | OAuth 2.0 grants and revocation, over a tower HTTP service of yours |
 //! | `oauth2-client` | a ready-made HTTP client for them, and `oauth2` |
+//! | `oauth2-jwt` | clients that authenticate by a JWT (RFC 7523), and `oauth2` |
 //! | `reqwest` | `ReqwestLayer`, the layer over reqwest's client and services like it |
 //! | `reqwest-middleware` | `RefreshMiddleware`, the layer among reqwest's middlewares; and `reqwest` |
 //! | `redis` | `RedisStores`: tokens in Redis, shared by replicas |
@@ -126,7 +127,7 @@ mod serialize;
 pub mod state;
 pub mod store;
 mod time;
-#[cfg(any(feature = "oauth2-client", feature = "redis-tls"))]
+#[cfg(any(feature = "oauth2-client", feature = "oauth2-jwt", feature = "redis-tls"))]
 mod tls;
 mod tokens;
 

@@ -7,11 +7,11 @@
 //!
 //! | counter | labels | counts |
 //! |---|---|---|
-//! | `tower_refresh_refreshes_total` | `trigger` ([`Trigger::as_str`]), `outcome` | flights that have ended. `outcome` is `renewed`, `read`, `adopted`, `superseded`, `nothing_newer` (as in [`state`](crate::state#spans-and-events)) or a [`FailureKind::as_str`] |
-//! | `tower_refresh_failures_total` | `kind` ([`FailureKind::as_str`]) | failures that waiters were told, once a flight. `braked`: the brake was pulled. `deadline`: once a waiter. `doubted`: once a challenge that starts no refresh |
+//! | `tower_refresh_refreshes_total` | `trigger` ([`Trigger::as_str`]), `outcome` | flights that have ended. `outcome` is `renewed`, `read`, `adopted`, `superseded`, `nothing_newer` (as in [`state`](crate::state#spans-and-events)) or a [`FailureKind::as_str`](crate::FailureKind::as_str) |
+//! | `tower_refresh_failures_total` | `kind` ([`FailureKind::as_str`](crate::FailureKind::as_str)) | failures that waiters were told, once a flight. `braked`: the brake was pulled. `deadline`: once a waiter. `doubted`: once a challenge that starts no refresh |
 //! | `tower_refresh_gate_waits_total` | | requests that had to wait for a token before they were sent |
 //! | `tower_refresh_replays_total` | | requests sent a second time |
-//! | `tower_refresh_not_replayed_total` | `reason` ([`NotReplayable::as_str`] or [`FailureKind::as_str`]) | responses that went to their caller with the reason in their extensions |
+//! | `tower_refresh_not_replayed_total` | `reason` ([`NotReplayable::as_str`] or [`FailureKind::as_str`](crate::FailureKind::as_str)) | responses that went to their caller with the reason in their extensions |
 //! | `tower_refresh_store_errors_total` | `operation`: `lease`, `load`, `intend`, `save`, `delete` | calls of a store that failed. That another process came first is no failure |
 //! | `tower_refresh_revocations_total` | `outcome` ([`Revocation::as_str`](crate::state::Revocation::as_str)) | calls of a hook that revokes tokens: `done`, `pending` (it failed, and is called again), `failed` |
 //! | `tower_refresh_open_redeems_total` | `cause` ([`OpenCause::as_str`]) | open redeems that a flight has found with its lease |
@@ -33,7 +33,7 @@ use std::time::Duration;
 #[cfg(feature = "metrics")]
 use metrics::{counter, describe_counter, describe_histogram, histogram};
 
-use crate::{refresher::Trigger, state::FailureKind};
+use crate::refresher::Trigger;
 
 /// Gives the recorder that is installed a sentence about each of them, and their units. A
 /// program may call it once it has installed one.
@@ -77,9 +77,9 @@ pub(crate) fn told(waiters: usize) {
 }
 
 /// Waiters, a waiter or a challenge were told of a failure of this kind.
-pub(crate) fn failed(kind: FailureKind) {
+pub(crate) fn failed(kind: &'static str) {
     #[cfg(feature = "metrics")]
-    counter!("tower_refresh_failures_total", "kind" => kind.as_str()).increment(1);
+    counter!("tower_refresh_failures_total", "kind" => kind).increment(1);
 }
 
 /// A request waits at the gate.

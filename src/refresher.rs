@@ -233,6 +233,13 @@ impl RefreshError {
 
     /// The server refused the grant for good: `invalid_grant` (RFC 6749, section 5.2). The
     /// refresh token is dead.
+    ///
+    /// In doubt the same tokens are tried once more before the credential is ended: where an
+    /// earlier redeem of them was left open (its process has ended, or its answer was lost), and
+    /// where another process, or this flight itself, has just written them to the store. Some
+    /// servers with a grace period refuse a refresh token while they serve another redeem of it,
+    /// and give the same pair a moment later. The lease is given back for a second, the store is
+    /// read again, and what another process has saved meanwhile is adopted.
     pub fn rejected(source: impl Into<BoxError>) -> Self {
         Self::new(RefreshErrorKind::Rejected, true, source.into())
     }

@@ -43,7 +43,7 @@ words!(FailureKind: Rejected ClientRefused Transient Panicked Store Unsaved Brak
     SignedOut Deadline Shutdown NoRuntime);
 words!(Health: Unread Fresh Expired Refreshing CoolingDown Braked ClientRefused Unsaved Rejected
     SignedOut);
-words!(Revocation: Nothing NotAsked Done Pending Failed);
+words!(Revocation: Nothing NotAsked Done Pending Failed Unknown);
 words!(OpenCause: HolderEnded HolderSilent AnswerLost ServerFailed);
 
 impl Serialize for Generation {

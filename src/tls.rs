@@ -8,7 +8,7 @@ use rustls::crypto::CryptoProvider;
 use crate::error::ConfigError;
 
 /// The process's default provider; ring where there is none and the feature is on.
-#[cfg(feature = "oauth2-client")]
+#[cfg(any(feature = "oauth2-client", feature = "oauth2-jwt"))]
 pub(crate) fn provider() -> Result<Arc<CryptoProvider>, ConfigError> {
     choose(CryptoProvider::get_default().cloned(), ring)
 }

@@ -52,7 +52,7 @@ impl Refusals {
     fn knows(&self, head: &ResponseHead<'_>) -> bool {
         self.statuses.contains(&head.status())
             || matches!(head.status().as_u16(), 301 | 302 | 303 | 307 | 308)
-                && path_of(head.headers()).is_some_and(|location| self.paths.contains(&location))
+                && path_of(head.headers()).is_some_and(|path| self.paths.contains(&path))
     }
 }
 

@@ -1,10 +1,13 @@
 //! Why a request to an endpoint failed, without secrets.
 
-use std::{cmp::Reverse, error, fmt, io, iter::successors, sync::Arc, time::Duration};
+use std::{cmp::Reverse, error, fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
-use super::endpoint::Endpoint;
+use super::{
+    endpoint::Endpoint,
+    unspent::{chain, is_unreachable, is_untouched},
+};
 use crate::{error::BoxError, refresher::RefreshError};
 
 /// Why a request to a token or revocation endpoint failed.
@@ -38,7 +41,8 @@ pub enum ErrorKind {
     Refused,
     /// The response is a success, and its body is not JSON or has no access token.
     Malformed,
-    /// The response's body is longer than 64 KiB.
+    /// The response's body is too long
+    /// ([`ClientBuilder::max_response`](super::ClientBuilder::max_response)).
     TooLarge,
     /// There was no whole response in time ([`ClientBuilder::timeout`](super::ClientBuilder::timeout)).
     TimedOut,
@@ -67,14 +71,14 @@ impl Error {
         self
     }
 
-    /// What the server said (RFC 6749, section 5.2), without any of these secrets.
+    /// What the server said, without any of these secrets.
     pub(super) fn with_error_fields(
         mut self,
-        code: &str,
+        code: Option<&str>,
         description: Option<&str>,
         secrets: &[String],
     ) -> Self {
-        self.0.code = Some(redact(code, secrets));
+        self.0.code = code.map(|text| redact(text, secrets));
         self.0.description = description.map(|text| redact(text, secrets));
         self
     }
@@ -89,13 +93,14 @@ impl Error {
         self
     }
 
-    /// Whether the refresh token was certainly not spent: the server refused, or was not
-    /// reached. A 5xx or a 408 says nothing of it: it may be a proxy's, which does not know
+    /// Whether the refresh token was certainly not spent: the server refused, was not
+    /// reached, or has not begun the request. A 5xx or a 408 says nothing of it: it may be a proxy's, which does not know
     /// what the server behind it has done.
     fn is_unspent(&self) -> bool {
-        let source = self.0.source.as_deref().map(|source| source as &(dyn error::Error + 'static));
+        let says_so =
+            |error: &(dyn error::Error + 'static)| is_unreachable(error) || is_untouched(error);
         self.0.status.is_some_and(is_refusal)
-            || successors(source, |error| error.source()).any(is_unreachable)
+            || self.0.source.as_deref().is_some_and(|source| chain(source).any(says_so))
     }
 
     /// Whether the server, or a proxy, answered with a failure.
@@ -145,14 +150,15 @@ impl Error {
         self.0.status
     }
 
-    /// The server's `error` (RFC 6749, section 5.2), such as `invalid_grant`.
+    /// The server's `error` (RFC 6749, section 5.2), such as `invalid_grant`, or its code where
+    /// other servers have it ([`ClientBuilder::also_rejected`](super::ClientBuilder::also_rejected)).
     #[must_use]
     pub fn error(&self) -> Option<&str> {
         self.0.code.as_deref()
     }
 
-    /// The server's `error_description` (RFC 6749, section 5.2): on one line, and its first 500
-    /// characters.
+    /// The server's `error_description` (RFC 6749, section 5.2), or its words where other servers
+    /// have them: on one line, and its first 500 characters.
     #[must_use]
     pub fn description(&self) -> Option<&str> {
         self.0.description.as_deref()
@@ -168,13 +174,6 @@ impl Error {
 
 fn is_refusal(status: StatusCode) -> bool {
     status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT
-}
-
-/// Whether no connection came about, so that the server has done nothing. An unreachable host or
-/// network does not say that: a connection that is up ends in these errors too.
-fn is_unreachable(error: &(dyn error::Error + 'static)) -> bool {
-    let error = error.downcast_ref::<io::Error>();
-    error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// A server's text, fit to be shown: on one line, not too long, without these secrets.

@@ -4,7 +4,8 @@
 //! A [`Client`] is a program as the authorization server knows it: the token endpoint, the
 //! client's id and how it authenticates. It sends the [oauth2] crate's messages over any
 //! tower HTTP service ([`ClientBuilder::over`]). With the feature `oauth2-client` there is a
-//! ready-made one (`ClientBuilder::build`).
+//! ready-made one (`ClientBuilder::build`), with the feature `oauth2-jwt` clients authenticate by a
+//! JWT (`ClientBuilder::client_assertion`).
 //!
 //! ```
 //! use tower_refresh::{RefreshState, Tokens, oauth2};
@@ -33,7 +34,8 @@
 //!
 //! # Rules
 //!
-//! - An endpoint is `https`; `http` is for loopback only (RFC 6749, section 3.2).
+//! - An endpoint is `https`; `http` is for loopback only (RFC 6749, section 3.2), unless the
+//!   client begins with [`Client::builder_allowing_http`].
 //! - A response without `refresh_token` keeps the old refresh token. A response with one means
 //!   that the old one is dead (section 6).
 //! - Without `expires_in` the access token is used until it is refused. Nothing is guessed.
@@ -41,15 +43,25 @@
 //!   they are, anything else as JSON. `scope` is what was granted; a response without it has
 //!   granted what was asked for (section 5.1), or, if nothing was, what it granted before.
 //! - `invalid_grant` (section 5.2) is [rejected](crate::RefreshError::rejected), and so is what
-//!   `ClientBuilder::also_rejected` names. `invalid_client`, `unauthorized_client`,
+//!   [`also_rejected`](ClientBuilder::also_rejected) names and
+//!   [`classify_refusal`](ClientBuilder::classify_refusal) says. `invalid_client`, `unauthorized_client`,
 //!   `unsupported_grant_type` and `invalid_scope` say nothing of the refresh token: the
 //!   [client is refused](crate::RefreshError::client_refused), and the same is tried again after
 //!   five minutes ([`client_cool_down`](crate::state::RenewalBuilder::client_cool_down)). Everything
 //!   else is [transient](crate::RefreshError::transient): other error codes, any 5xx and 429,
-//!   a body that is not JSON or has more than 64 KiB, a connection that fails, a response that
-//!   does not come in time. `Retry-After` counts, in seconds or as a date.
+//!   a body without an access token, a connection that fails, a response that does not come in
+//!   time. `Retry-After` counts, in seconds or as a date, the first that can be read.
+//! - A good response is not thrown away for its form, because the rotated refresh token is in it.
+//!   It may be form-encoded, compressed (gzip, deflate) although that was not asked for, and near
+//!   to JSON only. Where its other fields are damaged, or its end is missing, it counts if both
+//!   tokens can be read without guessing. What was odd is logged at WARN, without secrets.
 //! - An [`Error`] names the endpoint, the status, and the server's error code and description.
 //!   No secret is in it.
+//!
+//! - A request that the server has not begun is sent again at once, once: HTTP/2's
+//!   REFUSED_STREAM, a GOAWAY without error below the stream (RFC 9113, section 8.7), a
+//!   connection that was gone before. This is known with the feature `oauth2-client`, for its
+//!   client and for others that are built on hyper.
 //!
 //! # Caveats
 //!
@@ -63,23 +75,41 @@
 //! - The oauth2 crate and rustls keep secrets out of `Debug`, but do not wipe their copies from
 //!   memory.
 //!
+//! # Servers
+//!
+#![doc = include_str!("servers.md")]
+//!
 //! [oauth2]: https://docs.rs/oauth2
+//!
+#![doc = include_str!("first_tokens.md")]
 
+#[cfg(feature = "oauth2-jwt")]
+mod assertion;
+mod authentication;
+mod builder;
 #[cfg(feature = "oauth2-client")]
 mod certificates;
 mod client;
+mod convert;
 mod endpoint;
 mod error;
 mod grant;
 #[cfg(feature = "oauth2-client")]
 mod https;
+mod refusal;
 mod response;
+mod retry_after;
 mod revoke;
 mod transport;
+mod unspent;
 
+#[cfg(feature = "oauth2-jwt")]
+pub use self::assertion::ClientAssertion;
 pub use self::{
-    client::{Client, ClientBuilder},
+    builder::ClientBuilder,
+    client::Client,
     error::{Error, ErrorKind},
     grant::{ClientCredentialsGrant, RefreshTokenGrant},
+    refusal::{Refusal, RefusalKind},
     revoke::Revoker,
 };

@@ -40,7 +40,7 @@ impl Client {
 
 impl Revoker {
     pub(super) fn new(client: Client, endpoint: &str) -> Result<Self, ConfigError> {
-        let endpoint = Endpoint::parse(endpoint)?;
+        let endpoint = Endpoint::parse(endpoint, client.0.settings.endpoint.schemes())?;
         let url = RevocationUrl::new(endpoint.as_https());
         let url = url.map_err(|_| ConfigError::new("an endpoint is not a URL"))?;
         let messages = client.0.settings.messages.clone().set_revocation_url(url);

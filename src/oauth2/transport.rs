@@ -4,47 +4,77 @@
 use std::{
     future::poll_fn,
     marker::PhantomData,
+    mem,
+    pin::pin,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use ::oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode,
-    header::{ACCEPT_ENCODING, AUTHORIZATION, DATE, RETRY_AFTER},
+    header::{ACCEPT_ENCODING, AUTHORIZATION},
     response::Parts,
 };
 use http_body::Body;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use secrecy::{SecretString, zeroize::Zeroizing};
-use tokio::time::timeout;
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout_at},
+};
 use tower_service::Service;
 
 use super::{
+    authentication::Authentication,
     endpoint::Endpoint,
     error::{Error, ErrorKind},
-    response::normalize,
+    response::{Refused, read},
+    retry_after::retry_after,
+    unspent::{chain, is_untouched},
 };
-use crate::{error::BoxError, refresher::BoxFuture};
-
-/// A longer response body is an error.
-const MAX_BODY: usize = 64 << 10;
+use crate::{error::BoxError, refresher::BoxFuture, time::after};
 
 /// A tower HTTP service without its types.
 pub(super) trait Transport: Send + Sync + 'static {
-    /// Sends a request and reads the response to its end.
+    /// Sends a request and reads the response to its end: until then, and so many bytes of its
+    /// body.
     fn send(
         &self,
         request: Request<Bytes>,
-    ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>>;
+        end: Instant,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Received, Failed>>;
 }
 
-/// Why there is no whole response. What came of it is its head.
-pub(super) enum TransportError {
-    Send(BoxError),
-    Read(Box<Parts>, BoxError),
-    TooLarge(Box<Parts>),
+/// How long an exchange may take, and how many bytes a response's body may have.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) time: Duration,
+    pub(super) bytes: usize,
+}
+
+/// A response, as far as it came.
+pub(super) struct Received {
+    pub(super) head: Parts,
+    pub(super) body: Bytes,
+    /// Why there is no more of the body, if its end did not come.
+    pub(super) broken: Option<Failed>,
+}
+
+/// Why there is no response, or no more of it.
+pub(super) struct Failed(pub(super) ErrorKind, pub(super) Option<BoxError>);
+
+impl Failed {
+    fn connection(error: impl Into<BoxError>) -> Self {
+        Self(ErrorKind::Connection, Some(error.into()))
+    }
+
+    /// Whether the server has said, or the HTTP client knows, that it has done nothing.
+    fn is_untouched(&self) -> bool {
+        self.1.as_deref().is_some_and(|source| chain(source).any(is_untouched))
+    }
 }
 
 pub(super) struct TowerTransport<S, B> {
@@ -71,22 +101,49 @@ where
     fn send(
         &self,
         request: Request<Bytes>,
-    ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>> {
+        end: Instant,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Received, Failed>> {
         let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Box::pin(async move {
-            let failed = |error: S::Error| TransportError::Send(error.into());
-            poll_fn(|cx| service.poll_ready(cx)).await.map_err(failed)?;
-            let response = service.call(request.map(B::from)).await.map_err(failed)?;
-            let (parts, body) = response.into_parts();
-            match Limited::new(body, MAX_BODY).collect().await {
-                Ok(body) => Ok(Response::from_parts(parts, body.to_bytes())),
-                Err(error) if error.is::<LengthLimitError>() => {
-                    Err(TransportError::TooLarge(parts.into()))
-                }
-                Err(error) => Err(TransportError::Read(parts.into(), error)),
-            }
+            let answer = async {
+                // The runtime looks at its sockets once more. Otherwise a request may be written
+                // on an idle connection although the server's close of it has come long ago, and
+                // counts as one whose response is lost.
+                yield_now().await;
+                poll_fn(|cx| service.poll_ready(cx)).await?;
+                service.call(request.map(B::from)).await
+            };
+            let response = match timeout_at(end, answer).await {
+                Ok(response) => response.map_err(Failed::connection)?,
+                Err(_) => return Err(Failed(ErrorKind::TimedOut, None)),
+            };
+            let (head, body) = response.into_parts();
+            let mut bytes = BytesMut::new();
+            let reading = timeout_at(end, collect(body, &mut bytes, max)).await;
+            let broken = reading.unwrap_or(Err(Failed(ErrorKind::TimedOut, None))).err();
+            Ok(Received { head, body: bytes.freeze(), broken })
         })
     }
+}
+
+/// Reads a body to its end, and keeps the first `max` bytes. What has come before an error is
+/// there.
+async fn collect<B>(body: B, bytes: &mut BytesMut, max: usize) -> Result<(), Failed>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    let mut body = pin!(body);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(Failed::connection)?.into_data() else { continue };
+        let is_too_large = data.remaining() > max - bytes.len();
+        bytes.put(data.take(max - bytes.len()));
+        if is_too_large {
+            return Err(Failed(ErrorKind::TooLarge, None));
+        }
+    }
+    Ok(())
 }
 
 /// One request and its response. The oauth2 crate sends with it; what that crate's result does
@@ -94,7 +151,8 @@ where
 pub(super) struct Roundtrip<'a> {
     transport: &'a dyn Transport,
     endpoint: &'a Endpoint,
-    limit: Duration,
+    authentication: &'a Authentication,
+    bounds: Bounds,
     log: Mutex<RoundtripLog>,
 }
 
@@ -102,17 +160,21 @@ pub(super) struct Roundtrip<'a> {
 struct RoundtripLog {
     /// The request's header, which has the client's secret in another form.
     authorization: Option<HeaderValue>,
+    /// The assertion in its body.
+    assertion: Option<SecretString>,
     status: Option<StatusCode>,
     retry_after: Option<Duration>,
+    refused: Refused,
 }
 
 impl<'a> Roundtrip<'a> {
     pub(super) fn new(
         transport: &'a dyn Transport,
         endpoint: &'a Endpoint,
-        limit: Duration,
+        authentication: &'a Authentication,
+        bounds: Bounds,
     ) -> Self {
-        Self { transport, endpoint, limit, log: Mutex::default() }
+        Self { transport, endpoint, authentication, bounds, log: Mutex::default() }
     }
 
     /// An error about the response that came.
@@ -135,12 +197,22 @@ impl<'a> Roundtrip<'a> {
         self.log().status
     }
 
+    /// What the response said, in case that it granted nothing.
+    pub(super) fn refused(&self) -> Refused {
+        mem::take(&mut self.log().refused)
+    }
+
     /// What the request authenticated with in its header (RFC 7617, section 2), without the
     /// scheme.
     pub(super) fn basic_credentials(&self) -> Option<SecretString> {
         let log = self.log();
         let (_, value) = log.authorization.as_ref()?.to_str().ok()?.split_once(' ')?;
         Some(value.into())
+    }
+
+    /// The assertion that the request authenticated with.
+    pub(super) fn assertion(&self) -> Option<SecretString> {
+        self.log().assertion.clone()
     }
 
     fn log(&self) -> MutexGuard<'_, RoundtripLog> {
@@ -154,10 +226,14 @@ impl<'a> Roundtrip<'a> {
         log.retry_after = retry_after(headers, SystemTime::now());
     }
 
-    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Error> {
+    async fn send(&self, mut request: HttpRequest) -> Result<HttpResponse, Error> {
+        let signed = self.authentication.add_to(&mut request).map_err(|source| {
+            Error::new(ErrorKind::Connection, self.endpoint).with_source(source)
+        })?;
+        self.log().assertion = signed.map(|signed| signed.as_str().into());
         let (mut parts, body) = request.into_parts();
         parts.uri = self.endpoint.uri.clone();
-        // A compressed body could not be read here, and a rotated refresh token would be lost.
+        // Of the codings that a server may choose, gzip and deflate only could be read.
         parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(value) = parts.headers.get_mut(AUTHORIZATION) {
             value.set_sensitive(true);
@@ -165,25 +241,36 @@ impl<'a> Roundtrip<'a> {
         }
         // It has the refresh token: wiped when the service drops the last reference to it.
         let body = Bytes::from_owner(Zeroizing::new(body));
-        let sending = self.transport.send(Request::from_parts(parts, body));
-        let error = |kind| Error::new(kind, self.endpoint);
-        let response = match timeout(self.limit, sending).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(TransportError::Send(source))) => {
-                return Err(error(ErrorKind::Connection).with_source(source));
+        let error = |Failed(kind, source)| {
+            let error = Error::new(kind, self.endpoint);
+            match source {
+                Some(source) => error.with_source(source),
+                None => error,
             }
-            Ok(Err(TransportError::Read(head, source))) => {
-                self.log_head(head.status, &head.headers);
-                return Err(error(ErrorKind::Connection).with_source(source));
-            }
-            Ok(Err(TransportError::TooLarge(head))) => {
-                self.log_head(head.status, &head.headers);
-                return Err(error(ErrorKind::TooLarge));
-            }
-            Err(_) => return Err(error(ErrorKind::TimedOut)),
         };
-        self.log_head(response.status(), response.headers());
-        Ok(normalize(response))
+        let request = Request::from_parts(parts, body);
+        let end = after(Instant::now(), self.bounds.time);
+        let send = |request| self.transport.send(request, end, self.bounds.bytes);
+        let mut sent = send(request.clone()).await;
+        if sent.as_ref().is_err_and(Failed::is_untouched) {
+            tracing::debug!(endpoint = %self.endpoint, "the server has not begun the request: once more");
+            sent = send(request).await;
+        }
+        let Received { head, body, broken } = sent.map_err(error)?;
+        self.log_head(head.status, &head.headers);
+        let reading = read(&head, body, broken.is_some(), self.bounds.bytes);
+        self.log().refused = reading.refused;
+        let mut oddities = reading.oddities;
+        match broken {
+            Some(broken) if !reading.is_usable => return Err(error(broken)),
+            Some(_) => oddities.push("it broke off, and what matters had come"),
+            None => {}
+        }
+        if !oddities.is_empty() {
+            let (endpoint, odd) = (self.endpoint, oddities.join("; "));
+            tracing::warn!(%endpoint, %odd, "an odd response was read");
+        }
+        Ok(reading.response)
     }
 }
 
@@ -194,17 +281,4 @@ impl<'c> AsyncHttpClient<'c> for Roundtrip<'_> {
     fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(self.send(request))
     }
-}
-
-/// `Retry-After` (RFC 9110, section 10.2.3). A date is measured from the response's own `Date`
-/// where there is one, because the server's clock may be off.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
-    let value = text(RETRY_AFTER)?;
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = |text: &str| httpdate::parse_http_date(text).ok();
-    let now = text(DATE).and_then(date).unwrap_or(now);
-    Some(date(value)?.duration_since(now).unwrap_or_default())
 }

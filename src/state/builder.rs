@@ -9,7 +9,7 @@ use super::{
     renewal::Shared,
     revocation::{HookResult, TokensHook},
 };
-use crate::{refresher::Refresher, store::TokenStore, tokens::Tokens};
+use crate::{refresher::Refresher, store::TokenStore, time::Time, tokens::Tokens};
 
 /// Configures how credentials are renewed, and builds a `T`: a [`Renewal`] for a family of
 /// credentials (begins at [`Renewal::builder`]), or the [`RefreshState`] of a single one
@@ -125,9 +125,13 @@ impl<T> RenewalBuilder<T> {
     /// sign-in, a sign-out or another process came first: revoke them there
     /// (RFC 7009). A refresh token that the server has not rotated is not among them,
     /// because the one that came first may be using it. No flight or request waits for the
-    /// hook; [`drain`](RefreshState::drain) does. Not called once the flight's runtime is
-    /// gone. If it returns an error it is called again, as
-    /// [`on_sign_out`](Self::on_sign_out). Default: nothing.
+    /// hook; [`drain`](RefreshState::drain) does. Not called where there is no runtime, or it
+    /// is shut down: `drain` tells of them then. If it returns an error it is called again, as
+    /// [`on_sign_out`](Self::on_sign_out).
+    ///
+    /// Default: if the session was signed out of meanwhile, the hook of `on_sign_out` is called
+    /// with them, which has been called with the refresh token that they have replaced. Of any
+    /// other refresh token `drain` tells.
     pub fn on_discard<F, Fut>(mut self, hook: F) -> Self
     where
         F: Fn(Tokens) -> Fut + Send + Sync + 'static,
@@ -140,13 +144,15 @@ impl<T> RenewalBuilder<T> {
     /// Called by [`clear`](RefreshState::clear) with the tokens that were deleted, after
     /// the sign-out has taken effect: revoke them there (RFC 7009). `clear` waits for it,
     /// and it goes on when `clear` is cancelled. Not called if the deletion failed, nor
-    /// for tokens that another process deleted.
+    /// for tokens that another process deleted. Called with the [`tokens`](Self::tokens) to
+    /// begin with if they were not in the store yet and that has none.
     ///
     /// It returns nothing, or a `Result`. After an error the tokens live on at the server, which
     /// `clear` says in what it returns ([`SignedOut`](super::SignedOut)); the hook is called
     /// with them again while the process lives, at the pace of the [`cool_down`](Self::cool_down)
-    /// and for the last time by [`drain`](RefreshState::drain), which says what was left. See
-    /// [`HookResult`]. Default: nothing.
+    /// and for the last time by [`drain`](RefreshState::drain), which says what was left. Not
+    /// after a sign-in with the same refresh token, here or (as the store is read before) in
+    /// another process. See [`HookResult`]. Default: nothing.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -241,7 +247,8 @@ impl RenewalBuilder {
 impl RenewalBuilder<RefreshState> {
     /// Tokens to begin with. Default: none, that is, signed out (or, with a
     /// refresher that needs none, fetched on first use). If a [`store`](Self::store)
-    /// is set and holds a record already, that wins.
+    /// is set and holds a record already, that wins. Their life
+    /// ([`Tokens::with_expires_in`]) counts from [`build`](Self::build).
     pub fn tokens(mut self, tokens: Tokens) -> Self {
         self.tokens = Some(tokens);
         self
@@ -270,7 +277,10 @@ impl RenewalBuilder<RefreshState> {
         let (store, tokens, name) = (self.store.take(), self.tokens.take(), self.name.take());
         let renewal = self.renewal();
         let state = match store {
-            Some(store) => RefreshState::new(renewal, store, Machine::unread(true, tokens)),
+            Some(store) => {
+                let seed = tokens.map(|tokens| (renewal.stamp(tokens), Time::now()));
+                RefreshState::new(renewal, store, Machine::unread(true, seed))
+            }
             None => renewal.in_memory(tokens),
         };
         match name {

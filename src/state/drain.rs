@@ -2,16 +2,21 @@
 
 use std::sync::Arc;
 
-use super::{RefreshState, revocation::Unrevoked};
+use super::{RefreshState, unrevoked::Unrevoked};
 use crate::tokens::Tokens;
 
 /// What a [`RefreshState::drain`] had to leave.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Drained {
-    /// Tokens that nothing will use and that were not revoked, the last of them last; of more
-    /// than 64 the last. They live on at the server: keep them somewhere safe and revoke them
-    /// later, if that matters.
+    /// Tokens that nothing will use and that live on at the server, the last of them last; of
+    /// more than 64 the last. A hook has failed to revoke them, or its runtime was shut down
+    /// before it had; or they are a refresh token that came too late, and no hook takes those
+    /// ([`on_discard`](super::RenewalBuilder::on_discard)). Keep them somewhere safe and revoke
+    /// them later, if that matters. Not among them is what [`clear`](RefreshState::clear) alone
+    /// has told of: the tokens of a sign-out without a hook
+    /// ([`NotAsked`](super::Revocation::NotAsked)), and those that nobody knows
+    /// ([`Unknown`](super::Revocation::Unknown)).
     pub unrevoked: Vec<Tokens>,
     /// New tokens were minted and are lost: the runtime of their refresh was shut down before
     /// they were saved, and there was no refresh after it.
@@ -43,7 +48,7 @@ impl RefreshState {
         self.with(|machine, _| machine.drain());
         // A flight that waits for its lease hears of it. The waiters look, and wait on.
         let woken = self.lock().waiters.take_all();
-        woken.for_each(|waker| waker.wake());
+        woken.wake();
         // `keep_fresh`, which would wait for the next flight, hears that there is none.
         channels.ends.send_replace(());
         while self.lock().running > 0 {

@@ -41,6 +41,8 @@ pub(super) struct FlightDriver {
     /// There is a runtime for it.
     runs: bool,
     landed: bool,
+    /// How many sign-outs there were when it began to redeem.
+    sign_outs: u32,
     deadlines: Option<AbortHandle>,
 }
 
@@ -48,7 +50,16 @@ impl FlightDriver {
     /// Called under the state's lock.
     pub(super) fn new(running: Running, departure: Departure) -> Self {
         let (begun, span) = (Instant::now(), Span::none());
-        Self { running, departure, begun, span, runs: false, landed: false, deadlines: None }
+        Self {
+            running,
+            departure,
+            begun,
+            span,
+            runs: false,
+            landed: false,
+            sign_outs: 0,
+            deadlines: None,
+        }
     }
 
     pub(super) fn spawn(mut self) {
@@ -88,6 +99,10 @@ impl FlightDriver {
             tracing::debug!(step = step.name(), "flight");
             if let Step::Land { open_redeem } = step {
                 break open_redeem;
+            }
+            if let Step::Redeem(_) = step {
+                let sign_outs = self.state().lock().machine.sign_outs();
+                self.sign_outs = sign_outs;
             }
             let name = step.name();
             let outcome = self.execute(step, &mut lease, saved).await;
@@ -182,32 +197,31 @@ impl FlightDriver {
                     None => Outcome::failed(PANICKED),
                 }
             }
-            Step::Pause { wait, generation } => {
-                let mut current = self.state().subscribe();
-                let mut changed = pin!(current.wait_for(|now| now.generation() > generation));
-                let mut over = pin!(sleep_until_due(Time::now().after(wait)));
-                poll_fn(|cx| match changed.as_mut().poll(cx) {
-                    Poll::Ready(_) => Poll::Ready(()),
-                    Poll::Pending => over.as_mut().poll(cx),
-                })
-                .await;
-                Outcome::Done
+            Step::Pause { wait, generation } => self.pause(wait, generation).await,
+            Step::Yield { open_redeem, wait, generation } => {
+                if let Some(lease) = lease.take() {
+                    catch(lease.release(open_redeem)).await;
+                }
+                self.pause(wait, generation).await
             }
             Step::Discard(tokens) => {
-                if let Some(hook) = renewal.on_discard() {
-                    // In a task of its own: the next flight waits for this one and its lease.
-                    let state = self.state();
-                    let (running, hook) =
-                        (Running::begin(state, &mut state.lock()), Arc::clone(hook));
-                    let work = async move {
-                        running.0.revoke(&hook, tokens).await;
-                    };
-                    tokio::spawn(work.instrument(Span::current()));
-                }
+                self.state().discard(tokens, self.sign_outs);
                 Outcome::Done
             }
             Step::Land { .. } => Outcome::Done,
         }
+    }
+
+    async fn pause(&self, wait: Duration, generation: Generation) -> Outcome {
+        let mut current = self.state().subscribe();
+        let mut changed = pin!(current.wait_for(|now| now.generation() > generation));
+        let mut over = pin!(sleep_until_due(Time::now().after(wait)));
+        poll_fn(|cx| match changed.as_mut().poll(cx) {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => over.as_mut().poll(cx),
+        })
+        .await;
+        Outcome::Done
     }
 
     /// Waits for the lease. `Err(None)`: until it was not worth waiting for any more.

@@ -134,6 +134,10 @@ impl RefreshFailure {
         self.0.source.clone()
     }
 
+    pub(super) fn shared_code(&self) -> Option<Arc<str>> {
+        self.0.code.clone()
+    }
+
     /// What kind of failure this is.
     #[must_use]
     pub fn kind(&self) -> FailureKind {

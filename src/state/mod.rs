@@ -13,7 +13,8 @@
 // | `refusals.rs` | what responses say of the token: what the machine hears of it |
 // | `attempt.rs` | a call with the token, for protocols without a layer |
 // | `auto_refresh.rs` | refreshes ahead of expiry where no request does |
-// | `sign.rs`, `revocation.rs` | sign-in and sign-out; what is left at the server |
+// | `sign.rs`, `revocation.rs` | sign-in and sign-out, and what the latter tells |
+// | `unrevoked.rs` | what is left at the server, until a hook has revoked it |
 // | `drain.rs` | graceful shutdown |
 // | `failure.rs`, `status.rs` | why there is no token; what an operator can read |
 // | `observe.rs` | what a program and its operator hear: health, hook, log |
@@ -32,6 +33,7 @@ mod renewal;
 mod revocation;
 mod sign;
 mod status;
+mod unrevoked;
 mod wait;
 mod waiters;
 
@@ -62,7 +64,7 @@ use self::{
     failure::present,
     machine::{Effects, Gate, Landing, Machine, Moment},
     observe::{Channels, Extras},
-    waiters::Waiters,
+    waiters::{Everyone, Waiters},
 };
 pub(crate) use self::{
     machine::{Accepted, Admission, Route},
@@ -121,6 +123,8 @@ struct Inner {
     waiters: Waiters,
     /// How many tasks of this state are under way: flights, hooks, sign-ins, sign-outs.
     running: u32,
+    /// The store was told to delete tokens, and has not answered that it has.
+    deletion_open: bool,
     /// Sign-ins and sign-outs take effect in the order they were begun. Made while there
     /// are any.
     write_queue: Weak<tokio::sync::Mutex<()>>,
@@ -144,6 +148,7 @@ impl RefreshState {
                 machine,
                 waiters: Waiters::default(),
                 running: 0,
+                deletion_open: false,
                 write_queue: Weak::new(),
                 extras: None,
             }),
@@ -270,8 +275,9 @@ impl RefreshState {
         // The machine may let go of a user's error, whose drop must not run under the lock.
         let _errors = inner.machine.errors();
         let at = self.renewal.moment();
+        let sign_outs = inner.machine.sign_outs();
         let result = event(&mut inner.machine, at);
-        let Effects { gate, publish, wake, failed, begin } = inner.machine.effects();
+        let Effects { gate, publish, wake, failed, discard, begin } = inner.machine.effects();
         let gate_word = gate_word(inner.machine.credential().generation(), gate);
         let driver = begin.map(|departure| {
             let runtime = Handle::try_current().ok().map(|runtime| runtime.id());
@@ -294,14 +300,12 @@ impl RefreshState {
                 channels.announce_health(self);
             }
         }
-        let mut told = 0;
-        for waker in woken.into_iter().flatten() {
-            waker.wake();
-            told += 1;
-        }
-        metrics::told(told);
+        metrics::told(woken.map_or(0, Everyone::wake));
         if let Some(event) = failed {
             self.report(event);
+        }
+        if let Some(tokens) = discard {
+            self.discard(*tokens, sign_outs);
         }
         if let Some(driver) = driver {
             driver.spawn();

@@ -14,8 +14,8 @@ use tracing::{Instrument, Span};
 use super::{
     Inner, RefreshState, Running,
     failure::{FailureKind, RefreshFailure},
-    revocation::Unrevoked,
     status::{Counts, Health, PastFailure, Status},
+    unrevoked::Unrevoked,
 };
 use crate::{
     credential::Credential,
@@ -40,8 +40,8 @@ pub struct FailureEvent {
     pub generation: Generation,
     /// When, by the wall clock.
     pub at: SystemTime,
-    /// The same was told before, and nothing else has happened since: a session that has ended
-    /// is looked after now and then, and an outage has many tries.
+    /// The same was told before, with the same cause, and nothing else has happened since: a
+    /// session that has ended is looked after now and then, and an outage has many tries.
     pub repeated: bool,
 }
 
@@ -72,13 +72,29 @@ pub(super) struct Extras {
     name: Option<Arc<str>>,
     /// Made at the first subscription.
     channels: Option<Arc<Channels>>,
-    /// How the credential did when that was told for the last time.
-    health: Option<Health>,
+    /// What the channel holds of how the credential does: what was told for the last time.
+    told_health: Option<Health>,
     /// In the order of their first time.
     failures: Vec<PastFailure>,
-    /// The last failure that waiters were told: its kind, and the generation.
-    last_told: Option<(FailureKind, Generation)>,
+    /// The last failure that waiters were told.
+    last_told: Option<ToldFailure>,
     unrevoked: Unrevoked,
+}
+
+/// By what a failure is the same as the one before: all that the log says of it.
+#[derive(PartialEq)]
+struct ToldFailure {
+    kind: FailureKind,
+    code: Option<Arc<str>>,
+    open_redeem: Option<OpenCause>,
+    generation: Generation,
+}
+
+impl ToldFailure {
+    fn new(failure: &RefreshFailure, generation: Generation) -> Self {
+        let (kind, code) = (failure.kind(), failure.shared_code());
+        Self { kind, code, open_redeem: failure.open_redeem(), generation }
+    }
 }
 
 impl Inner {
@@ -102,19 +118,26 @@ impl Inner {
     pub(super) fn channels_mut(&mut self) -> Arc<Channels> {
         let credential = self.machine.credential().clone();
         let health = self.machine.health(Time::now());
-        let channels = &mut self.extras_mut().channels;
-        Arc::clone(channels.get_or_insert_with(|| Arc::new(Channels::new(credential, health))))
+        let Extras { channels, told_health, .. } = self.extras_mut();
+        Arc::clone(channels.get_or_insert_with(|| {
+            *told_health = Some(health);
+            Arc::new(Channels::new(credential, health))
+        }))
     }
 
     /// Whether there is news of how the credential does, and a subscriber to hear it.
-    pub(super) fn health_changed(&mut self, time: Time) -> bool {
-        let Some(extras) = &mut self.extras else { return false };
+    pub(super) fn health_changed(&self, time: Time) -> bool {
+        let Some(extras) = &self.extras else { return false };
         let hears = |channels: &Arc<Channels>| channels.health.receiver_count() > 0;
-        if !extras.channels.as_ref().is_some_and(hears) {
-            return false;
-        }
-        let health = self.machine.health(time);
-        extras.health.replace(health) != Some(health)
+        extras.channels.as_ref().is_some_and(hears)
+            && extras.told_health != Some(self.machine.health(time))
+    }
+
+    /// How the credential does, which is told now.
+    fn tell_health(&mut self) -> Health {
+        let health = self.machine.health(Time::now());
+        self.extras_mut().told_health = Some(health);
+        health
     }
 
     pub(super) fn unrevoked_mut(&mut self) -> &mut Unrevoked {
@@ -139,9 +162,10 @@ impl Inner {
     pub(super) fn failed(&mut self, failure: RefreshFailure, at: SystemTime) -> FailureEvent {
         self.count(failure.kind(), at);
         let generation = self.machine.credential().generation();
-        let told = (failure.kind(), generation);
+        let told = Some(ToldFailure::new(&failure, generation));
         let extras = self.extras_mut();
-        let repeated = extras.last_told.replace(told) == Some(told);
+        let repeated = extras.last_told == told;
+        extras.last_told = told;
         FailureEvent { name: extras.name.clone(), failure, generation, at, repeated }
     }
 }
@@ -167,10 +191,11 @@ impl Channels {
     }
 
     /// Looks at the state while the channel is locked, so that the last to come here tells what
-    /// is. The state's lock is never held where the channel's is waited for.
+    /// is. The state's lock is never held where the channel's is waited for; so the state notes
+    /// what the channel holds, and compares with that.
     pub(super) fn announce_health(&self, state: &RefreshState) {
         self.health.send_if_modified(|known| {
-            let health = state.health();
+            let health = state.lock().tell_health();
             std::mem::replace(known, health) != health
         });
     }
@@ -270,7 +295,7 @@ impl RefreshState {
     /// The waiters were told. Called outside the lock.
     pub(super) fn report(self: &Arc<Self>, event: FailureEvent) {
         event.log();
-        metrics::failed(event.kind());
+        metrics::failed(event.kind().as_str());
         let Some(hook) = self.renewal.on_failure() else { return };
         let call = Call { hook: Arc::clone(hook), event: Some(event) };
         // A task of its own, so that no flight and no request waits for the hook. One that is

@@ -28,7 +28,7 @@ impl RefreshState {
             answer
         });
         if matches!(&answer, Admission::Refuse(why) if why.kind() == FailureKind::Doubted) {
-            metrics::failed(FailureKind::Doubted);
+            metrics::failed(FailureKind::Doubted.as_str());
         }
         answer
     }

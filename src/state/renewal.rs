@@ -78,6 +78,7 @@ impl Renewal {
         let store = match tokens.into() {
             None => MemoryStore::new(),
             Some(tokens) => {
+                let tokens = self.stamp(tokens);
                 // What this store holds is known: there is no need to read it.
                 let record = Record::new(Generation::ZERO.next(), tokens.clone());
                 machine.signed_in(&record, machine.sign_outs(), self.moment());
@@ -94,7 +95,7 @@ impl Renewal {
         Moment { policy: &self.0.policy, time: Time::now(), jitter: fastrand::f64() }
     }
 
-    /// These tokens, with what they were minted for.
+    /// These tokens of a user, with this crate's own notes in them put right.
     pub(super) fn stamp(&self, tokens: Tokens) -> Tokens {
         self.0.policy.stamp(tokens)
     }

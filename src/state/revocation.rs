@@ -1,37 +1,20 @@
-//! Tokens that live on at the server although nothing will use them: they are revoked by the
-//! user's hook, again and again until that works, and what is left in the end is told.
+//! What a hook that revokes tokens returns, and what a sign-out tells of it.
 
-use std::{
-    error::Error,
-    fmt,
-    future::{Future, poll_fn},
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{error::Error, fmt, sync::Arc};
 
-use tokio::runtime::Handle;
-use tracing::{Instrument, Span};
-
-use super::{
-    RefreshState, Running, clock::sleep_until_due, driver::catch, failure::io_kind,
-    machine::MAX_RETRY_AFTER,
-};
 use crate::{
     error::{BoxError, SharedError},
-    metrics,
-    refresher::{BoxFuture, RefreshError},
-    time::Time,
+    refresher::BoxFuture,
     tokens::Tokens,
 };
 
 /// What a hook that revokes tokens returns: nothing, or a `Result` that says whether it worked.
 ///
 /// After an error the hook is called with the same tokens again, at the pace of the
-/// [cool-down](super::RenewalBuilder::cool_down), while the process lives. A [`RefreshError`] is
-/// taken at its word: not after one that is [rejected](RefreshError::rejected), and not before
-/// its [`Retry-After`](RefreshError::with_retry_after).
+/// [cool-down](super::RenewalBuilder::cool_down), while the process lives. A
+/// [`RefreshError`](crate::RefreshError) is taken at its word: not after one that is
+/// [rejected](crate::RefreshError::rejected), and not before its
+/// [`Retry-After`](crate::RefreshError::with_retry_after).
 pub trait HookResult: sealed::Sealed {
     /// Whether it worked.
     #[doc(hidden)]
@@ -94,6 +77,9 @@ pub enum Revocation {
     /// The hook failed, and is not called again: the server refused for good, or the hook
     /// panicked, or there is no runtime or no time for another try.
     Failed,
+    /// The store holds no tokens, and an earlier deletion of which no answer came may have deleted
+    /// some: neither it nor this process knows them any more, and they may live on.
+    Unknown,
 }
 
 impl Revocation {
@@ -106,6 +92,7 @@ impl Revocation {
             Self::Done => "done",
             Self::Pending => "pending",
             Self::Failed => "failed",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -116,7 +103,8 @@ impl fmt::Display for Revocation {
     }
 }
 
-/// What came of a [`RefreshState::clear`]: this process and its store are signed out.
+/// What came of a [`RefreshState::clear`](super::RefreshState::clear): this process and its
+/// store are signed out.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct SignedOut {
@@ -129,7 +117,7 @@ impl SignedOut {
     /// Whether the refresh token may live on at the server: whoever has a copy of it can use it.
     #[must_use]
     pub fn lives_on(&self) -> bool {
-        matches!(self.revocation, Revocation::NotAsked | Revocation::Pending | Revocation::Failed)
+        !matches!(self.revocation, Revocation::Nothing | Revocation::Done)
     }
 
     /// The hook's error, which may say a secret. `None`: there was none, or the hook panicked.
@@ -141,178 +129,14 @@ impl SignedOut {
     pub(super) fn new(revocation: Revocation) -> Self {
         Self { revocation, error: None }
     }
+
+    pub(super) fn failed(revocation: Revocation, error: Option<SharedError>) -> Self {
+        Self { revocation, error }
+    }
 }
 
 impl fmt::Debug for SignedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SignedOut").field("revocation", &self.revocation).finish_non_exhaustive()
-    }
-}
-
-/// So many are kept at most.
-const MAX_UNREVOKED: usize = 64;
-
-/// However short the cool-down is, no hook is called again sooner.
-const MIN_PAUSE: Duration = Duration::from_millis(100);
-
-/// Tokens that are not revoked yet.
-#[derive(Default)]
-pub(super) struct Unrevoked {
-    /// Each with its number.
-    list: Vec<(u64, Tokens)>,
-    last: u64,
-}
-
-impl Unrevoked {
-    fn add(&mut self, tokens: Tokens) -> u64 {
-        if self.list.len() == MAX_UNREVOKED {
-            self.list.remove(0);
-        }
-        self.last += 1;
-        self.list.push((self.last, tokens));
-        self.last
-    }
-
-    fn remove(&mut self, number: u64) {
-        self.list.retain(|(of, _)| *of != number);
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.list.len()
-    }
-
-    pub(super) fn tokens(&self) -> Vec<Tokens> {
-        self.list.iter().map(|(_, tokens)| tokens.clone()).collect()
-    }
-}
-
-/// Why a hook has not revoked.
-struct NotRevoked {
-    /// `None`: it panicked.
-    error: Option<SharedError>,
-}
-
-impl NotRevoked {
-    fn refresh_error(&self) -> Option<&RefreshError> {
-        self.error.as_ref()?.downcast_ref()
-    }
-
-    /// Another try would not help.
-    fn is_final(&self) -> bool {
-        self.error.is_none() || self.refresh_error().is_some_and(RefreshError::is_rejected)
-    }
-
-    /// A word for the cause, without a secret.
-    fn code(&self) -> Option<Arc<str>> {
-        match self.refresh_error() {
-            Some(error) if error.code.is_some() => error.code.clone(),
-            _ => io_kind(&***self.error.as_ref()?),
-        }
-    }
-}
-
-async fn attempt(hook: &TokensHook, tokens: Tokens) -> Result<(), NotRevoked> {
-    match catch(async { hook(tokens).await }).await {
-        Some(Ok(())) => Ok(()),
-        Some(Err(error)) => Err(NotRevoked { error: Some(SharedError::new(error)) }),
-        None => Err(NotRevoked { error: None }),
-    }
-}
-
-impl RefreshState {
-    /// Has the hook revoke these tokens, in one try. If that fails, it goes on in a task of its
-    /// own.
-    pub(super) async fn revoke(self: &Arc<Self>, hook: &TokensHook, tokens: Tokens) -> SignedOut {
-        let Err(why) = attempt(hook, tokens.clone()).await else {
-            metrics::revoked(Revocation::Done.as_str());
-            return SignedOut::new(Revocation::Done);
-        };
-        let runtime = Handle::try_current().ok();
-        let (number, running, is_last) = {
-            let mut inner = self.lock();
-            let number = inner.unrevoked_mut().add(tokens.clone());
-            (number, Running::begin(self, &mut inner), inner.machine.is_draining())
-        };
-        let again = runtime.filter(|_| !is_last && !why.is_final());
-        let error = why.error.clone();
-        let revocation = if again.is_some() { Revocation::Pending } else { Revocation::Failed };
-        self.not_revoked(&why, revocation, true);
-        if let Some(runtime) = again {
-            let again = Again { running, hook: Arc::clone(hook), tokens, number };
-            runtime.spawn(again.run(why).instrument(Span::current()));
-        }
-        SignedOut { revocation, error }
-    }
-
-    /// Says so: what is tried again once more, quietly.
-    fn not_revoked(&self, why: &NotRevoked, outcome: Revocation, is_first: bool) {
-        let (name, cause, outcome) = (self.name(), why.code(), outcome.as_str());
-        let (name, cause) = (name.as_deref(), cause.as_deref());
-        match is_first || outcome == Revocation::Failed.as_str() {
-            true => tracing::warn!(name, cause, outcome, "revocation failed"),
-            false => tracing::debug!(name, cause, outcome, "revocation failed"),
-        }
-        metrics::revoked(outcome);
-    }
-
-    fn revocation_pause(&self, tries: u32, why: &NotRevoked) -> Duration {
-        let moment = self.renewal.moment();
-        let error = why.refresh_error();
-        let pause = match error {
-            Some(error) if error.is_client_refused() => moment.policy.client_cool_down,
-            _ => moment.policy.backoff(tries, moment.jitter),
-        };
-        let asked = error.and_then(RefreshError::retry_after).unwrap_or_default();
-        pause.max(asked.min(MAX_RETRY_AFTER)).max(MIN_PAUSE)
-    }
-}
-
-/// The tries after the first.
-struct Again {
-    running: Running,
-    hook: TokensHook,
-    tokens: Tokens,
-    /// Under which the tokens are listed.
-    number: u64,
-}
-
-impl Again {
-    async fn run(self, mut why: NotRevoked) {
-        let state = &self.running.0;
-        for tries in 1.. {
-            let is_last = self.pause(state.revocation_pause(tries, &why)).await;
-            match attempt(&self.hook, self.tokens.clone()).await {
-                Ok(()) => {
-                    state.lock().unrevoked_mut().remove(self.number);
-                    metrics::revoked(Revocation::Done.as_str());
-                    return;
-                }
-                Err(next) => why = next,
-            }
-            if is_last || why.is_final() {
-                return state.not_revoked(&why, Revocation::Failed, false);
-            }
-            state.not_revoked(&why, Revocation::Pending, false);
-        }
-    }
-
-    /// Waits so long; less if the state is drained, and then there is one more try.
-    async fn pause(&self, pause: Duration) -> bool {
-        let state = &self.running.0;
-        let mut ends = state.channels().ends.subscribe();
-        let mut over = pin!(sleep_until_due(Time::now().after(pause)));
-        loop {
-            if state.lock().machine.is_draining() {
-                return true;
-            }
-            let mut ended = pin!(ends.changed());
-            let is_over = poll_fn(|cx| match over.as_mut().poll(cx) {
-                Poll::Ready(()) => Poll::Ready(true),
-                Poll::Pending => ended.as_mut().poll(cx).map(|_| false),
-            });
-            if is_over.await {
-                return false;
-            }
-        }
     }
 }

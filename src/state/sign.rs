@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    RefreshState, Running,
+    Inner, RefreshState, Running,
     driver::PANICKED,
     machine::Moment,
     revocation::{Revocation, SignedOut},
@@ -34,10 +34,28 @@ fn failed(operation: &'static str, error: StoreError) -> StoreError {
     error
 }
 
+impl Inner {
+    /// A sign-in has put this into the store. It ends what the sign-out before has left open.
+    fn begins_with(&mut self, record: &Record) {
+        self.deletion_open = false;
+        if let (Some(tokens), true) = (&record.tokens, self.unrevoked().is_some()) {
+            self.unrevoked_mut().spare(tokens);
+        }
+    }
+
+    /// Returns whether an earlier one has had no answer.
+    fn deletion_begins(&mut self, may_hold: bool) -> bool {
+        let was_open = self.deletion_open;
+        self.deletion_open |= may_hold;
+        was_open
+    }
+}
+
 impl RefreshState {
     /// Signs in: stores these tokens and uses them from then on. Ends every
     /// failure. A refresh under way is superseded: its result is discarded.
     ///
+    /// The access token's life ([`Tokens::with_expires_in`]) counts from the call's first poll.
     /// Goes on when the caller is cancelled. Returns the new generation.
     ///
     /// # Errors
@@ -47,9 +65,10 @@ impl RefreshState {
     pub async fn set(self: &Arc<Self>, tokens: Tokens) -> Result<Generation, StoreError> {
         let state = Arc::clone(self);
         let sign_outs = self.lock().machine.sign_outs();
+        // The life of the tokens counts from the call, however long it waits for its turn.
+        let time = Time::now();
         self.finish(move |turn| async move {
             let _turn = turn;
-            let time = Time::now();
             let tokens = state.renewal.stamp(tokens);
             let mut is_unreadable = false;
             for _ in 0..MAX_CONFLICTS {
@@ -65,11 +84,13 @@ impl RefreshState {
                     }
                 };
                 let known = state.current().generation().max(held.generation);
-                let generation = state.lock().machine.next_generation(known, held.generation, time);
+                let now = Time::now();
+                let generation = state.lock().machine.next_generation(known, held.generation, now);
                 let record = Record::new(generation, tokens.clone().absolute(time));
                 match state.store.save(held.generation, record).await {
                     Ok(()) => {
                         let record = Record::new(generation, tokens);
+                        state.lock().begins_with(&record);
                         return Ok(state.with(|machine, at| {
                             machine.signed_in(&record, sign_outs, Moment { time, ..at });
                             machine.credential().generation()
@@ -96,18 +117,25 @@ impl RefreshState {
     ///
     /// # Errors
     ///
-    /// The store could not delete. This process is signed out all the same, other
-    /// processes are not: call again.
+    /// The store could not delete, or did and could not say so. This process is signed out all
+    /// the same, other processes may not be: call again. If that finds nothing, the tokens may
+    /// live on at the server ([`Revocation::Unknown`]).
     pub async fn clear(self: &Arc<Self>) -> Result<SignedOut, StoreError> {
-        let sign_out = self.with(|machine, _| machine.sign_out());
+        let (may_hold, seed, sign_out) = self.with(|machine, _| {
+            (machine.may_hold_tokens(), machine.take_seed(), machine.sign_out())
+        });
         let state = Arc::clone(self);
         self.finish(move |turn| async move {
+            // If no answer comes, the next deletion may find nothing of what was there.
+            let was_open = state.lock().deletion_begins(may_hold);
             let deleted = state.store.delete().await;
             let deleted = deleted.map_err(|error| failed("delete", error))?;
+            state.lock().deletion_open = false;
             state.with(|machine, _| machine.deleted(deleted.generation, sign_out));
             // The next sign-in need not wait for the hook.
             drop(turn);
-            Ok(match (deleted.tokens, state.renewal.on_sign_out()) {
+            Ok(match (deleted.tokens.or(seed), state.renewal.on_sign_out()) {
+                (None, _) if was_open => SignedOut::new(Revocation::Unknown),
                 (None, _) => SignedOut::new(Revocation::Nothing),
                 (Some(_), None) => SignedOut::new(Revocation::NotAsked),
                 (Some(tokens), Some(hook)) => state.revoke(hook, tokens).await,

@@ -134,7 +134,8 @@ pub struct Status {
     pub health: Health,
     /// The current generation.
     pub generation: Generation,
-    /// Whether there is an access token.
+    /// Whether there are tokens: an access token, which may have run out, or a refresh token
+    /// alone, which is redeemed before the first request.
     pub signed_in: bool,
     /// For how long the access token is good yet, if that is known. Zero once it has run out.
     pub expires_in: Option<Duration>,
@@ -145,8 +146,9 @@ pub struct Status {
     pub last_failure: Option<RefreshFailure>,
     /// While refreshing pauses after a failure: for how long yet.
     pub retry_in: Option<Duration>,
-    /// How many sign-outs and discards have left tokens at the server that are not revoked
-    /// ([`on_sign_out`](super::RenewalBuilder::on_sign_out)).
+    /// How many tokens live on at the server although nothing will use them: those that
+    /// [`drain`](crate::RefreshState::drain) would tell now
+    /// ([`Drained::unrevoked`](super::Drained::unrevoked)), and those that a hook is revoking.
     pub unrevoked: usize,
     /// How often things happened.
     pub counts: Counts,

@@ -109,7 +109,7 @@ impl Future for Wait {
             drop(inner);
             drop(stale);
             if ran_out {
-                metrics::failed(FailureKind::Deadline);
+                metrics::failed(FailureKind::Deadline.as_str());
             }
             return Poll::Ready(outcome);
         }

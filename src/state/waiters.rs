@@ -37,6 +37,24 @@ struct Waiter {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot(u64);
 
+/// All who have waited, and the flight if it waits for its lease.
+#[derive(Debug)]
+pub(super) struct Everyone(Option<Box<List>>);
+
+impl Everyone {
+    /// Outside the lock. Returns how many waiters there were.
+    pub(super) fn wake(self) -> usize {
+        let List { flight, waiters, .. } = self.0.map(|list| *list).unwrap_or_default();
+        flight.into_iter().for_each(Waker::wake);
+        let mut woken = 0;
+        for waiter in waiters.into_iter().flatten() {
+            waiter.waker.wake();
+            woken += 1;
+        }
+        woken
+    }
+}
+
 impl Waiters {
     /// A flight begins in this runtime. It wakes its waiters at their deadlines.
     pub(super) fn flight_begins(&mut self, runtime: Option<runtime::Id>) {
@@ -82,10 +100,10 @@ impl Waiters {
     }
 
     /// Everyone, to be woken outside the lock.
-    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Waker> + use<> {
-        let List { flight, waiters, .. } = self.list.take().map(|list| *list).unwrap_or_default();
-        self.first += waiters.len() as u64;
-        flight.into_iter().chain(waiters.into_iter().flatten().map(|waiter| waiter.waker))
+    pub(super) fn take_all(&mut self) -> Everyone {
+        let list = self.list.take();
+        self.first += list.as_ref().map_or(0, |list| list.waiters.len() as u64);
+        Everyone(list)
     }
 
     /// Those whose deadline has come, to be woken outside the lock.

@@ -336,6 +336,25 @@ async fn a_caller_hears_at_once_that_the_store_holds_tokens_for_another_resource
     assert!(told.is_ok(), "no flight is under way: {:?}", a.status().in_flight);
 }
 
+/// Tokens to begin with that were read from the store of another resource are what the user says
+/// they are, as those of a sign-in.
+#[tokio::test(start_paused = true)]
+async fn tokens_to_begin_with_carry_no_mark_of_another_store() {
+    let (auth, old) = (Auth::new(), Store::empty());
+    let builder = |target| RefreshState::builder(For { target, inner: Box::new(auth.refresher()) });
+    builder("b").store(old.clone()).tokens(tokens(1)).build().token().await.unwrap();
+    let moved = old.record().await.tokens.unwrap();
+    assert!(moved.extras().count() > 0, "it has no mark");
+    let seed = || builder("a").tokens(moved.clone());
+    for state in [seed().build(), seed().store(Store::empty()).build()] {
+        let begun = state.token().await.unwrap();
+        assert_eq!(begun.extra("tower_refresh.minted_for"), Some("a"));
+    }
+    let state = seed().build();
+    assert_eq!(state.current().extra("tower_refresh.origin"), None);
+    assert_eq!(state.refresh().await.unwrap().access_token(), Some("access-2"));
+}
+
 struct For {
     target: &'static str,
     inner: Box<dyn Refresher>,

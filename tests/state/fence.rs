@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use testing::{Auth, Fault, Gate, Op, Play, Store, idle, kind, secs, tokens};
+use testing::{Auth, Fault, Gate, Op, Play, Store, idle, kind, opened, secs, stored, tokens};
 use tokio_test::{assert_pending, task};
 use tower_refresh::{FailureKind, RefreshState, Tokens};
 
@@ -329,4 +329,24 @@ async fn nobody_but_drain_waits_for_the_discard_hook() {
     assert_pending!(drain.poll());
     gate.open();
     drain.await;
+}
+
+/// Invariant 5: "Sign-in or sign-out during a flight wins." Tokens that were read from a store are
+/// signed in with (a move to another store, or a copy of the account): if they were put there to
+/// begin with, they carry a mark, by which a refresh under way elsewhere wins over the sign-in.
+#[tokio::test(start_paused = true)]
+async fn a_sign_in_with_tokens_that_were_read_from_a_store_wins() {
+    let (auth, store) = (Auth::new(), Store::with(tokens(1)));
+    let (a, b) = (opened(&auth, &store).await, opened(&auth, &store).await);
+    // What another store was begun with.
+    let old = Store::empty();
+    stored(&auth, &old).tokens(tokens(70)).build().token().await.unwrap();
+    let moved = old.record().await.tokens.unwrap();
+    auth.gate.close();
+    let slow = tokio::spawn(async move { b.refresh().await });
+    idle().await;
+    a.set(moved).await.unwrap();
+    auth.gate.open();
+    let _ = slow.await.unwrap();
+    assert_eq!(store.refresh_token().await.as_deref(), Some("refresh-70"));
 }

@@ -58,12 +58,18 @@ async fn rejected(state: &Arc<RefreshState>) -> RefreshFailure {
     failure
 }
 
+/// A runtime whose clock is paused.
+fn paused() -> runtime::Runtime {
+    let mut runtime = runtime::Builder::new_current_thread();
+    runtime.enable_all().start_paused(true).build().unwrap()
+}
+
 /// A process ends between the server's commit and its save. The next one tries the same
-/// token once, and says what it has met.
+/// token, once more after a second, and says what it has met.
 #[test]
 fn a_holder_that_ended_is_known_to_the_next() {
     let (auth, store) = (Auth::new(), Store::with(tokens(1)));
-    let build = || runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let build = paused;
     let process = build();
     store.gate(Op::Save).close();
     process.block_on(async {
@@ -86,11 +92,11 @@ fn a_holder_that_ended_is_known_to_the_next() {
              that began it ended before it could save"
         );
         assert!(failure.source().is_some(), "the server's own words");
-        assert_eq!(auth.asked(), ["refresh-1", "refresh-1"]);
+        assert_eq!(auth.asked(), ["refresh-1", "refresh-1", "refresh-1"]);
 
-        // Not a second time, and not forgotten: it still holds for others.
+        // Not again, and not forgotten: it still holds for others.
         assert_eq!(rejected(&state).await.open_redeem(), Some(OpenCause::HolderEnded));
-        assert_eq!(auth.count(), 2);
+        assert_eq!(auth.count(), 3);
         let other = opened(&auth, &store).await;
         assert_eq!(rejected(&other).await.open_redeem(), Some(OpenCause::HolderEnded));
 
@@ -147,7 +153,7 @@ async fn an_answer_that_was_lost_is_known_to_the_next_try() {
         let failure = state.refresh().await.unwrap_err();
         assert_eq!(failure.open_redeem(), None, "nothing was interrupted before it");
 
-        auth.next(Play::Reject);
+        auth.next(Play::Reject).next(Play::Reject);
         let other = opened(&auth, &store).await;
         assert_eq!(rejected(&other).await.open_redeem(), expected);
         assert_eq!(other.status().last_failure.unwrap().open_redeem(), expected);
@@ -167,7 +173,7 @@ async fn what_is_left_open_stays_so_until_it_is_known() {
     let unreachable = unreachable.store(store.clone()).build();
     unreachable.token().await.unwrap();
     assert_eq!(kind(unreachable.refresh().await), FailureKind::Transient);
-    auth.next(Play::Reject);
+    auth.next(Play::Reject).next(Play::Reject);
     let other = opened(&auth, &store).await;
     assert_eq!(rejected(&other).await.open_redeem(), Some(OpenCause::AnswerLost));
 }

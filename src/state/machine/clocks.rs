@@ -7,6 +7,7 @@ use super::{Admission, Moment, Outcome, Step, Upkeep, testing::*};
 use crate::{
     refresher::{RefreshError, Trigger},
     state::failure::FailureKind,
+    store::Record,
     time::Time,
     tokens::Generation,
 };
@@ -111,6 +112,23 @@ fn a_wall_clock_that_is_set_by_hours_costs_one_refresh_at_most() {
         assert!(refreshes <= 1, "{refreshes} refreshes");
         // By the monotonic clock its life goes on as it would have.
         assert!(matches!(machine.admit(at(&rules, LIFE + 10, 10)), Admission::Wait(_)));
+    }
+}
+
+/// Tokens to begin with that have run out before the first use, whichever clock says so.
+#[test]
+fn tokens_to_begin_with_are_not_used_after_their_end() {
+    for (monotonic, wall) in [(LIFE, LIFE), (LIFE, 0), (0, LIFE)] {
+        let (mut machine, rules) = begun_with(tokens(1));
+        let now = at(&rules, monotonic, wall as i64);
+        let _ = machine.admit(now);
+        let _ = machine.advance(Outcome::Leased(None), now);
+        let save = machine.advance(Outcome::Loaded(Record::default()), now);
+        let Step::Save { record, .. } = save else { panic!("{save:?}") };
+        assert!(record.tokens.unwrap().expires_at().unwrap() <= now.time.wall);
+        let _ = machine.advance(Outcome::Saved, now);
+        assert!(!machine.credential().is_present(), "after {monotonic} s and {wall} s");
+        assert!(machine.in_flight().is_some(), "it is redeemed");
     }
 }
 

@@ -286,7 +286,7 @@ fn a_failure_does_not_end_the_brake() {
 /// the pair that was left is taken up once more.
 #[test]
 fn a_first_refresh_after_an_aborted_save_that_had_worked_ends_well() {
-    let (mut machine, rules) = (Machine::unread(true, Some(tokens(1))), Rules::default());
+    let (mut machine, rules) = begun_with(tokens(1));
     assert!(matches!(machine.admit(rules.at(1)), Admission::Wait(_)));
     let _ = machine.effects();
     let _ = machine.advance(Outcome::Leased(None), rules.at(1));

@@ -7,7 +7,8 @@
 //!   |         |                   |         +-- conflict: read; ours after all? else discard
 //!   |         |                   |         +-- failed: pause, the same save again
 //!   |         |                   |         +-- the lease was lost: take it anew, the same save
-//!   |         |                   +-- rejected: read once more; adopt what is newer
+//!   |         |                   +-- rejected: read once more; adopt what is newer; if an earlier
+//!   |         |                       redeem may be under way, yield the lease and try once more
 //!   |         +-- newer and not run out: adopt it, redeem nothing
 //!   +-- newer, while another process has the lease: the same
 //! ```
@@ -17,14 +18,13 @@
 
 use super::{
     Machine,
-    landing::lost_record,
     messages::{Moment, Outcome, Step},
     parts::{Flight, Origin, Stage, Standing},
 };
 use crate::{
     state::failure::{FailureKind, RefreshFailure},
     store::Record,
-    tokens::Tokens,
+    tokens::{Generation, Tokens},
 };
 
 /// The flight, taken out of the machine while its next step is decided. Each decision ends
@@ -38,6 +38,13 @@ pub(super) struct Course<'a> {
 const MINTED_FOR_ANOTHER: &str = "the store holds tokens that were minted for another resource \
     or audience; give each resource or audience a name of its own in the store, or sign in again";
 
+/// The store is empty, and the token that is in use works.
+pub(super) fn lost_record() -> RefreshFailure {
+    const WORDS: &str = "the store has lost the refresh token; the access token is used to its \
+        end, after which a sign-in is needed";
+    Outcome::failed(WORDS).into_failure(FailureKind::Store).with_code("record_lost")
+}
+
 impl Machine {
     /// Goes on with the flight after a step.
     pub(crate) fn advance(&mut self, outcome: Outcome, at: Moment<'_>) -> Step {
@@ -49,7 +56,8 @@ impl Machine {
     }
 
     /// The flight's task is gone with its runtime, or there was none. Minted tokens are kept for
-    /// the next flight to save. Its waiters are told of this failure.
+    /// the next flight to save, or given up if they were superseded. Its waiters are told of this
+    /// failure.
     pub(crate) fn aborted(&mut self, failure: RefreshFailure) {
         let Some(flight) = self.flight.take() else {
             return;
@@ -59,6 +67,7 @@ impl Machine {
             Stage::Saving(minted) | Stage::Verifying(minted) if !superseded => {
                 self.troubles_mut().unsaved = Some(Box::new(minted.inherited()));
             }
+            Stage::Saving(minted) | Stage::Verifying(minted) => self.troubles_mut().give_up(minted),
             _ => {}
         }
         self.tell_waiters(failure);
@@ -70,6 +79,12 @@ impl Machine {
         let leasing = |flight: &Flight| matches!(flight.stage, Stage::Leasing);
         let unsaved = self.troubles.as_ref().is_some_and(|troubles| troubles.unsaved.is_some());
         self.draining && !unsaved && self.flight.as_deref().is_some_and(leasing)
+    }
+
+    /// Why the server rejected the refresh token of this stored generation, if it did.
+    pub(super) fn rejection_of(&self, generation: Generation) -> Option<RefreshFailure> {
+        let (rejected, why) = self.troubles.as_ref()?.rejected.as_ref()?;
+        (*rejected == generation).then(|| why.clone())
     }
 
     /// Minted tokens that are in this machine's hands only, for the model to count.
@@ -107,7 +122,10 @@ impl Course<'_> {
             {
                 self.loaded(record)
             }
-            (Stage::Rechecking { failure, .. }, Outcome::Loaded(_)) => self.reject(failure),
+            (Stage::Rechecking { from, failure }, Outcome::Loaded(_)) => {
+                self.rejected(from, failure)
+            }
+            (Stage::Yielding { from }, Outcome::Done) => self.go(Stage::Leasing, Step::Lease(from)),
             (Stage::Saving(minted) | Stage::Verifying(minted), outcome) => {
                 self.save_ended(minted, outcome)
             }
@@ -188,9 +206,11 @@ impl Course<'_> {
                 return self.adopt(&record);
             }
         }
-        if let Some(why) = machine.rejection_of(record.generation) {
+        let rejection = machine.rejection_of(record.generation);
+        if let Some(why) = rejection.filter(|_| !self.flight.tries_again) {
             return self.reject(why);
         }
+        self.flight.record_is_new |= newer && !unread;
         // A recheck redeems only what a sign-in has written since, which it may have read
         // before without being able to redeem it.
         let old = !newer && (record.tokens.is_none() || record.generation < machine.stored);

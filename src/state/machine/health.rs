@@ -3,7 +3,7 @@
 use super::{
     Machine,
     messages::Gate,
-    parts::{Stage, Standing},
+    parts::{Flight, Stage, Standing},
 };
 use crate::{
     state::{failure::FailureKind, status::Health},
@@ -36,10 +36,11 @@ impl Machine {
     }
 
     /// The server has rejected the refresh token, and the store has no other: a flight that
-    /// reads it once more for that reason has landed.
+    /// reads it once more for that reason, or tries once more, has landed.
     fn is_rejected(&self) -> bool {
-        let reads = |flight: &_| matches!(flight, Stage::Rechecking { .. });
-        let rechecks = self.flight.as_ref().is_some_and(|flight| reads(&flight.stage));
+        let reads = |stage: &_| matches!(stage, Stage::Rechecking { .. });
+        let rechecks = |flight: &Flight| reads(&flight.stage) || flight.tries_again;
+        let rechecks = self.flight.as_deref().is_some_and(rechecks);
         let rejected = self.troubles.as_ref().and_then(|troubles| troubles.rejected.as_ref());
         // What was found since is another session.
         rejected.is_some_and(|(of, _)| *of >= self.stored) && !rechecks
@@ -48,15 +49,17 @@ impl Machine {
     /// Signed out as far as requests know; but another process has signed in since, and what it
     /// has written is being redeemed, or that has failed and will be tried again.
     fn has_found_session(&self) -> bool {
-        let redeems =
-            |flight: &Stage| matches!(flight, Stage::Intending { .. } | Stage::Redeeming(_));
+        let redeems = |flight: &Flight| {
+            flight.tries_again
+                || matches!(flight.stage, Stage::Intending { .. } | Stage::Redeeming(_))
+        };
         let fails = |kind| {
             matches!(
                 kind,
                 FailureKind::Transient | FailureKind::ClientRefused | FailureKind::Panicked
             )
         };
-        self.flight.as_ref().is_some_and(|flight| redeems(&flight.stage))
+        self.flight.as_deref().is_some_and(redeems)
             || self.blocked_by().is_some_and(|failure| fails(failure.kind()))
     }
 

@@ -10,6 +10,8 @@
 //!
 //! A process that dies leaves the intent itself.
 
+use std::time::Duration;
+
 use super::{
     flight::Course,
     messages::{Outcome, Step},
@@ -21,6 +23,9 @@ use crate::{
     store::{OpenCause, OpenRedeem, Record},
     tokens::{Generation, Tokens},
 };
+
+/// How long a server may take to serve a redeem that another holder has begun.
+const GRACE: Duration = Duration::from_secs(1);
 
 impl Course<'_> {
     /// The lease is held, and this record is to be redeemed.
@@ -83,6 +88,26 @@ impl Course<'_> {
         }
     }
 
+    /// The server rejected what stands in the store as `from`, and the store has nothing newer.
+    ///
+    /// Some servers with a grace period refuse a refresh token while they serve another redeem
+    /// of it, and have the pair for both a moment later (better-auth). So what may be redeemed
+    /// elsewhere now is looked at and tried once more: where an earlier redeem was left open, and
+    /// where the record was written since this machine last looked. The lease is given back
+    /// meanwhile, because the other holder may be waiting for it to save.
+    pub(super) fn rejected(mut self, from: Generation, failure: RefreshFailure) -> Step {
+        let is_in_doubt = self.flight.record_is_new || self.open_cause_of(from).is_some();
+        if self.flight.tries_again || !is_in_doubt || self.is_superseded() {
+            return self.reject(failure);
+        }
+        let generation = self.machine.credential.generation();
+        let open_redeem = self.flight.open_redeem;
+        self.flight.tries_again = true;
+        self.flight.lost_lease();
+        let step = Step::Yield { open_redeem, wait: GRACE, generation };
+        self.go(Stage::Yielding { from }, step)
+    }
+
     /// How an earlier redeem of this generation's refresh token was left open.
     fn open_cause_of(&self, from: Generation) -> Option<OpenCause> {
         let found = self.flight.found?;
@@ -94,7 +119,7 @@ impl Course<'_> {
 mod tests {
     use super::super::{Admission, Machine, testing::*};
     use super::*;
-    use crate::refresher::RefreshError;
+    use crate::{refresher::RefreshError, state::status::Health};
 
     fn answer_lost() -> Option<OpenRedeem> {
         Some(OpenRedeem::new(stored().generation, OpenCause::AnswerLost))
@@ -170,18 +195,146 @@ mod tests {
         assert!(matches!(landed, Step::Land { open_redeem: None }));
     }
 
+    fn rejection() -> Outcome {
+        Outcome::Refused(RefreshError::rejected("invalid_grant"))
+    }
+
+    fn holder_ended() -> Option<OpenRedeem> {
+        Some(OpenRedeem::new(stored().generation, OpenCause::HolderEnded))
+    }
+
+    /// A flight that has found an open redeem is rejected, and has read the store once more.
+    fn rejected_in_doubt(machine: &mut Machine, rules: &Rules) -> Step {
+        begin(machine, rules);
+        for outcome in [
+            Outcome::Leased(holder_ended()),
+            Outcome::Loaded(stored()),
+            Outcome::Intended,
+            rejection(),
+        ] {
+            let _ = machine.advance(outcome, rules.at(0));
+        }
+        machine.advance(Outcome::Loaded(stored()), rules.at(0))
+    }
+
     #[test]
     fn a_rejection_says_that_an_earlier_holder_may_have_spent_the_token() {
         let (mut machine, rules) = signed_in();
-        begin(&mut machine, &rules);
-        let found = OpenRedeem::new(stored().generation, OpenCause::HolderEnded);
-        let _ = machine.advance(Outcome::Leased(Some(found)), rules.at(0));
-        let _ = machine.advance(Outcome::Loaded(stored()), rules.at(0));
-        let _ = machine.advance(Outcome::Intended, rules.at(0));
-        let no = Outcome::Refused(RefreshError::rejected("invalid_grant"));
-        let _ = machine.advance(no, rules.at(0));
-        let _ = machine.advance(Outcome::Loaded(stored()), rules.at(0));
+        let _ = rejected_in_doubt(&mut machine, &rules);
+        for outcome in [
+            Outcome::Done,
+            Outcome::Leased(holder_ended()),
+            Outcome::Loaded(stored()),
+            Outcome::Intended,
+            rejection(),
+            Outcome::Loaded(stored()),
+        ] {
+            let _ = machine.advance(outcome, rules.at(1));
+        }
         let told = machine.last_failure().and_then(RefreshFailure::open_redeem);
         assert_eq!(told, Some(OpenCause::HolderEnded));
+    }
+
+    #[test]
+    fn a_rejection_while_another_redeem_may_be_served_yields_the_lease_and_is_tried_once_more() {
+        let (mut machine, rules) = signed_in();
+        let step = rejected_in_doubt(&mut machine, &rules);
+        let Step::Yield { open_redeem, wait, .. } = step else { panic!("{step:?}") };
+        assert_eq!((open_redeem, wait.as_secs()), (holder_ended(), 1));
+        assert!(machine.last_failure().is_none(), "the credential is not ended yet");
+        assert_ne!(machine.health(rules.at(0).time), Health::Rejected);
+        let lease = machine.advance(Outcome::Done, rules.at(1));
+        assert!(matches!(lease, Step::Lease(known) if known == stored().generation));
+        let _ = machine.advance(Outcome::Leased(holder_ended()), rules.at(1));
+        let _ = machine.advance(Outcome::Loaded(stored()), rules.at(1));
+        let redeem = machine.advance(Outcome::Intended, rules.at(1));
+        assert!(matches!(redeem, Step::Redeem(request) if request.tokens == stored().tokens));
+        let save = machine.advance(Outcome::Redeemed(tokens(2)), rules.at(1));
+        assert!(matches!(save, Step::Save { .. }));
+        let _ = machine.advance(Outcome::Saved, rules.at(1));
+        assert_eq!(machine.credential().access_token(), Some("access-2"));
+        assert_eq!(machine.health(rules.at(1).time), Health::Fresh);
+    }
+
+    #[test]
+    fn what_the_other_holder_saves_meanwhile_is_adopted() {
+        let (mut machine, rules) = signed_in();
+        let _ = rejected_in_doubt(&mut machine, &rules);
+        let _ = machine.advance(Outcome::Done, rules.at(1));
+        let landed = machine.advance(Outcome::Newer(record(2)), rules.at(1));
+        assert!(matches!(landed, Step::Land { open_redeem: None }));
+        assert_eq!(machine.credential().access_token(), Some("access-2"));
+    }
+
+    #[test]
+    fn never_more_than_one_more_try() {
+        for lease_fails in [false, true] {
+            let (mut machine, rules) = signed_in();
+            let _ = rejected_in_doubt(&mut machine, &rules);
+            let _ = machine.advance(Outcome::Done, rules.at(1));
+            if lease_fails {
+                // The next flight knows of the rejection.
+                let _ = machine.advance(Outcome::failed("away"), rules.at(1));
+                assert!(matches!(machine.refresh(rules.at(10)), Admission::Wait(_)));
+                let _ = machine.effects();
+                let _ = machine.advance(Outcome::Leased(holder_ended()), rules.at(10));
+            } else {
+                for outcome in [
+                    Outcome::Leased(holder_ended()),
+                    Outcome::Loaded(stored()),
+                    Outcome::Intended,
+                    rejection(),
+                ] {
+                    let _ = machine.advance(outcome, rules.at(1));
+                }
+            }
+            let landed = machine.advance(Outcome::Loaded(stored()), rules.at(10));
+            assert!(matches!(landed, Step::Land { .. }), "{lease_fails} {landed:?}");
+            assert_eq!(machine.health(rules.at(10).time), Health::Rejected);
+        }
+    }
+
+    #[test]
+    fn what_another_process_has_written_since_is_in_doubt_too() {
+        let (mut machine, rules) = signed_in();
+        begin(&mut machine, &rules);
+        // It has run out already, and is redeemed.
+        for outcome in
+            [Outcome::Leased(None), Outcome::Loaded(record(2)), Outcome::Intended, rejection()]
+        {
+            let _ = machine.advance(outcome, rules.at(LIFE));
+        }
+        let step = machine.advance(Outcome::Loaded(record(2)), rules.at(LIFE));
+        assert!(matches!(step, Step::Yield { .. }), "{step:?}");
+    }
+
+    /// Two replicas may begin with the same tokens, each with a store of its own.
+    #[test]
+    fn what_the_flight_has_put_into_the_store_itself_is_in_doubt_too() {
+        let rules = Rules::default();
+        let seed = record_of(1).map(|tokens| (tokens, rules.at(0).time));
+        let mut machine = Machine::unread(false, seed);
+        let _ = machine.admit(rules.at(LIFE));
+        let _ = machine.effects();
+        for outcome in [Outcome::Leased(None), Outcome::Loaded(Record::default()), Outcome::Saved] {
+            let _ = machine.advance(outcome, rules.at(LIFE));
+        }
+        let seeded = Record::new(machine.stored, record_of(1).unwrap());
+        for outcome in
+            [Outcome::Leased(None), Outcome::Loaded(seeded.clone()), Outcome::Intended, rejection()]
+        {
+            let _ = machine.advance(outcome, rules.at(LIFE));
+        }
+        let step = machine.advance(Outcome::Loaded(seeded), rules.at(LIFE));
+        assert!(matches!(step, Step::Yield { .. }), "{step:?}");
+    }
+
+    #[test]
+    fn a_rejection_without_doubt_is_not_waited_for() {
+        let (mut machine, rules) = signed_in();
+        redeeming(&mut machine, &rules);
+        let _ = machine.advance(rejection(), rules.at(0));
+        let landed = machine.advance(Outcome::Loaded(stored()), rules.at(0));
+        assert!(matches!(landed, Step::Land { .. }));
     }
 }

@@ -4,9 +4,8 @@
 use std::time::Duration;
 
 use super::{
-    Machine,
-    flight::Course,
-    messages::{Landing, Outcome, Step},
+    flight::{Course, lost_record},
+    messages::{Landing, Step},
     parts::{Flight, Stage, Standing, Wanted},
     policy::MAX_RETRY_AFTER,
 };
@@ -19,21 +18,6 @@ use crate::{
 
 /// The session was there, and its record is gone without a sign-out.
 const EMPTY_STORE: &str = "empty_store";
-
-/// The store is empty, and the token that is in use works.
-pub(super) fn lost_record() -> RefreshFailure {
-    const WORDS: &str = "the store has lost the refresh token; the access token is used to its \
-        end, after which a sign-in is needed";
-    Outcome::failed(WORDS).into_failure(FailureKind::Store).with_code("record_lost")
-}
-
-impl Machine {
-    /// Why the server rejected the refresh token of this stored generation, if it did.
-    pub(super) fn rejection_of(&self, generation: Generation) -> Option<RefreshFailure> {
-        let (rejected, why) = self.troubles.as_ref()?.rejected.as_ref()?;
-        (*rejected == generation).then(|| why.clone())
-    }
-}
 
 impl Course<'_> {
     /// Another process has written what is newer: a refresh, a sign-in, a sign-out.
@@ -170,7 +154,7 @@ impl Course<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Admission, testing::*};
+    use super::super::{Admission, Machine, Outcome, testing::*};
     use super::*;
     use crate::refresher::RefreshError;
 

@@ -97,6 +97,8 @@ pub(crate) struct Effects {
     pub(crate) wake: bool,
     /// A failure of which the user hears: that among the news, or one that no waiter is told.
     pub(crate) failed: Option<RefreshFailure>,
+    /// Tokens were minted that no request will ever use: as with [`Step::Discard`].
+    pub(crate) discard: Option<Box<Tokens>>,
     /// A flight has begun: drive it.
     pub(crate) begin: Option<Departure>,
 }
@@ -137,6 +139,12 @@ pub(crate) enum Step {
         wait: Duration,
         generation: Generation,
     },
+    /// Give the lease back, with what the next holder has to know, and then wait as in a pause.
+    Yield {
+        open_redeem: Option<OpenRedeem>,
+        wait: Duration,
+        generation: Generation,
+    },
     /// Hand tokens that no request will ever use to the user's hook.
     Discard(Tokens),
     /// Give the lease back, and leave in it what the next holder has to know. The flight is
@@ -156,6 +164,7 @@ impl Step {
             Self::Redeem(_) => "redeem",
             Self::Save { .. } => "save",
             Self::Pause { .. } => "pause",
+            Self::Yield { .. } => "yield",
             Self::Discard(_) => "discard",
             Self::Land { .. } => "land",
         }
@@ -182,7 +191,7 @@ pub(crate) enum Outcome {
     LeaseLost,
     /// The store failed, or the lease was lost before the redeem.
     Failed(SharedError),
-    /// A pause or a discard is over.
+    /// A pause, a yield or a discard is over.
     Done,
 }
 

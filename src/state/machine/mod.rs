@@ -18,7 +18,7 @@
 //! | `intent.rs` | from the record to the redeem: what is noted before a token is spent |
 //! | `saving.rs` | from the redeem to the store, or to the discard hook |
 //! | `landing.rs` | how a flight ends |
-//! | `messages.rs`, `parts.rs`, `policy.rs` | what the shell tells and is told; what the machine knows; the numbers |
+//! | `messages.rs`, `parts.rs`, `troubles.rs`, `policy.rs` | what the shell tells and is told; what the machine knows; the numbers |
 //! | `model/` | tests: the machine against a model of the world around it |
 //!
 //! Rules that hold after every call:
@@ -50,11 +50,11 @@ mod sign_in_out;
 mod store_corners;
 #[cfg(test)]
 mod testing;
+mod troubles;
 mod upkeep;
 
 use std::mem;
 
-use self::parts::{Flight, Minted, Minting, Stage, Standing, Troubles, Wanted};
 pub use self::policy::WhileUnsaved;
 pub(crate) use self::{
     doubts::{Accepted, Before, Route},
@@ -62,6 +62,10 @@ pub(crate) use self::{
         Admission, Departure, Effects, Gate, Landing, Moment, Outcome, Step, Ticket, Upkeep,
     },
     policy::{MAX_RETRY_AFTER, Policy},
+};
+use self::{
+    parts::{Flight, Minted, Minting, Stage, Standing, Wanted},
+    troubles::Troubles,
 };
 use crate::{
     credential::Credential,
@@ -95,8 +99,8 @@ pub(crate) struct Machine {
     joined: u64,
     // Boxed, because an idle credential has none of them.
     flight: Option<Box<Flight>>,
-    /// Tokens to begin with, if the store turns out empty.
-    seed: Option<Box<Tokens>>,
+    /// Tokens to begin with, if the store turns out empty, and from when on their life counts.
+    seed: Option<Box<(Tokens, Time)>>,
     troubles: Option<Box<Troubles>>,
     /// How the last flight has landed.
     landing: Landing,
@@ -122,8 +126,8 @@ enum Told {
 
 impl Machine {
     /// A credential whose store is read on first use. `shared`: other processes may write
-    /// there. `seed` is stored if there is nothing yet.
-    pub(crate) fn unread(shared: bool, seed: Option<Tokens>) -> Self {
+    /// there. `seed` is stored if there is nothing yet: tokens whose life counts from that moment.
+    pub(crate) fn unread(shared: bool, seed: Option<(Tokens, Time)>) -> Self {
         Self {
             credential: Credential::absent(Generation::ZERO),
             standing: Standing::Unread,
@@ -163,6 +167,7 @@ impl Machine {
                 Told::User => self.brake().map(RefreshFailure::braked),
                 Told::Waiters => self.last_failure().cloned(),
             },
+            discard: self.troubles.as_mut().and_then(|troubles| troubles.unused.take()),
             begin: trigger.map(|trigger| Departure {
                 step: match reads {
                     true => Step::Load,
@@ -308,7 +313,9 @@ impl Machine {
             troubles.brake = None;
             troubles.strikes.clear();
             troubles.doubts = None;
-            troubles.unsaved = None;
+            if let Some(minted) = troubles.unsaved.take() {
+                troubles.give_up(*minted);
+            }
         }
         self.seed = None;
         self.signing_out = false;

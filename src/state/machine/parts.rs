@@ -1,16 +1,13 @@
-//! What the machine knows: plain data of its own, which the shell never sees.
+//! What the machine knows of the credential and its flight: plain data of its own, which the shell
+//! never sees.
 
-use std::collections::VecDeque;
-
-use tokio::time::Instant;
-
-use super::{doubts::Doubts, messages::Landing};
+use super::{messages::Landing, policy::ORIGIN};
 use crate::{
     credential::Credential,
     refresher::Trigger,
     state::failure::RefreshFailure,
     store::{OpenRedeem, Record},
-    time::{Due, Time},
+    time::Time,
     tokens::{Generation, Tokens},
 };
 
@@ -48,6 +45,10 @@ pub(super) struct Flight {
     pub(super) then_refresh: bool,
     /// What it has found at first has run out: what is newer was written since.
     pub(super) found_run_out: bool,
+    /// What it redeems was written since this machine last looked, or by this flight.
+    pub(super) record_is_new: bool,
+    /// What the server has rejected is redeemed a second time.
+    pub(super) tries_again: bool,
     /// It may adopt what is newer in the store, and redeems nothing.
     pub(super) adopt_only: bool,
     /// It has the lease.
@@ -99,6 +100,10 @@ pub(super) enum Stage {
         from: Generation,
         failure: RefreshFailure,
     },
+    /// It was rejected, and is tried once more after a while.
+    Yielding {
+        from: Generation,
+    },
     Saving(Minted),
     /// The save met a conflict: read what is there.
     Verifying(Minted),
@@ -149,10 +154,6 @@ pub(super) enum Origin {
     Refresh { rotated: bool },
 }
 
-/// Under this name tokens that were put into an empty store say where they are from: the store
-/// may have lost what other processes have.
-const ORIGIN: &str = "tower_refresh.origin";
-
 impl Origin {
     fn word(self) -> Option<&'static str> {
         match self {
@@ -200,6 +201,8 @@ impl Flight {
             relaunch: None,
             then_refresh: false,
             found_run_out: false,
+            record_is_new: false,
+            tries_again: false,
             adopt_only,
             leased: false,
             found: None,
@@ -238,43 +241,5 @@ impl Flight {
             Stage::Saving(minted) | Stage::Verifying(minted) => Some(minted),
             _ => None,
         }
-    }
-}
-
-/// What went wrong lately. Most credentials have none of it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Troubles {
-    /// Why no new flight starts, until its `retry_at` or (without one) for good.
-    pub(super) blocked_by: Option<RefreshFailure>,
-    /// Until then no brand-new token that is refused has a flight started. A token that has run
-    /// out by its own expiry has.
-    pub(super) brake: Option<Due>,
-    /// The stored generation whose refresh token the server has rejected, and why. It
-    /// outlasts a store that cannot be read for a while.
-    pub(super) rejected: Option<(Generation, RefreshFailure)>,
-    /// Transient failures in a row.
-    pub(super) transient_failures: u32,
-    /// How often a challenge had the store read again while only a sign-in elsewhere could
-    /// help, and when it may be read again.
-    pub(super) rechecks: u32,
-    pub(super) recheck_at: Option<Due>,
-    /// Minted by a flight whose runtime went away before the save.
-    pub(super) unsaved: Option<Box<Minted>>,
-    /// When brand-new tokens were refused.
-    pub(super) strikes: VecDeque<Instant>,
-    /// Refusals that may not be about the token.
-    pub(super) doubts: Option<Box<Doubts>>,
-    /// The last failure that waiters were told.
-    pub(super) last_failure: Option<RefreshFailure>,
-}
-
-impl Troubles {
-    /// A flight came to a good end.
-    pub(super) fn recover(&mut self) {
-        self.blocked_by = None;
-        self.rejected = None;
-        self.transient_failures = 0;
-        self.rechecks = 0;
-        self.recheck_at = None;
     }
 }

@@ -2,13 +2,11 @@
 //! tried, and only then published; or they are discarded, because a sign-in, a sign-out or
 //! another process came first.
 //!
-//! One exception: when the flight's runtime is shut down during a save, the pair waits in
-//! the machine for the next flight. A sign-in or sign-out before that drops the pair without
-//! the discard hook: there is no task to run it in.
+//! When the flight's runtime is shut down during a save, the pair waits in the machine for the
+//! next flight. A sign-in or sign-out before that discards it ([`Effects`](super::Effects)).
 
 use super::{
-    flight::Course,
-    landing::lost_record,
+    flight::{Course, lost_record},
     messages::{Landing, Outcome, Step},
     parts::{Minted, Minting, Origin, Redeem, Stage, Wanted},
     policy::WhileUnsaved,
@@ -28,7 +26,7 @@ impl Minted {
 
     /// The record holds the refresh token that these tokens were minted from, and the server has
     /// replaced it.
-    fn has_spent(&self, record: &Record) -> bool {
+    pub(super) fn has_spent(&self, record: &Record) -> bool {
         let refresh_token = |tokens: &Option<Tokens>| {
             tokens.as_ref().and_then(Tokens::refresh_token).map(str::to_owned)
         };
@@ -36,6 +34,17 @@ impl Minted {
         self.origin == Origin::Refresh { rotated: true }
             && spent.is_some()
             && spent == refresh_token(&record.tokens)
+    }
+
+    /// Those that no request will use, to be revoked.
+    pub(super) fn into_unused(self) -> Option<Tokens> {
+        let tokens = self.record.tokens?;
+        match self.origin {
+            Origin::Refresh { rotated: true } => Some(tokens),
+            // The process that came first may be using the refresh token.
+            Origin::Refresh { rotated: false } => Some(tokens.without_refresh_token()),
+            Origin::Seed | Origin::Offer => None,
+        }
     }
 
     /// Its flight is gone; another one will save it.
@@ -46,8 +55,14 @@ impl Minted {
 
 impl Course<'_> {
     /// The store has nothing that does not give way, and the user has given tokens to begin with.
-    pub(super) fn save_seed(self, seed: Tokens, over: Generation) -> Step {
-        let minted = self.mint(over, seed, self.at.time, Origin::Seed);
+    pub(super) fn save_seed(self, (seed, begun): (Tokens, Time), over: Generation) -> Step {
+        let run_out = seed.stated_end(begun).filter(|end| self.at.has_come(*end));
+        let seed = match run_out {
+            // By the one clock perhaps, and the store keeps the end by the other.
+            Some(end) => seed.with_expires_at(end.wall.min(self.at.time.wall)),
+            None => seed,
+        };
+        let minted = self.mint(over, seed, begun, Origin::Seed);
         self.save(minted)
     }
 
@@ -152,6 +167,7 @@ impl Course<'_> {
         let run_out = minted.credential.has_run_out(self.at.time);
         if minted.origin == Origin::Seed && run_out {
             // Known to the store now, and of no use but to be redeemed.
+            self.flight.record_is_new = true;
             return self.loaded(minted.record);
         }
         if minted.served && minted.inherited {
@@ -269,13 +285,10 @@ impl Course<'_> {
         if self.flight.landing == Landing::Renewed {
             self.flight.landing = Landing::Superseded;
         }
-        let tokens = match (minted.record.tokens, minted.origin) {
-            (Some(tokens), Origin::Refresh { rotated: true }) => tokens,
-            // The process that came first may be using the refresh token.
-            (Some(tokens), Origin::Refresh { rotated: false }) => tokens.without_refresh_token(),
-            (None, _) | (_, Origin::Seed | Origin::Offer) => return self.finish_or_relaunch(),
-        };
-        self.go(Stage::Discarding, Step::Discard(tokens))
+        match minted.into_unused() {
+            Some(tokens) => self.go(Stage::Discarding, Step::Discard(tokens)),
+            None => self.finish_or_relaunch(),
+        }
     }
 }
 

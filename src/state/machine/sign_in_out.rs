@@ -1,7 +1,14 @@
 //! A sign-in or sign-out of this process.
 
-use super::{Machine, messages::Moment};
-use crate::{store::Record, tokens::Generation};
+use super::{
+    Machine,
+    messages::Moment,
+    parts::{Minted, Standing},
+};
+use crate::{
+    store::Record,
+    tokens::{Generation, Tokens},
+};
 
 impl Machine {
     /// New tokens stand in the store as `record` (sign-in). They win over a flight under
@@ -16,7 +23,11 @@ impl Machine {
         }
         if record.generation > self.stored {
             self.publish_record(record, at);
+            let same = self.take_unsaved_of(record);
             self.reset_history();
+            if same.is_some() {
+                self.troubles_mut().unsaved = same;
+            }
             self.needs_no_relaunch();
             return;
         }
@@ -30,9 +41,25 @@ impl Machine {
         }
     }
 
+    /// What was minted from the refresh token that this record holds. It is of the same session,
+    /// and the next flight saves it.
+    fn take_unsaved_of(&mut self, record: &Record) -> Option<Box<Minted>> {
+        self.troubles.as_mut()?.unsaved.take_if(|minted| minted.has_spent(record))
+    }
+
     /// How many sign-outs a sign-in that begins now comes after.
     pub(crate) fn sign_outs(&self) -> u32 {
         self.sign_outs
+    }
+
+    /// Whether there is anything to sign out of, as far as is known.
+    pub(crate) fn may_hold_tokens(&self) -> bool {
+        self.standing != Standing::SignedOut
+    }
+
+    /// The tokens to begin with, which no store has held yet.
+    pub(crate) fn take_seed(&mut self) -> Option<Tokens> {
+        self.seed.take().map(|seed| seed.0)
     }
 
     /// Sign-out, before the store has heard of it: no request gets a token from
@@ -71,9 +98,11 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::super::{
+        Machine,
         messages::{Outcome, Step},
         testing::*,
     };
+    use crate::store::Record;
 
     #[test]
     fn a_sign_out_takes_effect_before_the_store_knows() {
@@ -99,6 +128,62 @@ mod tests {
         machine.sign_out();
         machine.signed_in(&record(3), before, rules.at(0));
         assert!(!machine.credential().is_present());
+    }
+
+    /// Whose runtime has gone away, or that has come too late for it.
+    #[test]
+    fn a_pair_that_is_given_up_is_discarded() {
+        for (superseded_first, signs_in) in
+            [(false, false), (false, true), (true, false), (true, true)]
+        {
+            let (mut machine, rules) = signed_in();
+            redeeming(&mut machine, &rules);
+            let _ = machine.advance(Outcome::Redeemed(tokens(2)), rules.at(0));
+            let _ = machine.effects();
+            let supersede = |machine: &mut Machine| match signs_in {
+                true => machine.signed_in(&record(5), 0, rules.at(0)),
+                false => {
+                    machine.sign_out();
+                }
+            };
+            match superseded_first {
+                true => {
+                    supersede(&mut machine);
+                    assert!(machine.effects().discard.is_none(), "the flight goes on");
+                    machine.aborted(shut_down());
+                }
+                false => {
+                    machine.aborted(shut_down());
+                    assert!(machine.effects().discard.is_none(), "the next flight saves it");
+                    supersede(&mut machine);
+                }
+            }
+            let given_up = machine.effects().discard.map(|tokens| *tokens);
+            assert_eq!(given_up, record_of(2), "{superseded_first} {signs_in}");
+            assert!(machine.effects().discard.is_none(), "it is told once");
+            assert!(machine.held().is_empty());
+        }
+    }
+
+    /// It was minted from the token that the user has signed in with again.
+    #[test]
+    fn a_pair_of_the_session_that_is_signed_in_again_is_saved_yet() {
+        let (mut machine, rules) = signed_in();
+        redeeming(&mut machine, &rules);
+        let _ = machine.advance(Outcome::Redeemed(tokens(2)), rules.at(0));
+        machine.aborted(shut_down());
+        let again = Record::new(generation(5), record_of(1));
+        machine.signed_in(&again, 0, rules.at(0));
+        assert!(machine.effects().discard.is_none());
+        begin(&mut machine, &rules);
+        let save = machine.advance(Outcome::Leased(None), rules.at(0));
+        assert!(matches!(save, Step::Save { .. }), "{save:?}");
+        let _ = machine.advance(Outcome::Conflict, rules.at(0));
+        let save = machine.advance(Outcome::Loaded(again), rules.at(0));
+        let Step::Save { expected, record } = save else { panic!("{save:?}") };
+        assert_eq!((expected, record.tokens), (generation(5), record_of(2)));
+        let _ = machine.advance(Outcome::Saved, rules.at(0));
+        assert_eq!(machine.credential().access_token(), Some("access-2"));
     }
 
     #[test]

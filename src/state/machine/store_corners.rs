@@ -16,7 +16,7 @@ fn ends(machine: &mut Machine, mut step: Step, held: &Record, at: Moment<'_>) ->
             Step::Redeem(_) => Outcome::Redeemed(tokens(77)),
             Step::Save { expected, .. } if expected != held.generation => Outcome::Conflict,
             Step::Save { .. } => Outcome::Saved,
-            Step::Pause { .. } | Step::Discard(_) => Outcome::Done,
+            Step::Pause { .. } | Step::Yield { .. } | Step::Discard(_) => Outcome::Done,
         };
         step = machine.advance(outcome, at);
     }
@@ -81,7 +81,7 @@ fn an_empty_store_leaves_the_token_of_a_second_sign_in() {
 #[test]
 fn a_first_refresh_whose_tokens_to_begin_with_meet_the_same_of_another_process_redeems() {
     let seed = begins_with(1).tokens.unwrap();
-    let (mut machine, rules) = (Machine::unread(true, Some(seed)), Rules::default());
+    let (mut machine, rules) = begun_with(seed);
     assert!(machine.read(rules.at(1)).is_some());
     let step = machine.effects().begin.unwrap().step;
     assert!(matches!(step, Step::Load), "{step:?}");
@@ -175,7 +175,7 @@ fn what_a_sign_in_has_superseded_is_not_redeemed_after_the_store_was_emptied() {
 /// (`loaded`) does not, and the refresh token to begin with is never used.
 #[test]
 fn tokens_to_begin_with_take_the_place_of_an_offer_that_is_found_by_reading() {
-    let (mut machine, rules) = (Machine::unread(true, Some(tokens(1))), Rules::default());
+    let (mut machine, rules) = begun_with(tokens(1));
     let _ = machine.admit(rules.at(0));
     let _ = machine.effects();
     let theirs = record(9).tokens.unwrap().without_refresh_token();

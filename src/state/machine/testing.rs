@@ -81,6 +81,12 @@ pub(super) fn signed_in() -> (Machine, Rules) {
     (machine, rules)
 }
 
+/// A credential with these tokens to begin with, whose store was not read yet.
+pub(super) fn begun_with(seed: Tokens) -> (Machine, Rules) {
+    let rules = Rules::default();
+    (Machine::unread(true, Some((seed, rules.at(0).time))), rules)
+}
+
 /// A flight begins; it waits for the lease.
 pub(super) fn begin(machine: &mut Machine, rules: &Rules) {
     assert!(matches!(machine.refresh(rules.at(0)), Admission::Wait(_)));

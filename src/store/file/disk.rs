@@ -87,13 +87,23 @@ pub(super) fn replace(path: &Path, text: &[u8], access: Access) -> Result<(), Fa
     sync_folder_of(path)
 }
 
-/// Whether [`replace`] could be begun: a file can be created where it would create one. Under
-/// the same lock.
+/// Whether [`replace`] could be done: a file can be created where it would create one, and there
+/// is room for a text that is a little longer than the one that is there. Under the same lock.
 pub(super) fn could_replace(path: &Path, access: Access) -> Result<(), Failed> {
     let temp = beside(path, ".tmp");
     remove(&temp)?;
-    create(&temp, &[], access)?;
-    remove(&temp)
+    let held = fs::metadata(path).map_or(0, |found| found.len());
+    let longer = usize::try_from(held + held / 4).unwrap_or(usize::MAX).saturating_add(1024);
+    let mut text = Vec::new();
+    let room = text.try_reserve_exact(longer).map_err(|_| ErrorKind::OutOfMemory.into());
+    room.map_err(|error: io::Error| failed("write", &temp, error))?;
+    text.resize(longer, 0);
+    // Zeros would take no room where the file system compresses.
+    fastrand::fill(&mut text);
+    let created = create(&temp, &text, access);
+    // As after a failed `replace`: what was written of it takes no room.
+    let removed = remove(&temp);
+    created.and(removed)
 }
 
 /// Writes the text of a damaged file into a file beside it (mode 0600), whose name is

@@ -5,6 +5,8 @@ local is_latest = fence == ARGV[2]
 if owner and owner ~= ARGV[1] and not (owner == '' and is_latest) then
   return 'lost'
 end
+-- It comes first, also because it takes no memory: a server without memory refuses none of what
+-- follows, and a lease is given back there, too.
 redis.call('PEXPIRE', KEYS[2], 0)
 if is_latest then
   if generation or ARGV[3] ~= '' then

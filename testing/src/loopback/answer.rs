@@ -1,6 +1,9 @@
 //! What the two servers answer.
 
-use std::{sync::PoisonError, time::Duration};
+use std::{
+    sync::{PoisonError, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{
@@ -12,6 +15,9 @@ use hyper::body::Incoming;
 use tower_refresh::BoxError;
 
 use super::{CLIENT_ID, CLIENT_SECRET, Event, LIFE, Loopback, Pair, Verdict};
+
+/// The grant type of RFC 8628, section 3.4.
+const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
 /// The body of their responses.
 pub type ResponseBody = BoxBody<Bytes, BoxError>;
@@ -100,6 +106,13 @@ impl Loopback {
         }
         match (request.method(), path) {
             (&Method::POST, "/token") => self.token_answer(request).await,
+            (&Method::POST, "/device") => json(
+                StatusCode::OK,
+                format!(
+                    r#"{{"device_code":"device-1","user_code":"WDJB-MJHT","interval":1,"expires_in":600,"verification_uri":"{}/activate"}}"#,
+                    self.address(),
+                ),
+            ),
             (&Method::POST, "/revoke") => match read_form(request).await {
                 Some(form) => {
                     self.lock().revoke(form.get("token").unwrap_or_default());
@@ -156,6 +169,13 @@ impl Loopback {
                 }
                 verdict.response(Some(LIFE))
             }
+            (Some(DEVICE_CODE), None) if form.get("device_code") == Some("device-1") => {
+                if self.shared.device_asked.swap(true, Ordering::Relaxed) {
+                    let pair = self.lock().sign_in();
+                    return Verdict::Renewed(pair).response(Some(LIFE));
+                }
+                refuse("authorization_pending", "the user has not typed it in yet")
+            }
             (Some("client_credentials"), None) => {
                 let client = (form.get("client_id"), form.get("client_secret"));
                 if client != (Some(CLIENT_ID), Some(CLIENT_SECRET)) {
@@ -167,7 +187,7 @@ impl Loopback {
                     format!(r#"{{"access_token":"{access}",{}}}"#, kind_and_life(Some(LIFE))),
                 )
             }
-            _ => refuse("unsupported_grant_type", "there are two kinds"),
+            _ => refuse("unsupported_grant_type", "there are three kinds"),
         }
     }
 }

@@ -18,7 +18,7 @@ mod serve;
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -57,6 +57,8 @@ struct Shared {
     on_event: Option<OnEvent>,
     book: Mutex<Book>,
     bodies: Mutex<Vec<Bytes>>,
+    /// A device code was asked for once.
+    device_asked: AtomicBool,
     hold: watch::Sender<Hold>,
     connections: Arc<Connections>,
 }
@@ -147,6 +149,7 @@ impl Options {
                 on_event: self.on_event,
                 book: Mutex::new(self.book),
                 bodies: Mutex::default(),
+                device_asked: AtomicBool::default(),
                 hold: watch::Sender::default(),
                 connections: Arc::clone(&connections),
             }),
@@ -198,6 +201,11 @@ impl Loopback {
     /// Where tokens are given out.
     pub fn token_endpoint(&self) -> String {
         format!("{}/token", self.origin)
+    }
+
+    /// Where a device asks for a code (RFC 8628). The user types it in after the first poll.
+    pub fn device_authorization_endpoint(&self) -> String {
+        format!("{}/device", self.origin)
     }
 
     /// Where tokens are revoked.

@@ -69,6 +69,16 @@ impl World {
                 self.lease = None;
                 if fate == Fate::Works { Outcome::Saved } else { failed() }
             }
+            (Step::Yield { open_redeem, .. }, _) => {
+                if self.lease == Some(n) {
+                    (self.lease, self.left) = (None, open_redeem);
+                }
+                let node = &mut self.nodes[n];
+                let rejected = node.rejected.take();
+                assert!(rejected.is_some() && rejected != node.tried_again, "tried a third time");
+                node.tried_again = rejected;
+                Outcome::Done
+            }
             (Step::Pause { .. } | Step::Discard(_), _) => Outcome::Done,
             (Step::Land { .. }, _) => unreachable!("landed already"),
             (Step::Lease(_) | Step::Load, _) => failed(),

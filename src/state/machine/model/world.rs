@@ -82,6 +82,8 @@ pub(super) struct Node {
     pub(super) signed_out: bool,
     /// The refresh token that the server has rejected last.
     pub(super) rejected: Option<u64>,
+    /// The one that it has tried a second time on that account.
+    pub(super) tried_again: Option<u64>,
     /// The credential that was published last.
     pub(super) published: Generation,
 }
@@ -137,6 +139,7 @@ impl World {
             refused: Generation::ZERO,
             signed_out: false,
             rejected: None,
+            tried_again: None,
             published: Generation::ZERO,
         };
         let mut world = Self {
@@ -185,7 +188,9 @@ impl World {
                 Some(Step::Intend(_)) => &[Works, Fails, WorksUnheard],
                 Some(Step::Redeem(_)) => &[Works, Fails, WorksUnheard, Panics],
                 Some(Step::Save { .. }) => &[Works, Fails, WorksUnheard],
-                Some(Step::Pause { .. } | Step::Discard(_) | Step::Land { .. }) => &[Works],
+                Some(
+                    Step::Pause { .. } | Step::Yield { .. } | Step::Discard(_) | Step::Land { .. },
+                ) => &[Works],
             };
             if node.landing.is_some() {
                 events.push(Event::Release(n));
@@ -242,7 +247,6 @@ impl World {
                 self.nodes[n].writes.push_back(Write::Save(sign_outs));
             }
             Event::SignOut(n) => {
-                self.let_go_of_held(n);
                 let sign_out = self.tell(n, jitter, |machine, _| machine.sign_out());
                 self.nodes[n].writes.push_back(Write::Delete(sign_out));
                 self.nodes[n].signed_out = true;
@@ -262,11 +266,13 @@ impl World {
         let at = Moment { policy: &self.policy, time: self.time, jitter };
         let node = &mut self.nodes[n];
         let result = event(&mut node.machine, at);
-        let Effects { gate: _, publish, wake, failed: _, begin } = node.machine.effects();
+        let effects = node.machine.effects();
+        let Effects { gate: _, publish, wake, failed: _, discard, begin } = effects;
         if let Some(credential) = publish {
             assert!(credential.generation() > node.published, "the generation went back");
             node.published = credential.generation();
         }
+        self.let_go.extend(discard.map(|tokens| number(&tokens)));
         if wake {
             let machine = &node.machine;
             node.waiters.retain(|ticket| machine.resolve(*ticket).is_none());
@@ -318,9 +324,6 @@ impl World {
     }
 
     fn abort(&mut self, n: usize, jitter: f64) {
-        if self.is_superseded(n) {
-            self.let_go_of_held(n);
-        }
         // A flight that has landed gives its lease back whatever becomes of the next.
         let landed = self.nodes[n].landing.is_some_and(|(fence, _)| fence == self.fence);
         if self.lease == Some(n) && !landed {
@@ -350,7 +353,6 @@ impl World {
             }
             Write::Publish(record, sign_outs) => {
                 if sign_outs == self.nodes[n].machine.sign_outs() {
-                    self.let_go_of_held(n);
                     self.nodes[n].signed_out = false;
                 }
                 self.tell(n, jitter, |machine, at| machine.signed_in(&record, sign_outs, at));
@@ -376,15 +378,5 @@ impl World {
     pub(super) fn overwrite(&mut self, record: Record) {
         assert!(record.generation > self.store.generation, "the store's generation went back");
         self.store = record;
-    }
-
-    pub(super) fn is_superseded(&self, n: usize) -> bool {
-        let machine = &self.nodes[n].machine;
-        machine.flight.as_ref().is_some_and(|flight| machine.is_superseded(flight))
-    }
-
-    fn let_go_of_held(&mut self, n: usize) {
-        let held = self.nodes[n].machine.held().into_iter().map(number).collect::<Vec<_>>();
-        self.let_go.extend(held);
     }
 }

@@ -87,6 +87,31 @@ async fn a_herd_is_one_refresh_its_waiters_and_their_replays() {
     }
 }
 
+/// The flight, which is woken with them while it waits for its lease, is none of them.
+#[tokio::test(start_paused = true)]
+async fn waiters_are_counted_and_nothing_else() {
+    let meter = Meter::new();
+    let (auth, store) = (Auth::new(), Store::with(tokens(1)));
+    let state = opened(&auth, &store).await;
+    store.gate(Op::Lease).close();
+    let waiters: Vec<_> = (0..2)
+        .map(|_| {
+            let state = Arc::clone(&state);
+            tokio::spawn(async move { state.refresh().await })
+        })
+        .collect();
+    store.gate(Op::Lease).arrived(2).await;
+    // They hear of it, and the flight is woken to look.
+    state.clear().await.unwrap();
+    store.gate(Op::Lease).open();
+    for waiter in join_all(waiters).await {
+        assert_eq!(kind(waiter.unwrap()), FailureKind::SignedOut);
+    }
+    idle().await;
+    meter.assert_has("tower_refresh_waiters_sum 3");
+    meter.assert_has("tower_refresh_waiters_count 2");
+}
+
 #[tokio::test(start_paused = true)]
 async fn requests_that_wait_at_the_gate_are_counted() {
     let meter = Meter::new();

@@ -22,7 +22,7 @@ pub(crate) enum Reply {
     /// A status, further header lines, and a body.
     Answer(u16, &'static str, String),
     /// These bytes, which need not be HTTP.
-    Raw(&'static str),
+    Raw(Vec<u8>),
     /// The connection is reset before anything is read.
     ResetBefore,
     /// The whole request is read, and then the connection is reset.
@@ -31,6 +31,8 @@ pub(crate) enum Reply {
     HalfABody,
     /// The request is read, and nothing comes.
     Silence,
+    /// 400, with the value of this field in the description.
+    Echo(&'static str),
 }
 
 /// A request as it came.
@@ -110,12 +112,20 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
             return reset(stream);
         }
         let Some(seen) = read(&mut stream).await else { return };
+        let sent = seen.clone();
         shared.seen.lock().unwrap().push(seen);
         let reply = shared.replies.lock().unwrap().pop_front();
         let (status, headers, body) = match reply.expect("asked more often than the test expects") {
             Reply::Answer(status, headers, body) => (status, headers, body),
+            Reply::Echo(name) => {
+                let sent = sent.field(name).unwrap_or_default();
+                let words = format!(
+                    r#"{{"error":"invalid_client","error_description":"bad assertion: {sent}"}}"#
+                );
+                (401, "", words)
+            }
             Reply::Raw(bytes) => {
-                stream.write_all(bytes.as_bytes()).await.unwrap();
+                stream.write_all(&bytes).await.unwrap();
                 return;
             }
             Reply::ResetAfter | Reply::ResetBefore => return reset(stream),

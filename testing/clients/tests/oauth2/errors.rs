@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{Request, Response};
 use http_body_util::Full;
 use testing::Logs;
@@ -140,21 +141,32 @@ async fn a_request_takes_no_longer_than_its_timeout() {
 
 /// A successful response of exactly this many bytes.
 fn padded(bytes: usize) -> Reply {
-    let body = r#"{"access_token":"access-2","token_type":"Bearer"}"#;
-    json(200, &format!("{body}{}", " ".repeat(bytes - body.len())))
+    let (start, end) = (r#"{"access_token":"access-2","#, r#""token_type":"Bearer"}"#);
+    let padding = " ".repeat(bytes - start.len() - end.len());
+    json(200, &format!("{start}{padding}{end}"))
 }
 
 #[tokio::test]
-async fn a_response_has_64_kib_at_most() {
-    let failure = failure(padded((64 << 10) + 1)).await;
+async fn a_response_has_a_mib_at_most_or_what_the_user_says() {
+    let failure = failure(padded((1 << 20) + 1)).await;
     assert_eq!(failure.kind(), FailureKind::Transient);
     assert_eq!(cause(&failure).kind(), ErrorKind::TooLarge);
     assert_eq!(cause(&failure).status().unwrap(), 200);
 
-    let endpoint = Endpoint::start([padded(64 << 10)]).await;
-    let client = endpoint.client().build().unwrap();
-    let state = state_of(&client);
-    assert_eq!(state.refresh().await.unwrap().access_token(), Some("access-2"));
+    for (set, bytes, fits) in
+        [(None, 1 << 20, true), (Some(2 << 20), 2 << 20, true), (Some(500), 501, false)]
+    {
+        let endpoint = Endpoint::start([padded(bytes)]).await;
+        let mut client = endpoint.client();
+        if let Some(max) = set {
+            client = client.max_response(max);
+        }
+        let state = state_of(&client.build().unwrap());
+        match state.refresh().await {
+            Ok(renewed) => assert!(fits && renewed.access_token() == Some("access-2")),
+            Err(failure) => assert!(!fits && cause(&failure).kind() == ErrorKind::TooLarge),
+        }
+    }
 }
 
 /// A state that tries again at once.
@@ -189,8 +201,9 @@ async fn a_reset_after_the_server_committed() {
     assert_eq!(brought[0].field("refresh_token"), Some("refresh-1"));
     assert_eq!(brought[1].field("refresh_token"), Some("refresh-1"));
 
-    let strict = json(400, r#"{"error":"invalid_grant","error_description":"used before"}"#);
-    let (_endpoint, state) = impatient([Reply::ResetAfter, strict]).await;
+    // It is asked once more, a second later: the first request may still be served.
+    let strict = || json(400, r#"{"error":"invalid_grant","error_description":"used before"}"#);
+    let (_endpoint, state) = impatient([Reply::ResetAfter, strict(), strict()]).await;
     assert_eq!(state.refresh().await.unwrap_err().kind(), FailureKind::Transient);
     let failure = state.refresh().await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::Rejected);
@@ -202,7 +215,7 @@ async fn a_reset_after_the_server_committed() {
 async fn a_rejection_says_whether_an_earlier_try_may_have_spent_the_token() {
     let (lost, failed) = (Some(OpenCause::AnswerLost), Some(OpenCause::ServerFailed));
     let rejection = || json(400, r#"{"error":"invalid_grant"}"#);
-    for (reply, expected) in [
+    let cases = [
         (Reply::ResetBefore, lost),
         (Reply::ResetAfter, lost),
         (json(200, "{"), lost),
@@ -213,12 +226,15 @@ async fn a_rejection_says_whether_an_earlier_try_may_have_spent_the_token() {
         (json(408, HTML), failed),
         (json(429, HTML), None),
         (json(400, r#"{"error":"temporarily_unavailable"}"#), None),
-    ] {
-        let (_endpoint, state) = impatient([reply, rejection()]).await;
+    ];
+    // Together, because each that is in doubt takes a second.
+    let cases = cases.map(|(reply, expected)| async move {
+        let (_endpoint, state) = impatient([reply, rejection(), rejection()]).await;
         assert_eq!(state.refresh().await.unwrap_err().kind(), FailureKind::Transient);
         let failure = state.refresh().await.unwrap_err();
         assert_eq!((failure.kind(), failure.open_redeem()), (FailureKind::Rejected, expected));
-    }
+    });
+    join_all(cases).await;
 }
 
 /// The word that logs have: the server's own, else the status, else what went wrong.
@@ -235,7 +251,7 @@ async fn a_failure_has_a_word_for_its_cause() {
         (json(429, HTML), "429"),
         (json(400, r#"{"error":""}"#), "400"),
         (json(200, "{"), "malformed"),
-        (padded((64 << 10) + 1), "too_large"),
+        (padded((1 << 20) + 1), "too_large"),
         (Reply::ResetBefore, "connection"),
     ] {
         let failure = failure(reply).await;
@@ -246,7 +262,8 @@ async fn a_failure_has_a_word_for_its_cause() {
 
 /// What the next lease holder's failure is, whose refresh token the server rejects.
 async fn next_is_rejected(store: Arc<MemoryStore>) -> RefreshFailure {
-    let endpoint = Endpoint::start([json(400, r#"{"error":"invalid_grant"}"#)]).await;
+    let rejection = || json(400, r#"{"error":"invalid_grant"}"#);
+    let endpoint = Endpoint::start([rejection(), rejection()]).await;
     let client = endpoint.client().build().unwrap();
     let state = RefreshState::builder(client.refresh_token_grant()).store(store).build();
     state.token().await.unwrap();
@@ -304,6 +321,9 @@ async fn retry_after_in_seconds_and_as_a_date() {
         (format!("retry-after: {}\r\n", date(300)), 290..=300),
         (by_its_clock, 90..=90),
         (format!("retry-after: {far}\r\n"), 0..=0),
+        ("retry-after: 7.5\r\n".to_owned(), 7..=7),
+        ("retry-after: 99999999999999999999\r\n".to_owned(), u64::MAX..=u64::MAX),
+        ("retry-after: soon, 7, 9\r\nretry-after: 11\r\n".to_owned(), 7..=7),
     ];
     for (headers, wait) in cases {
         let headers: &'static str = headers.leak();
@@ -313,10 +333,12 @@ async fn retry_after_in_seconds_and_as_a_date() {
             assert_eq!(failure.kind(), FailureKind::Transient);
             let told = cause(&failure).retry_after().unwrap().as_secs();
             assert!(wait.contains(&told), "{headers:?} {told}");
-            assert!(failure.retry_at().unwrap() >= before + Duration::from_secs(*wait.start()));
+            let hour = 3600;
+            let least = Duration::from_secs(*wait.start().min(&hour));
+            assert!(failure.retry_at().unwrap() >= before + least);
         }
     }
-    for odd in ["retry-after: soon\r\n", "retry-after: -1\r\n", "retry-after: 1.5\r\n"] {
+    for odd in ["retry-after: soon\r\n", "retry-after: -1\r\n", "retry-after: 1.5s\r\n"] {
         let failure = failure(Reply::Answer(503, odd, String::new())).await;
         assert_eq!(cause(&failure).retry_after(), None, "{odd}");
     }
@@ -387,7 +409,7 @@ async fn the_user_is_told_all_but_secrets() {
 #[tokio::test]
 async fn a_response_that_cannot_be_read_is_not_shown() {
     for body in [
-        r#"{"access_token":"SECRET","refresh_token":"SECRET""#,
+        r#"{"access_token":"SECRET","refresh_token":"SECRET"#,
         r#"{"access_token":{"SECRET":1},"refresh_token":"SECRET"}"#,
         r#"SECRET"#,
     ] {

@@ -10,7 +10,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower::service_fn;
 use tower_refresh::{
-    BoxError, FailureKind, RefreshState, Tokens,
+    BoxError, FailureKind, RefreshState, Refresher, Tokens,
     oauth2::{Client, ClientBuilder},
     store::{MemoryStore, TokenStore},
 };
@@ -60,6 +60,78 @@ async fn client_secret_basic_is_in_the_header_and_encoded() {
     assert_eq!(seen.field("client_secret"), None);
 }
 
+/// For servers that do not decode what RFC 6749, section 2.3.1 has encoded.
+#[tokio::test]
+async fn client_secret_basic_can_be_sent_unencoded() {
+    let seen = sent(|client| client.client_secret_basic_unencoded("hu:sh ü+").unwrap()).await;
+    // `my client:hu:sh ü+`, as RFC 7617 has it.
+    assert_eq!(seen.header("authorization"), Some("Basic bXkgY2xpZW50Omh1OnNoIMO8Kw=="));
+    assert_eq!(seen.field("client_id"), None);
+    // What was set last counts.
+    let seen = sent(|client| {
+        client.client_secret_basic_unencoded("hu:sh").unwrap().client_secret_basic("hu:sh")
+    })
+    .await;
+    assert_eq!(seen.header("authorization"), Some("Basic bXkrY2xpZW50Omh1JTNBc2g="));
+    let seen = sent(|client| {
+        client.client_secret_basic_unencoded("hu:sh").unwrap().client_secret_post("hu:sh")
+    })
+    .await;
+    assert_eq!(seen.header("authorization"), None);
+}
+
+/// Once, whatever the way to authenticate, and for every kind of request.
+#[tokio::test]
+async fn the_clients_id_can_be_in_the_body_beside_the_header() {
+    let ways: [fn(ClientBuilder) -> ClientBuilder; 4] = [
+        |client| client.client_secret_basic("hush").client_id_in_body(),
+        |client| client.client_id_in_body().client_secret_basic_unencoded("hush").unwrap(),
+        |client| client.client_secret_post("hush").client_id_in_body(),
+        |client| client.client_id_in_body(),
+    ];
+    for authenticate in ways {
+        let endpoint = Endpoint::start([json(200, BARE), json(200, BARE), json(200, "{}")]).await;
+        let client = authenticate(endpoint.client()).build().unwrap();
+        client.refresh_token_grant().refresh(tokens(1).into()).await.unwrap();
+        client.client_credentials_grant().refresh(tokens(1).into()).await.unwrap();
+        client.revoker(&endpoint.uri("/revoke")).unwrap().revoke(&tokens(1)).await.unwrap();
+        for seen in endpoint.seen() {
+            assert_eq!(seen.all("client_id"), ["my client"]);
+        }
+    }
+}
+
+/// The request goes to the proxy whole, as the client that is used sends it.
+#[tokio::test]
+async fn a_client_of_the_users_may_go_through_a_proxy() {
+    let proxy = Endpoint::start([json(200, BARE)]).await;
+    let http = reqwest::Client::builder().proxy(reqwest::Proxy::http(proxy.uri("")).unwrap());
+    let http = http.build().unwrap();
+    let service = service_fn(move |request: Request<reqwest::Body>| {
+        let http = http.clone();
+        async move { http.execute(request.try_into()?).await.map(Response::from) }
+    });
+    let client = Client::builder_allowing_http("http://auth.invalid/token", "id").unwrap();
+    let state = state_of(&client.over(service));
+    assert_eq!(state.refresh().await.unwrap().access_token(), Some("access-2"));
+    assert_eq!(proxy.seen()[0].head[0], "POST http://auth.invalid/token HTTP/1.1");
+}
+
+/// Those of the machine itself, and any other if the user says so.
+#[tokio::test]
+async fn http_endpoints_by_other_names_of_loopback() {
+    let endpoint = Endpoint::start([rotated(2), rotated(3), rotated(4), json(200, "{}")]).await;
+    let port = endpoint.uri("").rsplit_once(':').unwrap().1.to_owned();
+    for host in ["localhost.", "auth.localhost", "[::ffff:127.0.0.1]"] {
+        let uri = format!("http://{host}:{port}/token");
+        let client = Client::builder(&uri, "id").unwrap().build().unwrap();
+        state_of(&client).refresh().await.unwrap_or_else(|failure| panic!("{host}: {failure}"));
+    }
+    let client = Client::builder_allowing_http("http://auth/token", "id").unwrap();
+    let revoker = client.build().unwrap().revoker(&endpoint.uri("/revoke")).unwrap();
+    revoker.revoke(&tokens(1)).await.unwrap();
+}
+
 #[tokio::test]
 async fn scope_resource_audience_and_other_parameters() {
     let seen = sent(|client| {
@@ -100,6 +172,12 @@ fn what_cannot_be_used_is_refused() {
     }
     let over = client().over(service_fn(answer_nothing));
     assert!(over.revoker("http://auth.example.com/revoke").is_err());
+    let allowing = Client::builder_allowing_http("http://auth/token", "a:b").unwrap();
+    let allowing = allowing.over(service_fn(answer_nothing));
+    assert!(allowing.revoker("http://auth.example.com/revoke").is_ok());
+    assert!(Client::builder_allowing_http("ftp://auth/token", "id").is_err());
+    let colon = Client::builder("https://auth.example.com/token", "a:b").unwrap();
+    assert!(colon.client_secret_basic_unencoded("hush").is_err());
 }
 
 async fn answer_nothing(_: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, BoxError> {

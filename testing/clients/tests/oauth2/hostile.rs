@@ -110,11 +110,11 @@ const BROKEN: &str =
 /// The head counts although the body does not come.
 #[tokio::test]
 async fn a_retry_after_counts_although_the_body_is_too_long_or_breaks_off() {
-    let long = "x".repeat((64 << 10) + 1);
+    let long = "x".repeat((1 << 20) + 1);
     let cases = [
         (Reply::Answer(503, "retry-after: 120\r\n", long), ErrorKind::TooLarge),
         // Chunks, of which the first has no length.
-        (Reply::Raw(BROKEN), ErrorKind::Connection),
+        (Reply::Raw(BROKEN.into()), ErrorKind::Connection),
     ];
     for (reply, kind) in cases {
         let endpoint = Endpoint::start([reply]).await;
@@ -150,12 +150,25 @@ async fn no_form_of_a_secret_is_echoed() {
         let seen = endpoint.seen().remove(0);
         let text = cause(&failure).to_string();
         if let Some(sent) = seen.header("authorization") {
-            assert_eq!(sent, format!("Basic {basic}"));
+            assert_eq!(sent, format!("Basic {basic}"), "{text}");
             assert!(!text.contains(basic), "{text}");
         }
         assert!(!text.contains("SECRET"), "{text}");
         assert!(text.ends_with("[redacted] for the API"), "{text}");
     }
+}
+
+#[tokio::test]
+async fn an_unencoded_header_is_not_echoed() {
+    // "my client:client SECRET&2"
+    let basic = "bXkgY2xpZW50OmNsaWVudCBTRUNSRVQmMg==";
+    let words =
+        format!(r#"{{"error":"invalid_client","error_description":"{basic}, client SECRET&2"}}"#);
+    let endpoint = Endpoint::start([json(401, &words)]).await;
+    let client = endpoint.client().client_secret_basic_unencoded("client SECRET&2").unwrap();
+    let failure = state_of(&client.build().unwrap()).refresh().await.unwrap_err();
+    assert_eq!(endpoint.seen()[0].header("authorization"), Some(&*format!("Basic {basic}")));
+    assert_eq!(cause(&failure).description(), Some("[redacted], [redacted]"));
 }
 
 /// Replaced first, the shorter one would leave the rest of the longer one.

@@ -11,7 +11,6 @@ mod outages;
 mod records;
 mod replicas;
 mod restarts;
-mod review;
 mod rights;
 mod saves;
 mod scripts;

@@ -10,7 +10,7 @@ use tower_refresh::{
 };
 
 use super::{
-    NAME, RECORD, RedisServer, access, builder, lease, millis, open, record, sign_in, soon,
+    LEASE, NAME, RECORD, RedisServer, access, builder, lease, millis, open, record, sign_in, soon,
 };
 
 const DAY: i64 = 24 * 60 * 60;
@@ -113,6 +113,29 @@ async fn a_sign_out_works_on_a_server_that_is_out_of_memory() {
     assert_eq!(access(&store.delete().await.unwrap().tokens), Some("access-1"));
     assert_eq!(store.load().await.unwrap(), Record::new(Generation::new(2), None));
     assert_about(seconds_left(&mut connection), DAY);
+}
+
+/// "What cannot be saved must not be minted": a server that has run out of memory since the lease
+/// was taken would refuse the save. What frees memory, and the lease's end, it takes.
+#[tokio::test]
+async fn a_server_without_memory_refuses_the_intent() {
+    let server = RedisServer::start();
+    let mut connection = server.connection();
+    let store = open(&server);
+    sign_in(&store).await;
+    let mut holder = lease(&store, 1).await;
+    redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1"]).exec(&mut connection).unwrap();
+    let noted = holder.intend(Generation::new(1)).await;
+    assert!(noted.is_err(), "and the save would be refused");
+    let line: Option<String> = connection.hget(RECORD, "i").unwrap();
+    assert_eq!(line, None, "nothing was spent");
+    let saved = holder.save(Generation::new(1), record(2)).await;
+    assert!(matches!(saved, Err(SaveError::Failed(_))), "{saved:?}");
+    holder.release(None).await;
+    assert!(!connection.exists::<_, bool>(LEASE).unwrap(), "it is given back");
+    redis::cmd("CONFIG").arg(&["SET", "maxmemory", "0"]).exec(&mut connection).unwrap();
+    let mut holder = lease(&store, 1).await;
+    holder.intend(Generation::new(1)).await.unwrap();
 }
 
 /// Lua and JSON have numbers that are too short for them.

@@ -24,7 +24,7 @@ use rustls::{
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tower_refresh::{
-    FailureKind,
+    FailureKind, Refresher,
     oauth2::{Client, ClientBuilder, ErrorKind},
 };
 
@@ -145,7 +145,11 @@ async fn http1_and_http2() {
 #[tokio::test]
 async fn a_server_that_is_not_trusted_gets_no_token() {
     let server = Server::start(&identity(), b"h2").await;
-    does_not_connect(server.client().root_certificates(identity().cert.pem())).await;
+    let client = || server.client().root_certificates(identity().cert.pem());
+    does_not_connect(client()).await;
+    let grant = client().build().unwrap().refresh_token_grant();
+    let error = grant.refresh(tokens(1).into()).await.unwrap_err();
+    assert!(error.is_unspent(), "it was not sent");
     assert_eq!(server.seen().len(), 0);
 }
 

@@ -9,7 +9,6 @@
 //! | `states` | [`RefreshState`](tower_refresh::RefreshState) over files that fail |
 //! | `processes` | several processes: races, kills, full disks |
 //! | `mounts` | files and folders that are mounted |
-//! | `review` | what does not hold yet |
 //! | `actor` | other processes |
 //! | `suite` | what every store has to pass |
 
@@ -18,7 +17,6 @@ mod lease;
 mod mounts;
 mod paths;
 mod processes;
-mod review;
 mod sealed;
 mod states;
 mod suite;

@@ -63,6 +63,7 @@ fn child() {
                 let _ = store().save(generation(1), long(2)).await;
             }
             "full" => full_disk(store()).await,
+            "no room" => no_room_for_a_record(store()).await,
             "racer" => race(store, env::var(ADDRESS).unwrap()).await,
             other => panic!("there is no part {other}"),
         }
@@ -93,7 +94,7 @@ async fn the_lease_of_a_process_that_is_killed_is_free_at_once() {
     assert_eq!((found.generation, found.cause), (generation(1), OpenCause::HolderEnded));
     // The token is tried all the same, and a rejection tells why.
     let auth = Auth::new();
-    auth.next(Play::Reject);
+    auth.next(Play::Reject).next(Play::Reject);
     let state = RefreshState::builder(auth.refresher()).store(dir.store()).build();
     soon(state.token()).await.unwrap();
     let failure = soon(state.refresh()).await.unwrap_err();
@@ -175,23 +176,29 @@ async fn full_disk(store: FileStore) {
         .build();
     soon(state.token()).await.unwrap();
 
-    // Not even the intent can be noted: nothing is spent.
+    // There is room for nothing: nothing is spent.
     limit(Some(0));
     let failure = soon(state.refresh()).await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::Store);
-    assert_says(&failure, &["could not write", "tokens.json.lease", "File too large"]);
+    assert_says(&failure, &["could not write", "tokens.json.tmp", "File too large"]);
     assert_eq!(auth.count(), 0);
     soon(state.drain()).await;
 
-    // Room for the intent, and none for the record.
-    limit(Some(50));
+    // It fills up during the redeem.
+    limit(None);
     let store = || FileStore::open(env::var_os(FILE).unwrap()).unwrap();
     let state = RefreshState::builder(auth.refresher())
         .store(store())
         .cool_down(Duration::from_millis(1), Duration::from_millis(20))
         .build();
     soon(state.token()).await.unwrap();
-    let failure = soon(state.refresh()).await.unwrap_err();
+    auth.gate.close();
+    let mut refresh = tokio_test::task::spawn(state.refresh());
+    tokio_test::assert_pending!(refresh.poll());
+    soon(auth.gate.arrived(1)).await;
+    limit(Some(50));
+    auth.gate.open();
+    let failure = soon(refresh).await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::Unsaved);
     assert_says(&failure, &["could not write", "tokens.json.tmp", "File too large"]);
     assert_eq!(soon(store().load()).await.unwrap(), record(1));
@@ -207,6 +214,40 @@ async fn full_disk(store: FileStore) {
     assert_eq!(soon(store().load()).await.unwrap(), record(2));
     assert_eq!(auth.asked(), ["refresh-1"]);
     say("it is saved");
+}
+
+#[test]
+fn a_disk_without_room_for_a_record_is_found_before_a_refresh_token_is_spent() {
+    let dir = Dir::new();
+    let mut full = Actor::new("no room", CHILD, &dir.file);
+    full.says("nothing is spent");
+    assert!(full.end().success());
+}
+
+/// "What cannot be saved must not be minted". There is room for the line in the lease, for an
+/// empty file, and at last for a record of the same length.
+async fn no_room_for_a_record(store: FileStore) {
+    // Otherwise the first such write is the process's end.
+    let _too_large = signal(SignalKind::from_raw(25)).unwrap();
+    store.save(generation(0), record(1)).await.unwrap();
+    let file = env::var_os(FILE).unwrap();
+    let length = fs::metadata(&file).unwrap().len();
+    let auth = Auth::new();
+    let state = RefreshState::builder(auth.refresher())
+        .store(store)
+        .cool_down(Duration::ZERO, Duration::ZERO)
+        .build();
+    soon(state.token()).await.unwrap();
+    for room in [32, length - 1, length] {
+        limit(Some(room));
+        let failure = soon(state.refresh()).await.unwrap_err();
+        assert_eq!((failure.kind(), auth.count()), (FailureKind::Store, 0), "{room} bytes");
+        assert_says(&failure, &["could not write", "tokens.json.tmp", "File too large"]);
+    }
+    limit(None);
+    assert!(!Path::new(&file).with_file_name("tokens.json.tmp").exists());
+    soon(state.refresh()).await.unwrap();
+    say("nothing is spent");
 }
 
 /// Three processes with sixteen states each find out at the same time.

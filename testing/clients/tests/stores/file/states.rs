@@ -179,7 +179,7 @@ async fn a_restart_begins_where_the_last_run_has_ended() {
 async fn a_rejection_after_a_lost_answer_says_so() {
     let (auth, dir) = (Auth::new(), Dir::signed_in().await);
     let state = opened(&auth, dir.store()).await;
-    auth.next(Play::Fail).next(Play::Reject);
+    auth.next(Play::Fail).next(Play::Reject).next(Play::Reject);
     assert_eq!(kind(soon(state.refresh()).await), FailureKind::Transient);
     soon(state.drain()).await;
     assert_eq!(fs::read_to_string(dir.beside(".lease")).unwrap(), "unanswered 1\n");
