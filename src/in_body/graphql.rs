@@ -19,9 +19,9 @@ use crate::layer::Verdict;
 /// refusal, another error, or what was refused lies below a field that was carried out) it is
 /// [`RefreshOnly`](Verdict::RefreshOnly). Of several answers in an array all have to be refused.
 ///
-/// `data` that is `null` does not tell whether a mutation's *earlier* fields were carried out: give
-/// a mutation one field that may not be null, or leave it out by
-/// [`replay_if`](crate::RefreshLayer::replay_if).
+/// `data` that is `null` as a whole does not tell whether a mutation's earlier fields were carried
+/// out before the one that was refused, and may not be `null`. Leave mutations of several fields
+/// out by [`replay_if`](crate::RefreshLayer::replay_if) if the server refuses field by field.
 ///
 /// Looked at are `application/json`, `application/graphql-response+json` and the first event of a
 /// `text/event-stream`, which is a subscription's.
