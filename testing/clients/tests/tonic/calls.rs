@@ -5,7 +5,7 @@ use std::{error::Error, iter::successors, sync::Arc, time::Duration};
 use futures_util::{future::join_all, stream};
 use testing::echo::{Sum, echo_client::EchoClient};
 use tonic::{Code, Request, Status, body::Body};
-use tower::{BoxError, ServiceBuilder};
+use tower::{BoxError, Layer, ServiceBuilder};
 use tower_refresh::{
     FailureKind, RefreshError, RefreshFailure, RefreshLayer, RefreshState, Tokens,
     body::ReplayBody,
@@ -38,16 +38,25 @@ async fn a_unary_call_recovers() {
     assert_eq!((server.attempts().len(), server.auth.refreshes()), (3, 1));
 }
 
-/// The line that the docs show, with all its types inferred.
+/// As the docs show it, with all types inferred. A channel adds its origin below the layer.
 #[tokio::test]
-async fn a_channel_takes_one_line() {
-    let server = Strict::start().await;
-    let channel = ServiceBuilder::new()
-        .layer(RefreshLayer::new(server.state()).map_body(Body::new))
-        .service(crate::channel(server.address));
-    let mut client = EchoClient::new(channel);
-    assert_eq!(done(client.unary(chunk(7))).await.unwrap().into_inner(), chunk(7));
-    assert_eq!((server.refused(), server.auth.refreshes()), (1, 1));
+async fn a_channel_takes_one_line_and_its_requests_name_no_origin() {
+    for relative in [true, false] {
+        let server = Strict::start().await;
+        let origin = format!("http://{}", server.address);
+        let mut layer = RefreshLayer::new(server.state()).allow_origin(&origin).unwrap();
+        if relative {
+            layer = layer.allow_relative();
+        }
+        let channel = layer.map_body(Body::new).layer(crate::channel(server.address));
+        let calls = (0..20).map(|number| {
+            let mut client = EchoClient::new(channel.clone());
+            async move { client.unary(chunk(number)).await.is_ok() }
+        });
+        let good = done(join_all(calls)).await.into_iter().filter(|good| *good).count();
+        let expected = if relative { (20, 1) } else { (0, 0) };
+        assert_eq!((good, server.auth.refreshes()), expected);
+    }
 }
 
 /// tonic makes a `Status` of an error below it, and takes one that it finds there as it is.
