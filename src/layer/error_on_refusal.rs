@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Request, Response, StatusCode};
+use http::{Extensions, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -24,7 +24,7 @@ pub(crate) struct Unhelped;
 /// For callers who turn a response into an error of their own (a typed client,
 /// `error_for_status`), and would lose the reason with the response's extensions.
 ///
-/// All other responses pass as they are: also that to a replay which is refused, too, and one that
+/// It stands above a `ReqwestLayer`, too. All other responses pass as they are: also that to a replay which is refused, too, and one that
 /// [was carried out in part](super::Verdict::RefreshOnly). Errors of the service below are
 /// boxed, and can be downcast to what they were.
 ///
@@ -82,12 +82,13 @@ pub struct ErrorOnRefusal<S> {
     inner: S,
 }
 
-impl<S, B, ResBody> Service<Request<B>> for ErrorOnRefusal<S>
+impl<S, R> Service<R> for ErrorOnRefusal<S>
 where
-    S: Service<Request<B>, Response = Response<ResBody>>,
+    S: Service<R>,
+    S::Response: Answer,
     S::Error: Into<BoxError>,
 {
-    type Response = Response<ResBody>;
+    type Response = S::Response;
     type Error = BoxError;
     type Future = ErrorOnRefusalFuture<S::Future>;
 
@@ -95,7 +96,7 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: R) -> Self::Future {
         ErrorOnRefusalFuture { inner: self.inner.call(request) }
     }
 }
@@ -109,12 +110,13 @@ pin_project! {
     }
 }
 
-impl<F, ResBody, E> Future for ErrorOnRefusalFuture<F>
+impl<F, R, E> Future for ErrorOnRefusalFuture<F>
 where
-    F: Future<Output = Result<Response<ResBody>, E>>,
+    F: Future<Output = Result<R, E>>,
+    R: Answer,
     E: Into<BoxError>,
 {
-    type Output = Result<Response<ResBody>, BoxError>;
+    type Output = Result<R, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let response = ready!(self.project().inner.poll(cx)).map_err(Into::into)?;
@@ -122,6 +124,38 @@ where
             Some(refused) => Err(refused.into()),
             None => Ok(response),
         })
+    }
+}
+
+/// A response of `http`, or of reqwest.
+///
+/// Public because bounds of public services name it, and sealed because its module is private.
+pub trait Answer {
+    /// The status code.
+    fn status(&self) -> StatusCode;
+
+    /// What stands beside the response.
+    fn extensions(&self) -> &Extensions;
+}
+
+impl<B> Answer for Response<B> {
+    fn status(&self) -> StatusCode {
+        self.status()
+    }
+
+    fn extensions(&self) -> &Extensions {
+        self.extensions()
+    }
+}
+
+#[cfg(feature = "reqwest")]
+impl Answer for reqwest::Response {
+    fn status(&self) -> StatusCode {
+        self.status()
+    }
+
+    fn extensions(&self) -> &Extensions {
+        self.extensions()
     }
 }
 
@@ -137,7 +171,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    pub(crate) fn of<B>(response: &Response<B>) -> Option<Self> {
+    pub(crate) fn of(response: &impl Answer) -> Option<Self> {
         let extensions = response.extensions();
         extensions.get::<Unhelped>()?;
         Some(Self {

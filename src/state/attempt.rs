@@ -93,6 +93,12 @@ impl<T> AttemptError<T> {
 
     /// What came of the call that was refused. `None`: nothing was called.
     #[must_use]
+    pub fn outcome(&self) -> Option<&T> {
+        self.outcome.as_ref()
+    }
+
+    /// The same, whole.
+    #[must_use]
     pub fn into_outcome(self) -> Option<T> {
         self.outcome
     }

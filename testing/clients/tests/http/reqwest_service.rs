@@ -15,6 +15,7 @@ use tower::{Service, ServiceBuilder, ServiceExt, limit::ConcurrencyLimitLayer};
 use tower_refresh::{
     FailureKind, RefreshError, RefreshFailure, RefreshLayer, RefreshState, ReqwestLayer,
     ReqwestRefresh, Tokens,
+    layer::{ErrorOnRefusalLayer, Refused},
 };
 
 use crate::reqwest::bare;
@@ -118,4 +119,20 @@ async fn the_service_below_is_made_ready_for_each_attempt() {
         assert_eq!(response.status(), StatusCode::OK);
     }
     assert_eq!(server.refreshes(), 1);
+}
+
+/// The layer that stands above others stands above this one, too.
+#[tokio::test]
+async fn a_refusal_is_an_error_with_the_reason_where_that_is_wanted() {
+    let server = Loopback::serve(Protocol::Http1, Loopback::strict).await;
+    let rejects = async |_: Tokens| Err(RefreshError::rejected("invalid_grant"));
+    let state = RefreshState::builder(rejects).tokens(Tokens::new("expired")).build();
+    let client = ServiceBuilder::new()
+        .layer(ErrorOnRefusalLayer::new())
+        .layer(ReqwestLayer::new(RefreshLayer::new(state)))
+        .service(bare(Protocol::Http1));
+    let error = client.oneshot(post(&server, "hello")).await.unwrap_err();
+    let refused = error.downcast_ref::<Refused>().unwrap();
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(refused.failure().map(RefreshFailure::kind), Some(FailureKind::Rejected));
 }
