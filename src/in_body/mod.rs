@@ -109,7 +109,8 @@ pub use crate::peek::{Peeked, Watched};
 ///
 /// Every frame is given on as it came, in order. The request's body becomes [`Watched`], the
 /// response's [`Peeked`]. The response's body has to be `Unpin`. A client with a fixed body type
-/// takes one line between, as for [`GrpcStatusLayer`](crate::grpc::GrpcStatusLayer).
+/// takes one line between: `.map_request(|request: Request<Watched<ReplayBody<Body>>>| request.map(Body::new))`,
+/// as for [`GrpcStatusLayer`](crate::grpc::GrpcStatusLayer).
 ///
 /// # What was carried out in part
 ///

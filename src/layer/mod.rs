@@ -271,7 +271,7 @@ impl<K> RefreshLayer<K> {
 
     /// Gives the service below the body type that it takes, made of a
     /// [`ReplayBody<B>`](crate::body::ReplayBody) by this function: for clients with a body type
-    /// of their own, such as tonic's. To be called last.
+    /// of their own, such as tonic's. Callers send that type, too. To be called last.
     ///
     #[cfg_attr(not(doctest), doc = include_str!("../body/tonic.md"))]
     pub fn map_body<B, F>(self, map: F) -> MapBodyLayer<F, K>

@@ -125,15 +125,22 @@ pub(super) struct Origin {
 impl Origin {
     /// From a URI with nothing but an origin, such as `https://api.example.com`.
     pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
-        let uri: Uri =
-            text.parse().map_err(|_| ConfigError::new("an allowed origin is not a URI"))?;
+        let uri: Uri = text.parse().map_err(|_| {
+            ConfigError::new("an allowed origin is not a URI: it is written as `https://host:port`")
+        })?;
         if uri.path() != "/" && !uri.path().is_empty() || uri.query().is_some() {
-            return Err(ConfigError::new("an allowed origin has a path or a query"));
+            return Err(ConfigError::new(
+                "an allowed origin has a path or a query: it is `https://host:port` alone",
+            ));
         }
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err(ConfigError::new("an allowed origin has user information"));
+            return Err(ConfigError::new(
+                "an allowed origin has user information: it is `https://host:port` alone",
+            ));
         }
-        Self::of(&uri).ok_or(ConfigError::new("an allowed origin lacks its scheme or host"))
+        Self::of(&uri).ok_or(ConfigError::new(
+            "an allowed origin lacks its scheme or host: it is written as `https://host:port`",
+        ))
     }
 
     /// The origin a request goes to; `None` if its URI does not say.

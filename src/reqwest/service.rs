@@ -36,8 +36,13 @@ use crate::{
 /// errors: [`reqwest::Client`] is one, and so is what generated clients and SDKs take. It does
 /// what [`RefreshMiddleware`](crate::RefreshMiddleware) does, without `reqwest_middleware`.
 ///
-/// A request of reqwest has no extensions of the caller's, so that
-/// [`per_request`](RefreshLayer::per_request) goes by the head alone.
+/// If a refused request could not be helped, the reason is in the response's extensions, or is an
+/// error with [`ErrorOnRefusalLayer`](crate::layer::ErrorOnRefusalLayer) above. A request of reqwest
+/// has no extensions of the caller's, so that [`per_request`](RefreshLayer::per_request) goes by
+/// the head alone.
+///
+/// The feature `reqwest` stands for reqwest 0.13, for as long as it exists: a later version gets a
+/// feature of its own.
 ///
 /// ```no_run
 /// use tower::{Service, ServiceBuilder, ServiceExt};
