@@ -269,3 +269,15 @@ async fn no_limit_at_all_loses_no_compressed_answer() {
     let minted = client.refresh_token_grant().refresh(tokens(1).into()).await;
     assert_eq!(minted.unwrap().refresh_token(), Some("refresh-2"));
 }
+
+/// `response/tests.rs`: "whatever becomes of an answer's other fields, the pair is read".
+///
+/// Order: the same upstream's tokens in a field that was read whole, then the damage, then the
+/// answer's own refresh token. Two are found, so none is taken: the rotated pair is thrown away,
+/// although one of them is known not to be the answer's own.
+#[ignore = "does not hold yet"]
+#[tokio::test]
+async fn a_refresh_token_inside_another_field_does_not_hide_the_answers_own() {
+    let slip = r#"{"access_token":"access-2","upstream":{"refresh_token":"other-r"},"note":"say "hi" to all","refresh_token":"refresh-2"}"#;
+    assert_eq!(minted(slip).await.unwrap().refresh_token(), Some("refresh-2"));
+}
