@@ -45,6 +45,7 @@ mod lost_records;
 mod observe;
 mod outcomes;
 #[cfg(feature = "serde")]
+mod review;
 mod serialize;
 mod shared;
 mod sign_ins;

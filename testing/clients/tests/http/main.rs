@@ -23,5 +23,6 @@ mod real_servers;
 mod redirects;
 mod reqwest;
 mod reqwest_service;
+mod review;
 mod sockets;
 mod stacks;

@@ -9,5 +9,6 @@ mod hostile;
 mod https;
 mod odd_answers;
 mod refusals;
+mod review;
 mod revocation;
 mod unspent;
