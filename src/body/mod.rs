@@ -204,7 +204,7 @@ where
         let mut charge = Charge::none(budget);
         let copy = if size > cap {
             Err(NotReplayable::TooLarge)
-        } else if !charge.grow(size.saturating_add(ENTRY_COST)) {
+        } else if !body.is_end_stream() && !charge.grow(size.saturating_add(ENTRY_COST)) {
             Err(NotReplayable::OverBudget)
         } else {
             clone(&body).ok_or(NotReplayable::Uncloneable)

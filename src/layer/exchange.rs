@@ -194,6 +194,9 @@ where
     /// What follows from the response to the attempt that was under way. The attempt itself
     /// must have been dropped: it may hold the other end of the body.
     pub(super) fn judge<ResBody: Body>(&mut self, response: &mut Response<ResBody>) -> Action {
+        if response.status().is_redirection() {
+            self.shared.has_redirected();
+        }
         if !self.heeded {
             return self.finish(response, None);
         }

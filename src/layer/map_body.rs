@@ -74,6 +74,11 @@ impl<S: Clone, F: Clone> Layer<S> for OwnBodyLayer<F> {
 }
 
 /// The service below a [`Refresh`] whose bodies are the caller's own, and clones of them.
+///
+/// # Panics
+///
+/// In `call`, if it was taken out of its [`Refresh`] and is given a body that is not whole:
+/// [`ReplayBody::plain`] makes one that is.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnBody<S> {
     inner: S,
@@ -95,8 +100,8 @@ where
 
     fn call(&mut self, request: Request<ReplayBody<B>>) -> S::Future {
         let own = |body: ReplayBody<B>| {
-            // Cannot fail: this service is made by `OwnBodyLayer` alone, whose bodies are the
-            // caller's own or whole clones, and nothing has polled them yet.
+            // Below its `Refresh` it cannot fail: those bodies are the caller's own or whole clones,
+            // and nothing has polled them yet.
             body.into_source().unwrap_or_else(|_| panic!("the body is not the caller's own"))
         };
         self.inner.call(request.map(own))

@@ -160,8 +160,9 @@ impl<K> RefreshLayer<K> {
     /// another origin passes as it is, and its 401 starts no refresh. So does one whose URI
     /// names no origin, unless [`allow_relative`](Self::allow_relative) says otherwise; the
     /// first one of a layer is a WARN. Default: tokens go wherever the request goes; but where a
-    /// call goes on to another origin than its first, because a layer above follows redirects
-    /// with clones of the service that it has called, the token stays behind.
+    /// call goes on to another origin than its first, because a layer above follows a redirect
+    /// with a clone of the service that it has called, the token stays behind. (Through a `Buffer`
+    /// between the two that is not seen.)
     ///
     /// # Errors
     ///

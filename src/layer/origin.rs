@@ -34,32 +34,42 @@ pub(super) enum FirstOrigin {
     #[default]
     None,
     /// This is where the service's own last request went.
-    Called(Scheme, Authority),
-    /// The service is a clone of one whose request went there.
-    Inherited(Scheme, Authority),
+    Called(Place),
+    /// The service is a clone of one whose request went there, and was redirected.
+    Inherited(Place),
 }
 
+/// Where a request goes. `None`: its URI does not say.
+type Place = Option<(Scheme, Authority)>;
+
 impl FirstOrigin {
-    /// For a clone of the service.
-    pub(super) fn of_clone(&self) -> Self {
+    /// For a clone of the service. `redirected`: a response to it was a redirect.
+    pub(super) fn of_clone(&self, redirected: bool) -> Self {
         match self {
-            Self::None => Self::None,
-            Self::Called(scheme, authority) | Self::Inherited(scheme, authority) => {
-                Self::Inherited(scheme.clone(), authority.clone())
-            }
+            Self::Called(place) if redirected => Self::Inherited(place.clone()),
+            Self::Inherited(place) => Self::Inherited(place.clone()),
+            Self::None | Self::Called(_) => Self::None,
         }
     }
 
     /// Notes that a request goes there, and says whether that is where the call began.
     #[inline]
     fn stays(&mut self, uri: &Uri) -> bool {
-        let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else { return true };
-        match self {
-            Self::Inherited(first, at) => is_same(first, at, scheme, authority),
+        match (&*self, uri.scheme(), uri.authority()) {
+            // Below, it goes wherever the first one went.
+            (Self::Inherited(_), None, None) => true,
+            (Self::Inherited(Some((first, at))), Some(scheme), Some(authority)) => {
+                is_same(first, at, scheme, authority)
+            }
+            (Self::Inherited(_), ..) => false,
             // Letter by letter, because that is fast, and nearly always so.
-            Self::Called(last, at) if at.as_str() == authority.as_str() && last == scheme => true,
-            _ => {
-                *self = Self::Called(scheme.clone(), authority.clone());
+            (Self::Called(Some((last, at))), Some(scheme), Some(authority))
+                if at.as_str() == authority.as_str() && last == scheme =>
+            {
+                true
+            }
+            (_, scheme, authority) => {
+                *self = Self::Called(scheme.cloned().zip(authority.cloned()));
                 true
             }
         }

@@ -121,7 +121,7 @@ impl<S: Clone, K: Clone> Clone for Refresh<S, K> {
             shared: Arc::clone(&self.shared),
             token: self.token.clone(),
             sharing: self.sharing.of_clone(),
-            first_origin: self.first_origin.of_clone(),
+            first_origin: self.first_origin.of_clone(self.shared.is_redirected()),
             keep: self.keep.clone(),
         }
     }

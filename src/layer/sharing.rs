@@ -1,6 +1,9 @@
 //! What the futures of one service refer to, and when a clone of the service gets its own.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use super::config::Config;
 
@@ -9,11 +12,25 @@ pub(super) struct Shared<S> {
     pub(super) config: Arc<Config>,
     /// Never called and never made ready: clones of it send what has had to wait.
     template: Mutex<S>,
+    redirected: AtomicBool,
 }
 
 impl<S> Shared<S> {
     pub(super) fn new(config: Arc<Config>, template: S) -> Arc<Self> {
-        Arc::new(Self { config, template: Mutex::new(template) })
+        Arc::new(Self {
+            config,
+            template: Mutex::new(template),
+            redirected: AtomicBool::new(false),
+        })
+    }
+
+    /// A response was a redirect: what comes next may be a request of the same call.
+    pub(super) fn has_redirected(&self) {
+        self.redirected.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_redirected(&self) -> bool {
+        self.redirected.load(Ordering::Relaxed)
     }
 
     /// A service for one request alone, not ready yet.

@@ -39,7 +39,7 @@ pub enum ErrorKind {
     /// Any other response that is no success: something is wrong with the server now, or with
     /// this request.
     Refused,
-    /// The response is a success, and its body is not JSON or has no access token.
+    /// The response is a success, and no access token could be read in its body.
     Malformed,
     /// The response's body is too long
     /// ([`ClientBuilder::max_response`](super::ClientBuilder::max_response)).

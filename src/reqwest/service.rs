@@ -41,6 +41,11 @@ use crate::{
 /// has no extensions of the caller's, so that [`per_request`](RefreshLayer::per_request) goes by
 /// the head alone.
 ///
+/// reqwest follows redirects below this layer, and takes the token away when the host changes. A 401
+/// after a round by another host and back counts as a refusal of the token, as reqwest does not
+/// tell of it. What follows redirects above this layer is not seen: name the origins that may have the
+/// token ([`allow_origin`](RefreshLayer::allow_origin)).
+///
 /// The feature `reqwest` stands for reqwest 0.13, for as long as it exists: a later version gets a
 /// feature of its own.
 ///

@@ -1,13 +1,21 @@
 //! What goes on a request: the token, where it may go, and whose it is.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{HeaderName, request::Parts};
+use http_body_util::Full;
 use testing::{Auth, Logs, Play, answer, builder, get, idle, mock, next, token_of, tokens};
-use tower::{Service, ServiceExt};
+use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_refresh::{
-    FailureKind, FromExtensions, RefreshFailure, RefreshLayer, RefreshState, Tokens, layer::Attempt,
+    FailureKind, FromExtensions, RefreshFailure, RefreshLayer, RefreshState, Tokens,
+    body::ReplayBody, layer::Attempt,
 };
 
 use crate::{layer, serve, state};
@@ -323,4 +331,62 @@ async fn an_empty_token_that_was_minted_is_not_refreshed_in_a_loop() {
         let _ = state.token().await;
     }
     assert_eq!(auth.count(), 1);
+}
+
+/// The URI and the token of each request that reached the server.
+type Seen = Arc<Mutex<Vec<(String, bool)>>>;
+
+/// A server that answers with this status.
+fn server(
+    seen: &Seen,
+    status: u16,
+) -> impl Service<
+    http::Request<ReplayBody<Full<Bytes>>>,
+    Response = http::Response<Full<Bytes>>,
+    Error = Infallible,
+    Future = Ready<Result<http::Response<Full<Bytes>>, Infallible>>,
+> + Clone {
+    let seen = Arc::clone(seen);
+    service_fn(move |request: http::Request<ReplayBody<Full<Bytes>>>| {
+        let has_token = request.headers().contains_key("authorization");
+        seen.lock().unwrap().push((request.uri().to_string(), has_token));
+        ready(Ok(answer(status)))
+    })
+}
+
+/// I13; `allow_origin`: "where a call goes on to another origin than its first, because a layer above
+/// follows redirects with clones of the service that it has called, the token stays behind". The
+/// first request of the call names no origin, as with a client that adds it below; the redirect does.
+///
+/// Order: a call of `/orders`; the layer above follows a `Location: https://evil.example.com/` with a
+/// clone of the service that it has called; the token goes there.
+#[tokio::test]
+async fn i13_a_call_that_began_without_an_origin_takes_its_token_nowhere() {
+    let (auth, seen) = (Auth::new(), Seen::default());
+    let mut first = RefreshLayer::new(builder(&auth).build()).layer(server(&seen, 302));
+    first.ready().await.unwrap().call(get("/orders")).await.unwrap();
+    first.clone().oneshot(get("https://evil.example.com/")).await.unwrap();
+    let seen = seen.lock().unwrap();
+    assert!(seen[0].1);
+    assert!(!seen[1].1, "{:?}", seen[1]);
+}
+
+/// `allow_origin`: "Default: tokens go wherever the request goes; but where a call goes on to another
+/// origin than its first".
+///
+/// Order: a client calls host A once, and is cloned afterwards, once for each task, as clients are. A
+/// task's own, first request goes to host B: no call has gone on anywhere, and yet it has no token,
+/// for the whole life of that clone. (`client.clone()` made before the first call has one.)
+#[tokio::test]
+async fn a_clone_of_a_client_that_was_used_before_may_call_any_origin() {
+    let (auth, seen) = (Auth::new(), Seen::default());
+    let mut client = RefreshLayer::new(builder(&auth).build()).layer(server(&seen, 200));
+    client.ready().await.unwrap().call(get("https://api.example.com/")).await.unwrap();
+    let mut tasks = client.clone();
+    for _ in 0..2 {
+        let request = get("https://uploads.example.com/");
+        tasks.ready().await.unwrap().call(request).await.unwrap();
+    }
+    let seen = seen.lock().unwrap();
+    assert!(seen.iter().all(|(_, has_token)| *has_token), "{seen:?}");
 }

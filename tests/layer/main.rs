@@ -39,7 +39,6 @@ mod own_body;
 mod read;
 mod replay;
 mod response;
-mod review;
 mod secrets;
 mod service;
 mod tower_stack;

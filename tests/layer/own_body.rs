@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use testing::{Auth, builder};
+use testing::{Auth, builder, get, token_of};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_refresh::{
     BoxError, RefreshLayer, RefreshState,
@@ -155,4 +155,34 @@ async fn a_body_is_made_what_the_client_takes() {
     assert_eq!(response.status(), 200);
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
     assert_eq!(auth.count(), 1);
+}
+
+/// `try_clone_bodies`: "What is charged to the budget is the size that the body says it has at least."
+/// A body that is empty by its own word costs nothing, and "can always be replayed"
+/// (`ReplayBody::tee`), as it is by the layer without this.
+///
+/// Order: the budget is used up by others (here: it is 0); a GET is refused; the token is refreshed;
+/// the GET is not sent again: `OverBudget`.
+#[tokio::test]
+async fn a_request_without_a_body_is_replayed_whatever_the_budget() {
+    let refuses_the_first = |token: Option<&str>| {
+        let status = if token == Some("access-1") { 401 } else { 200 };
+        Response::builder().status(status).body(Full::<Bytes>::default()).unwrap()
+    };
+    // As it is with bodies that are teed.
+    let layer = RefreshLayer::new(builder(&Auth::new()).build()).replay_budget(0);
+    let server = service_fn(move |request: Request<ReplayBody<Full<Bytes>>>| {
+        std::future::ready(Ok::<_, Infallible>(refuses_the_first(token_of(&request))))
+    });
+    let teed = layer.layer(server).oneshot(get("http://api.example.com/")).await.unwrap();
+    assert_eq!(teed.status(), 200);
+
+    let layer = RefreshLayer::new(builder(&Auth::new()).build()).replay_budget(0);
+    let layer = layer.try_clone_bodies(|body: &Full<Bytes>| Some(body.clone()));
+    let server = service_fn(move |request: Request<Full<Bytes>>| {
+        std::future::ready(Ok::<_, Infallible>(refuses_the_first(token_of(&request))))
+    });
+    let own = layer.layer(server).oneshot(get("http://api.example.com/")).await.unwrap();
+    assert_eq!(own.extensions().get::<NotReplayable>(), None);
+    assert_eq!(own.status(), 200);
 }

@@ -12,7 +12,7 @@ use std::{
 use futures_util::future::join_all;
 use testing::{Auth, Play, builder, idle};
 use tokio_test::{assert_pending, task};
-use tower_refresh::{Credential, FailureKind, RefreshFailure, RefreshState};
+use tower_refresh::{Credential, FailureKind, RefreshError, RefreshFailure, RefreshState, Tokens};
 
 /// A server that takes this token alone.
 async fn call(good: &str, credential: Credential) -> Result<(), &'static str> {
@@ -114,4 +114,21 @@ async fn it_is_send_wherever_the_call_is() {
         async move { state.attempt(async |_| pending::<()>().await, |()| host.is_empty()).await }
     });
     idle().await;
+}
+
+/// A call outside of a runtime is told that there is none, and harms nothing that comes after.
+#[test]
+fn a_call_without_a_runtime_harms_none_that_comes_after() {
+    let state = RefreshState::builder(async |_: Tokens| Ok::<_, RefreshError>(Tokens::new("new")))
+        .tokens(Tokens::new("old"))
+        .build();
+    let call = |credential: tower_refresh::Credential| async move {
+        credential.access_token() == Some("new")
+    };
+    let outside = futures_util::FutureExt::now_or_never(state.attempt(call, |good| !good));
+    let error = outside.expect("it does not wait").unwrap_err();
+    assert_eq!(error.failure().kind(), FailureKind::NoRuntime);
+    assert_eq!(error.into_outcome(), Some(false));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert!(runtime.block_on(state.attempt(call, |good| !good)).unwrap());
 }

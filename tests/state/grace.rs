@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use testing::{Auth, Play, Store, idle, kind, opened, secs, tokens};
+use testing::{Auth, Fault, Op, Play, Store, idle, kind, opened, secs, tokens};
 use tokio::time::{Instant, sleep};
 use tokio_test::{assert_pending, task};
 use tower_refresh::{
@@ -110,4 +110,78 @@ async fn a_rejection_that_nothing_speaks_against_is_not_waited_for() {
     let begun = Instant::now();
     assert_eq!(kind(state.refresh().await), FailureKind::Rejected);
     assert_eq!((auth.count(), begun.elapsed()), (1, Duration::ZERO));
+}
+
+/// I6, and `Course::rejected`: "what may be redeemed elsewhere now is looked at and tried once more",
+/// before the credential is ended.
+///
+/// Order: one holder's answer is lost, and the server (with a grace period) goes on serving it. The
+/// other is rejected meanwhile, yields its lease, and tries once more a second later. That try does
+/// not get through: a transient failure, "cool down, then try again". When the cool-down is over the
+/// server has the pair for it; but the flight finds the first rejection, in doubt as it was, and ends
+/// the credential for good without a request.
+#[tokio::test(start_paused = true)]
+async fn i6_a_second_try_that_does_not_get_through_is_no_rejection() {
+    let (auth, store) = (Auth::new(), Store::with(tokens(1)));
+    let holder = opened(&auth, &store).await;
+    auth.next(Play::Fail);
+    assert_eq!(kind(holder.refresh().await), FailureKind::Transient);
+    let other = opened(&auth, &store).await;
+    auth.next(Play::Reject).next(Play::Fail);
+    assert_eq!(kind(other.refresh().await), FailureKind::Transient);
+    assert_eq!(auth.count(), 3);
+    sleep(secs(300)).await;
+    assert_eq!(other.refresh().await.unwrap().access_token(), Some("access-2"));
+    assert_eq!(auth.count(), 4);
+}
+
+/// The same, with a store that cannot be reached for a moment when the second try wants the lease
+/// that it has given back: nobody has asked the server a second time.
+#[tokio::test(start_paused = true)]
+async fn i6_a_lease_that_is_not_had_back_ends_no_credential() {
+    let (auth, store) = (Auth::new(), Store::with(tokens(1)));
+    let holder = opened(&auth, &store).await;
+    auth.next(Play::Fail);
+    assert_eq!(kind(holder.refresh().await), FailureKind::Transient);
+    let other = opened(&auth, &store).await;
+    auth.next(Play::Reject);
+    let refresh = tokio::spawn(async move { (other.refresh().await.map(drop), other) });
+    while auth.count() < 2 {
+        testing::idle().await;
+    }
+    store.fault(Op::Lease, Fault::Fail);
+    let (refreshed, other) = refresh.await.unwrap();
+    assert_eq!(kind(refreshed), FailureKind::Store);
+    assert_eq!(auth.count(), 2, "there was no second try");
+    sleep(secs(300)).await;
+    assert_eq!(other.refresh().await.unwrap().access_token(), Some("access-2"));
+}
+
+/// The same, with a runtime that ends between the two tries (I7: shutdown is no rejection).
+#[test]
+fn i6_a_runtime_that_ends_between_the_tries_ends_no_credential() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().start_paused(true).build().unwrap()
+    };
+    let (auth, store) = (Auth::new(), Store::with(tokens(1)));
+    let first = runtime();
+    let other = first.block_on(async {
+        let holder = opened(&auth, &store).await;
+        auth.next(Play::Fail);
+        assert_eq!(kind(holder.refresh().await), FailureKind::Transient);
+        let other = opened(&auth, &store).await;
+        auth.next(Play::Reject);
+        let refresh = other.clone();
+        tokio::spawn(async move { refresh.refresh().await.map(drop) });
+        while auth.count() < 2 {
+            testing::idle().await;
+        }
+        testing::idle().await;
+        other
+    });
+    drop(first);
+    runtime().block_on(async {
+        assert_eq!(other.refresh().await.unwrap().access_token(), Some("access-2"));
+    });
 }

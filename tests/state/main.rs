@@ -45,7 +45,6 @@ mod lost_records;
 mod observe;
 mod outcomes;
 #[cfg(feature = "serde")]
-mod review;
 mod serialize;
 mod shared;
 mod sign_ins;

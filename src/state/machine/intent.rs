@@ -97,12 +97,17 @@ impl Course<'_> {
     /// meanwhile, because the other holder may be waiting for it to save.
     pub(super) fn rejected(mut self, from: Generation, failure: RefreshFailure) -> Step {
         let is_in_doubt = self.flight.record_is_new || self.open_cause_of(from).is_some();
-        if self.flight.tries_again || !is_in_doubt || self.is_superseded() {
+        let is_certain = self.machine.troubles_mut().doubtful_rejection == Some(from);
+        if is_certain || !is_in_doubt || self.is_superseded() {
             return self.reject(failure);
         }
         let generation = self.machine.credential.generation();
         let open_redeem = self.flight.open_redeem;
         self.flight.tries_again = true;
+        // Not before a second try has said so, too, in this flight or in another one.
+        let troubles = self.machine.troubles_mut();
+        troubles.rejected = None;
+        troubles.doubtful_rejection = Some(from);
         self.flight.lost_lease();
         let step = Step::Yield { open_redeem, wait: GRACE, generation };
         self.go(Stage::Yielding { from }, step)
@@ -273,20 +278,18 @@ mod tests {
             let _ = rejected_in_doubt(&mut machine, &rules);
             let _ = machine.advance(Outcome::Done, rules.at(1));
             if lease_fails {
-                // The next flight knows of the rejection.
+                // Then the next flight has the second try.
                 let _ = machine.advance(Outcome::failed("away"), rules.at(1));
                 assert!(matches!(machine.refresh(rules.at(10)), Admission::Wait(_)));
                 let _ = machine.effects();
-                let _ = machine.advance(Outcome::Leased(holder_ended()), rules.at(10));
-            } else {
-                for outcome in [
-                    Outcome::Leased(holder_ended()),
-                    Outcome::Loaded(stored()),
-                    Outcome::Intended,
-                    rejection(),
-                ] {
-                    let _ = machine.advance(outcome, rules.at(1));
-                }
+            }
+            for outcome in [
+                Outcome::Leased(holder_ended()),
+                Outcome::Loaded(stored()),
+                Outcome::Intended,
+                rejection(),
+            ] {
+                let _ = machine.advance(outcome, rules.at(10));
             }
             let landed = machine.advance(Outcome::Loaded(stored()), rules.at(10));
             assert!(matches!(landed, Step::Land { .. }), "{lease_fails} {landed:?}");

@@ -22,6 +22,9 @@ pub(super) struct Troubles {
     /// The stored generation whose refresh token the server has rejected, and why. It
     /// outlasts a store that cannot be read for a while.
     pub(super) rejected: Option<(Generation, RefreshFailure)>,
+    /// The stored generation whose refresh token the server has rejected once, which may not be
+    /// its last word.
+    pub(super) doubtful_rejection: Option<Generation>,
     /// Transient failures in a row.
     pub(super) transient_failures: u32,
     /// How often a challenge had the store read again while only a sign-in elsewhere could
@@ -50,6 +53,7 @@ impl Troubles {
     pub(super) fn recover(&mut self) {
         self.blocked_by = None;
         self.rejected = None;
+        self.doubtful_rejection = None;
         self.transient_failures = 0;
         self.rechecks = 0;
         self.recheck_at = None;

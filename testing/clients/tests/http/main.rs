@@ -23,6 +23,5 @@ mod real_servers;
 mod redirects;
 mod reqwest;
 mod reqwest_service;
-mod review;
 mod sockets;
 mod stacks;
