@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use http::{HeaderName, request::Parts};
 use http_body_util::Full;
 use testing::{Auth, Logs, Play, answer, builder, get, idle, mock, next, token_of, tokens};
-use tower::{Layer, Service, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceExt, service_fn, util::ServiceFn};
 use tower_refresh::{
     FailureKind, FromExtensions, RefreshFailure, RefreshLayer, RefreshState, Tokens,
     body::ReplayBody, layer::Attempt,
@@ -336,18 +336,13 @@ async fn an_empty_token_that_was_minted_is_not_refreshed_in_a_loop() {
 /// The URI and the token of each request that reached the server.
 type Seen = Arc<Mutex<Vec<(String, bool)>>>;
 
+type Replayed = http::Request<ReplayBody<Full<Bytes>>>;
+type Answered = Ready<Result<http::Response<Full<Bytes>>, Infallible>>;
+
 /// A server that answers with this status.
-fn server(
-    seen: &Seen,
-    status: u16,
-) -> impl Service<
-    http::Request<ReplayBody<Full<Bytes>>>,
-    Response = http::Response<Full<Bytes>>,
-    Error = Infallible,
-    Future = Ready<Result<http::Response<Full<Bytes>>, Infallible>>,
-> + Clone {
+fn server(seen: &Seen, status: u16) -> ServiceFn<impl FnMut(Replayed) -> Answered + Clone> {
     let seen = Arc::clone(seen);
-    service_fn(move |request: http::Request<ReplayBody<Full<Bytes>>>| {
+    service_fn(move |request: Replayed| {
         let has_token = request.headers().contains_key("authorization");
         seen.lock().unwrap().push((request.uri().to_string(), has_token));
         ready(Ok(answer(status)))
