@@ -10,7 +10,10 @@ use http::{Request, Response};
 use http_body_util::Full;
 use testing::{Auth, builder, token_of};
 use tower::{Layer, Service, ServiceExt, buffer::BufferLayer, service_fn};
-use tower_refresh::{RefreshLayer, body::{NotReplayable, ReplayBody}};
+use tower_refresh::{
+    RefreshLayer,
+    body::{NotReplayable, ReplayBody},
+};
 
 type Body = Full<Bytes>;
 
@@ -24,7 +27,8 @@ fn server(
     Response = Response<Body>,
     Error = Infallible,
     Future = std::future::Ready<Result<Response<Body>, Infallible>>,
-> + Clone
+>
++ Clone
 + Send
 + 'static
 + use<> {

@@ -1,9 +1,6 @@
 //! What a review has found, and does not hold yet.
 
-use testing::{
-    Auth, Fault, Op, Play, Store, kind, opened, secs,
-    tokens,
-};
+use testing::{Auth, Fault, Op, Play, Store, kind, opened, secs, tokens};
 use tokio::time::sleep;
 use tower_refresh::{FailureKind, RefreshError, RefreshState, Tokens};
 

@@ -39,8 +39,7 @@ async fn i13_under_redirects_reqwests_layer_keeps_the_token_at_its_origin() {
     });
     let layer = ReqwestLayer::new(RefreshLayer::new(builder(&Auth::new()).build()));
     let mut first = layer.layer(server);
-    let request =
-        |url: &str| reqwest::Request::new(Method::GET, Url::parse(url).unwrap());
+    let request = |url: &str| reqwest::Request::new(Method::GET, Url::parse(url).unwrap());
     first.ready().await.unwrap().call(request("https://api.example.com/")).await.unwrap();
     first.clone().oneshot(request("https://evil.example.com/")).await.unwrap();
     assert_eq!(*seen.lock().unwrap(), [true, false]);
