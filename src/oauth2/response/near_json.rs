@@ -64,8 +64,12 @@ pub(super) fn find<'a>(unread: &'a str, name: &str) -> Option<&'a str> {
 /// How many braces are open behind it. By count alone: what is a text and what is not cannot be
 /// told any more.
 fn depth_of(text: &str) -> isize {
-    let count = |brace| text.matches(brace).count().cast_signed();
-    count('{') - count('}')
+    let step = |byte| match byte {
+        b'{' => 1,
+        b'}' => -1,
+        _ => 0,
+    };
+    text.bytes().map(step).sum()
 }
 
 /// The text, number or word behind the name that ends here.

@@ -34,15 +34,14 @@ const SEARCHED_FOR: [&str; 5] =
 pub(super) fn parse(body: &[u8], is_cut: bool) -> Parsed {
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}').trim_start();
-    let near = near_json::object(text);
     let Object { mut fields, unread, rest } = match json(text) {
         // Where in it the tokens are would be a guess, if they are not at its top.
         Some((fields, rest)) if !names_a_token(rest) => {
             return Parsed { fields, odd: None, is_whole: true };
         }
-        Some((fields, rest)) => Object { fields, rest: Some(rest), ..near },
+        Some((fields, rest)) => Object { fields, rest: Some(rest), ..near_json::object(text) },
         None if is_json(text) => return Parsed::default(),
-        None => near,
+        None => near_json::object(text),
     };
     // A form has no end of its own: the last token in it may be a part of one.
     if let Some(fields) = form(text).filter(|_| !is_cut) {
