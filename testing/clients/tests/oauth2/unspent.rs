@@ -31,7 +31,7 @@ use tokio::{
     task::yield_now,
 };
 use tower::{Service, service_fn};
-use tower_refresh::{RefreshError, Refresher, Tokens, oauth2::Client};
+use tower_refresh::{BoxError, RefreshError, Refresher, Tokens, oauth2::Client};
 
 use super::endpoint::tokens;
 
@@ -307,17 +307,31 @@ async fn a_refused_connect_spends_nothing_over_reqwest_too() {
     assert!(error.is_unspent() && !error.is_rejected(), "{error:?}");
 }
 
-/// The server has begun to answer with a 200, whatever its connection ends in.
+/// The server has begun to answer with a 200, whatever the error after it says: of its own
+/// connection, or, from a gateway in the same process, of another that did not come about.
 #[tokio::test]
 async fn a_response_that_has_begun_is_never_told_as_unspent() {
-    let http = service_fn(|_: http::Request<Full<Bytes>>| {
-        let frames = futures_util::stream::iter([
-            Ok(Frame::data(Bytes::from_static(b"{\"access_token\":\"acc"))),
-            Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
-        ]);
-        ready(Ok::<_, io::Error>(http::Response::new(StreamBody::new(frames))))
-    });
-    let client = Client::builder("http://127.0.0.1:1/token", "id").unwrap().over(http);
-    let error = client.refresh_token_grant().refresh(tokens(1).into()).await.unwrap_err();
-    assert!(!error.is_unspent(), "{error:?}");
+    let gateway = legacy::Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let uri: Uri = format!("http://127.0.0.1:{port}/").parse().unwrap();
+    for refused in [true, false] {
+        let (gateway, uri) = (gateway.clone(), uri.clone());
+        let http = service_fn(move |_: http::Request<Full<Bytes>>| {
+            let asked = gateway.get(uri.clone());
+            async move {
+                let error: BoxError = match refused {
+                    true => asked.await.unwrap_err().into(),
+                    false => io::Error::from(io::ErrorKind::ConnectionRefused).into(),
+                };
+                let frames = futures_util::stream::iter([
+                    Ok(Frame::data(Bytes::from_static(b"{\"access_token\":\"acc"))),
+                    Err(error),
+                ]);
+                Ok::<_, io::Error>(http::Response::new(StreamBody::new(frames)))
+            }
+        });
+        let client = Client::builder("http://127.0.0.1:1/token", "id").unwrap().over(http);
+        let error = client.refresh_token_grant().refresh(tokens(1).into()).await.unwrap_err();
+        assert!(!error.is_unspent(), "{error:?}");
+    }
 }
