@@ -99,8 +99,10 @@ impl Error {
     fn is_unspent(&self) -> bool {
         let says_so =
             |error: &(dyn error::Error + 'static)| is_unreachable(error) || is_untouched(error);
-        self.0.status.is_some_and(is_refusal)
-            || self.0.source.as_deref().is_some_and(|source| chain(source).any(says_so))
+        match self.0.status {
+            Some(status) => is_refusal(status),
+            None => self.0.source.as_deref().is_some_and(|source| chain(source).any(says_so)),
+        }
     }
 
     /// Whether the server, or a proxy, answered with a failure.

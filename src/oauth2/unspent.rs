@@ -7,10 +7,9 @@
 //! | HTTP/2: RST_STREAM with REFUSED_STREAM, or a GOAWAY without error below the stream (RFC 9113, section 8.7) | not spent | tried again at once |
 //! | all else, such as a connection that ends before the first byte of the response | may be spent | |
 //!
-//! But for the first, these are hyper's own errors, and so those of reqwest and other clients
-//! that are built on it.
+//! These are hyper's own errors, and so those of reqwest and other clients that are built on it.
 
-use std::{error::Error, io, iter::successors};
+use std::{error::Error, iter::successors};
 
 /// An error and its sources.
 pub(super) fn chain<'a>(
@@ -19,15 +18,11 @@ pub(super) fn chain<'a>(
     successors(Some(error as &(dyn Error + 'static)), |&error| error.source())
 }
 
-/// Whether no connection came about, so that the server has done nothing. An unreachable host or
-/// network does not say that: a connection that is up ends in these errors too.
-pub(super) fn is_unreachable(error: &(dyn Error + 'static)) -> bool {
-    let is_refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    error.downcast_ref().is_some_and(is_refused) || is_connect(error)
-}
-
+/// Whether no connection came about, so that the server has done nothing. Only the HTTP client knows.
+/// The system's error does not say so, be it a refused connection or an unreachable host: a
+/// connection that is up ends in these too, when ICMP has said so of it.
 #[cfg(feature = "oauth2-client")]
-fn is_connect(error: &(dyn Error + 'static)) -> bool {
+pub(super) fn is_unreachable(error: &(dyn Error + 'static)) -> bool {
     let error = error.downcast_ref::<hyper_util::client::legacy::Error>();
     error.is_some_and(hyper_util::client::legacy::Error::is_connect)
 }
@@ -50,7 +45,7 @@ fn is_refused_stream(error: &h2::Error) -> bool {
 }
 
 #[cfg(not(feature = "oauth2-client"))]
-fn is_connect(_: &(dyn Error + 'static)) -> bool {
+pub(super) fn is_unreachable(_: &(dyn Error + 'static)) -> bool {
     false
 }
 

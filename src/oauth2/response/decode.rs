@@ -4,7 +4,7 @@
 use std::io::Read;
 
 use bytes::Bytes;
-use flate2::read::{DeflateDecoder, GzDecoder, ZlibDecoder};
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::{HeaderMap, header::CONTENT_ENCODING};
 
 /// A body without its compression.
@@ -19,7 +19,8 @@ pub(super) struct Decoded {
 /// `max` bytes at most, and as far as it can be read. What cannot be is left as it is.
 pub(super) fn decode(body: Bytes, headers: &HeaderMap, max: usize) -> Decoded {
     let decompressed = match &*body {
-        [0x1f, 0x8b, 8, ..] => read(GzDecoder::new(&*body), max),
+        // A server that flushes may begin another member (RFC 1952, section 2.2).
+        [0x1f, 0x8b, 8, ..] => read(MultiGzDecoder::new(&*body), max),
         [method, flags, ..] if is_zlib(*method, *flags) => read(ZlibDecoder::new(&*body), max),
         // Any text may begin like this: it is compressed if all of it makes sense.
         _ if is_named_deflate(headers) => {
@@ -47,7 +48,7 @@ fn is_named_deflate(headers: &HeaderMap) -> bool {
 /// What can be read, and whether that is not all of it. `None`: nothing can.
 fn read(decoder: impl Read, max: usize) -> Option<(Bytes, bool)> {
     let mut text = Vec::new();
-    let ended = decoder.take(max as u64 + 1).read_to_end(&mut text).is_ok();
+    let ended = decoder.take((max as u64).saturating_add(1)).read_to_end(&mut text).is_ok();
     let is_cut = !ended || text.len() > max;
     text.truncate(max);
     (!text.is_empty()).then(|| (text.into(), is_cut))

@@ -1,8 +1,8 @@
 //! What is JSON (RFC 8259) but for slips that do not touch the fields' bounds: NaN and
 //! Infinity, raw control characters, commas too many, escapes that there are none of.
 //!
-//! Where the bounds themselves are damaged, [`find`] still has what stands behind a name that is
-//! there once.
+//! Where the bounds themselves are damaged, [`find`] still has what stands behind a name, if it is
+//! there once, behind all that was read, and inside no other object.
 
 use serde_json::Value;
 
@@ -14,27 +14,45 @@ struct Lost;
 /// Deeper than any server's answer; each level is a call.
 const MAX_DEPTH: usize = 200;
 
-/// The fields of the object that the text begins with, as far as they can be told apart, and
-/// what comes after the object, if it has an end.
-pub(super) fn fields(text: &str) -> (Fields, Option<&str>) {
+/// An object, as far as it can be read.
+pub(super) struct Object<'a> {
+    pub(super) fields: Fields,
+    /// What comes after the last field that was read.
+    pub(super) unread: &'a str,
+    /// What comes after the object, if it has an end.
+    pub(super) rest: Option<&'a str>,
+}
+
+/// The object that the text begins with. If it begins with something else, nothing is read, and
+/// what comes after the first brace is unread: all of a list's objects are only parts of it.
+pub(super) fn object(text: &str) -> Object<'_> {
     let mut fields = Fields::default();
     let mut reader = Reader { text, at: 0 };
-    let end = reader.object(0, &mut |name, raw| {
+    let begin = text.find('{').filter(|at| !text[..*at].trim_end().ends_with('['));
+    let mut read_to = begin.map_or(text.len(), |at| at + 1);
+    let end = reader.object(0, &mut |name, raw, at| {
+        read_to = at;
         let name = match value(name) {
             Some(Value::String(name)) => name,
             _ => name.to_owned(),
         };
         fields.0.insert(name, raw.to_owned());
     });
-    (fields, end.is_ok().then(|| &text[reader.at..]))
+    let rest = end.is_ok().then(|| &text[reader.at..]);
+    Object { fields, unread: &text[read_to..], rest }
 }
 
-/// The value behind this name wherever it stands in the text, if it is one value and whole.
-pub(super) fn find<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+/// The value behind this name in what was not read of an object, if it is one value and whole.
+/// Behind a brace that is open it would be a guess: it may be a field of another object. A list has
+/// no names, so that its bracket says nothing.
+pub(super) fn find<'a>(unread: &'a str, name: &str) -> Option<&'a str> {
     let name = format!("\"{name}\"");
     let mut found = None;
-    for (at, _) in text.match_indices(&name) {
-        let Some(raw) = value_at(text, at + name.len()) else { continue };
+    let (mut depth, mut counted_to) = (0, 0);
+    for (at, _) in unread.match_indices(&name) {
+        depth += depth_of(&unread[counted_to..at]);
+        counted_to = at;
+        let Some(raw) = value_at(unread, at + name.len()).filter(|_| depth == 0) else { continue };
         if found.is_some_and(|before| before != raw) {
             return None;
         }
@@ -43,7 +61,19 @@ pub(super) fn find<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     found
 }
 
-fn value_at(text: &str, at: usize) -> Option<&str> {
+/// How many braces are open behind it. By count alone: what is a text and what is not cannot be
+/// told any more.
+fn depth_of(text: &str) -> isize {
+    let step = |byte| match byte {
+        b'{' => 1,
+        b'}' => -1,
+        _ => 0,
+    };
+    text.bytes().map(step).sum()
+}
+
+/// The text, number or word behind the name that ends here.
+pub(super) fn value_at(text: &str, at: usize) -> Option<&str> {
     let mut reader = Reader { text, at };
     reader.expect(b':').ok()?;
     let raw = match reader.peek()? {
@@ -75,8 +105,12 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Goes over an object, and tells each field's name and value.
-    fn object(&mut self, depth: usize, tell: &mut dyn FnMut(&'a str, &'a str)) -> Result<(), Lost> {
+    /// Goes over an object, and tells each field's name, its value and where it ends.
+    fn object(
+        &mut self,
+        depth: usize,
+        tell: &mut dyn FnMut(&'a str, &'a str, usize),
+    ) -> Result<(), Lost> {
         self.expect(b'{')?;
         loop {
             self.commas();
@@ -89,7 +123,7 @@ impl<'a> Reader<'a> {
             self.expect(b':')?;
             let raw = self.value(depth + 1)?;
             self.is_apart(b'}')?;
-            tell(name, raw);
+            tell(name, raw, self.at);
         }
     }
 
@@ -127,7 +161,7 @@ impl<'a> Reader<'a> {
         let begun = self.at;
         match byte {
             b'"' => drop(self.string()?),
-            b'{' => self.object(depth, &mut |_, _| {})?,
+            b'{' => self.object(depth, &mut |_, _, _| {})?,
             b'[' => self.array(depth)?,
             _ => self.word()?,
         }

@@ -6,7 +6,10 @@ use ::oauth2::url::form_urlencoded;
 use serde::de::IgnoredAny;
 use serde_json::{Value, value::RawValue};
 
-use super::{fields::Fields, near_json};
+use super::{
+    fields::{Fields, value},
+    near_json::{self, Object},
+};
 
 /// What a body says, and how well it says it.
 #[derive(Default)]
@@ -31,14 +34,14 @@ const SEARCHED_FOR: [&str; 5] =
 pub(super) fn parse(body: &[u8], is_cut: bool) -> Parsed {
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}').trim_start();
-    let (mut fields, rest) = match json(text) {
+    let Object { mut fields, unread, rest } = match json(text) {
         // Where in it the tokens are would be a guess, if they are not at its top.
         Some((fields, rest)) if !names_a_token(rest) => {
             return Parsed { fields, odd: None, is_whole: true };
         }
-        Some((fields, rest)) => (fields, Some(rest)),
+        Some((fields, rest)) => Object { fields, rest: Some(rest), ..near_json::object(text) },
         None if is_json(text) => return Parsed::default(),
-        None => near_json::fields(text),
+        None => near_json::object(text),
     };
     // A form has no end of its own: the last token in it may be a part of one.
     if let Some(fields) = form(text).filter(|_| !is_cut) {
@@ -47,12 +50,12 @@ pub(super) fn parse(body: &[u8], is_cut: bool) -> Parsed {
     let is_whole = rest.is_some_and(|rest| !names_a_token(rest));
     let has_both = fields.has_token("access_token") && fields.has_token("refresh_token");
     // An error may quote tokens, and a page may have any.
-    if (is_whole && has_both) || text.contains("\"error\"") || is_page(text) {
+    if (is_whole && has_both) || has_error(&fields, text) || is_page(text) {
         return Parsed { fields, odd: Some(NEAR_JSON), is_whole };
     }
     let mut odd = NEAR_JSON;
     for name in SEARCHED_FOR {
-        if let Some(raw) = near_json::find(text, name).filter(|_| !fields.has(name)) {
+        if let Some(raw) = near_json::find(unread, name).filter(|_| !fields.has(name)) {
             fields.0.insert(name.to_owned(), raw.to_owned());
             odd = SEARCHED;
         }
@@ -71,6 +74,18 @@ fn json(text: &str) -> Option<(Fields, &str)> {
 
 fn is_json(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok()
+}
+
+/// Whether it is an error. Some servers send an empty one with what they grant.
+fn has_error(fields: &Fields, text: &str) -> bool {
+    let is_empty = |raw: &str| value(raw).is_some_and(|it| it.is_null() || it == "");
+    const NAME: &str = "\"error\"";
+    match fields.0.get("error") {
+        Some(raw) => !is_empty(raw),
+        None => text
+            .match_indices(NAME)
+            .any(|(at, _)| !near_json::value_at(text, at + NAME.len()).is_some_and(is_empty)),
+    }
 }
 
 /// Whether a token comes after what was taken for the end of the object.

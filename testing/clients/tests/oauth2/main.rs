@@ -9,6 +9,5 @@ mod hostile;
 mod https;
 mod odd_answers;
 mod refusals;
-mod review;
 mod revocation;
 mod unspent;

@@ -75,6 +75,22 @@ async fn a_compressed_answer_is_read_with_its_header_and_without() {
     }
 }
 
+/// A gzip file may have several members (RFC 1952, section 2.2). The end of the first is not that of
+/// the answer: a form would be taken for a whole one, with a part of a token in it.
+#[tokio::test]
+async fn an_answer_in_several_gzip_members_is_read_to_its_end() {
+    for text in [PAIR, "refresh_token=refresh-2&access_token=access-2"] {
+        for at in [1, text.len() / 2, text.len() - 3] {
+            let (start, end) = text.split_at(at);
+            let members = [gzip(start), gzip(end)].concat();
+            assert_pair(minted(raw(200, "", &members)).await, text);
+        }
+    }
+    let (start, end) = "refresh_token=refresh-2&access_token=access-2".split_at(40);
+    let members = [gzip(start), gzip(end)[..12].to_vec()].concat();
+    assert!(minted(raw(200, "", &members)).await.is_err(), "the second member is cut");
+}
+
 /// The limit holds for what is decompressed, too: a short body may be a long one.
 #[tokio::test]
 async fn what_is_decompressed_has_its_limit() {
@@ -85,6 +101,14 @@ async fn what_is_decompressed_has_its_limit() {
     assert_eq!(minted(raw(200, "", &compressed)).await.unwrap_err(), ErrorKind::Malformed);
     let compressed = gzip(&format!(r#"{start},"x":"{}"}}"#, "x".repeat(3 << 20)));
     assert_pair(minted(raw(200, "", &compressed)).await, "both tokens come first");
+}
+
+#[tokio::test]
+async fn no_limit_at_all_loses_no_compressed_answer() {
+    let endpoint = Endpoint::start([raw(200, "", &gzip(PAIR))]).await;
+    let client = endpoint.client().max_response(usize::MAX).build().unwrap();
+    let minted = client.refresh_token_grant().refresh(tokens(1).into()).await;
+    assert_eq!(minted.unwrap().refresh_token(), Some("refresh-2"));
 }
 
 #[tokio::test]
@@ -164,6 +188,57 @@ async fn a_body_that_breaks_off_after_both_tokens_is_read() {
     }
 }
 
+/// What a broker passes on of another server's tokens.
+const UPSTREAM: &str = r#""upstream":{"access_token":"other-a","refresh_token":"other-r"}"#;
+
+/// A server that does not rotate its refresh token has no other in its answer: saved, the one of
+/// another server would take the place of one that is still good.
+#[tokio::test]
+async fn a_token_inside_another_field_is_never_the_answers_own() {
+    let good = format!(r#"{{"access_token":"access-2",{UPSTREAM},"note":"say \"hi\""}}"#);
+    assert_eq!(minted(raw(200, "", good.as_bytes())).await.unwrap().refresh_token(), None);
+    for slip in [
+        format!(r#"{{"access_token":"access-2",{UPSTREAM},"note":"say "hi" to all"}}"#),
+        format!(r#"{{"access_token":"access-2","note":"say "hi" to all",{UPSTREAM}}}"#),
+    ] {
+        // That it is given up would be well: the old one is kept then.
+        let minted = minted(raw(200, "", slip.as_bytes())).await.ok();
+        let refresh_token = minted.as_ref().and_then(Tokens::refresh_token);
+        assert_eq!(refresh_token, None, "{slip}");
+    }
+    let slip = format!(r#"{{"token":"access-2","note":"say "hi" to all",{UPSTREAM}}}"#);
+    let minted = minted(raw(200, "", slip.as_bytes())).await;
+    assert!(minted.is_err(), "{minted:?}");
+}
+
+/// Whether it comes before the damage or behind it.
+#[tokio::test]
+async fn a_token_inside_another_field_does_not_hide_the_answers_own() {
+    let rest = &PAIR[1..PAIR.len() - 1];
+    for slip in [
+        format!(r#"{{{UPSTREAM},"note":"say "hi" to all",{rest}}}"#),
+        format!(r#"{{"note":"say "hi" to all",{UPSTREAM},{rest}}}"#),
+    ] {
+        assert_pair(minted(raw(200, "", slip.as_bytes())).await, &slip);
+    }
+}
+
+/// Some servers send it with every answer.
+#[tokio::test]
+async fn an_error_that_is_empty_does_not_keep_the_pair_from_being_read() {
+    let pair = r#""access_token":"access-2","note":"say "hi" to all","refresh_token":"refresh-2""#;
+    for error in [r#""error":null"#, r#""error":"""#, r#""error" : "" "#] {
+        for slip in [format!("{{{error},{pair}}}"), format!("{{{pair},{error}}}")] {
+            assert_pair(minted(raw(200, "", slip.as_bytes())).await, &slip);
+        }
+    }
+    for error in [r#""error":"no""#, r#""error":{"code":null}"#, r#""error":0x"#] {
+        for slip in [format!("{{{error},{pair}}}"), format!("{{{pair},{error}}}")] {
+            assert!(minted(raw(200, "", slip.as_bytes())).await.is_err(), "{slip}");
+        }
+    }
+}
+
 /// An error or a page may quote tokens, and a text may have several.
 #[tokio::test]
 async fn what_would_be_a_guess_is_not_read() {
@@ -173,6 +248,8 @@ async fn what_would_be_a_guess_is_not_read() {
         r#"{"error":"invalid_grant","sent":{"access_token":"old","refresh_token":"old"},}"#,
         r#"<html><script>{"access_token":"old","refresh_token":"old"}</script></html>"#,
         r#"{"a":[,{"access_token":"one","refresh_token":"old"},{"access_token":"two"}"#,
+        r#"[{"access_token":"old","refresh_token":"old"},"#,
+        r#"{"name":"un"quoted","data":{"access_token":"old","refresh_token":"old"}}"#,
         r#"{"access_token":"o\ld","refresh_token":"refresh-2"}"#,
         r#"{"access_token":"old"and,"refresh_token":"refresh-2"}"#,
     ] {
@@ -188,7 +265,7 @@ async fn what_was_odd_is_told_without_secrets() {
     for (body, said) in [
         (gzip(&pair), "compressed"),
         (near.into_bytes(), "near to it"),
-        (format!("{{{pair}").into_bytes(), "searched for"),
+        (format!(r#"{{"name":"un"quoted",{}"#, &pair[1..]).into_bytes(), "searched for"),
         (b"access_token=SECRET&refresh_token=SECRET".to_vec(), "form-encoded"),
     ] {
         minted(raw(200, "", &body)).await.unwrap();

@@ -3,23 +3,35 @@
 
 use std::{
     collections::VecDeque,
-    io::{Read, Write},
+    future::{Ready, ready},
+    io::{self, Read, Write},
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper_util::{client::legacy, rt::TokioExecutor};
+use http::Uri;
+use http_body::Frame;
+use http_body_util::{Full, StreamBody};
+use hyper_util::{
+    client::legacy::{
+        self,
+        connect::{Connected, Connection},
+    },
+    rt::{TokioExecutor, TokioIo},
+};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream},
     task::yield_now,
 };
-use tower_refresh::{RefreshError, Refresher, Tokens, oauth2::Client};
+use tower::{Service, service_fn};
+use tower_refresh::{BoxError, RefreshError, Refresher, Tokens, oauth2::Client};
 
 use super::endpoint::tokens;
 
@@ -202,5 +214,124 @@ async fn a_close_that_has_come_is_seen_before_a_request_is_written() {
         close.send(()).unwrap();
         // Blocks the runtime's only thread.
         is_closed.recv().unwrap();
+    }
+}
+
+/// A connection that is up, takes the request, and ends in ECONNREFUSED: Linux keeps an ICMP "port
+/// unreachable" as a connection's soft error, and ends it with that when it gives up.
+struct Refused(Arc<AtomicUsize>);
+
+impl AsyncRead for Refused {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.0.load(SeqCst) == 0 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Err(io::ErrorKind::ConnectionRefused.into()))
+    }
+}
+
+impl AsyncWrite for Refused {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.fetch_add(bytes.len(), SeqCst);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Connection for Refused {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+/// Connects to it. It counts the bytes that were written.
+#[derive(Clone)]
+struct Up(Arc<AtomicUsize>);
+
+impl Service<Uri> for Up {
+    type Response = TokioIo<Refused>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<TokioIo<Refused>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        ready(Ok(TokioIo::new(Refused(Arc::clone(&self.0)))))
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_was_up_and_is_refused_then_may_have_spent_the_token() {
+    let written = Arc::new(AtomicUsize::new(0));
+    let http = legacy::Client::builder(TokioExecutor::new());
+    let http = http.build::<_, Full<Bytes>>(Up(Arc::clone(&written)));
+    let client = Client::builder("http://127.0.0.1:1/token", "id").unwrap().over(http);
+    let error = client.refresh_token_grant().refresh(tokens(1).into()).await.unwrap_err();
+    assert!(written.load(SeqCst) > 100, "the request was written");
+    assert!(!error.is_unspent(), "{error:?}");
+}
+
+/// A connection that did not come about, whatever client's error says so.
+#[tokio::test]
+async fn a_refused_connect_spends_nothing_over_reqwest_too() {
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let http = reqwest::Client::new();
+    let http = service_fn(move |request: http::Request<Bytes>| {
+        let http = http.clone();
+        async move {
+            let sent = http.execute(request.map(reqwest::Body::from).try_into()?).await;
+            sent.map(http::Response::<reqwest::Body>::from)
+        }
+    });
+    let uri = format!("http://127.0.0.1:{port}/token");
+    let client = Client::builder(&uri, "id").unwrap().over(http);
+    let error = client.refresh_token_grant().refresh(tokens(1).into()).await.unwrap_err();
+    assert!(error.is_unspent() && !error.is_rejected(), "{error:?}");
+}
+
+/// The server has begun to answer with a 200, whatever the error after it says: of its own
+/// connection, or, from a gateway in the same process, of another that did not come about.
+#[tokio::test]
+async fn a_response_that_has_begun_is_never_told_as_unspent() {
+    let gateway = legacy::Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let uri: Uri = format!("http://127.0.0.1:{port}/").parse().unwrap();
+    for refused in [true, false] {
+        let (gateway, uri) = (gateway.clone(), uri.clone());
+        let http = service_fn(move |_: http::Request<Full<Bytes>>| {
+            let asked = gateway.get(uri.clone());
+            async move {
+                let error: BoxError = match refused {
+                    true => asked.await.unwrap_err().into(),
+                    false => io::Error::from(io::ErrorKind::ConnectionRefused).into(),
+                };
+                let frames = futures_util::stream::iter([
+                    Ok(Frame::data(Bytes::from_static(b"{\"access_token\":\"acc"))),
+                    Err(error),
+                ]);
+                Ok::<_, io::Error>(http::Response::new(StreamBody::new(frames)))
+            }
+        });
+        let client = Client::builder("http://127.0.0.1:1/token", "id").unwrap().over(http);
+        let error = client.refresh_token_grant().refresh(tokens(1).into()).await.unwrap_err();
+        assert!(!error.is_unspent(), "{error:?}");
     }
 }
