@@ -47,11 +47,12 @@ async fn a_sign_in_elsewhere_is_not_redeemed_before_the_cool_down_is_over() {
     assert_eq!(state.challenged(nothing).await.unwrap().access_token(), Some("access-2"));
 }
 
-/// Why it is dead is known yet when the store could not be read for a while.
+/// Why it is dead is known yet when the store could not be read for a while. As an answer was lost
+/// before, a first rejection is in doubt, and is tried once more then.
 #[tokio::test(start_paused = true)]
 async fn a_look_that_fails_does_not_make_the_reason_forgotten() {
     let (auth, store) = (Auth::new(), Store::with(tokens(1)));
-    auth.next(Play::Fail).next(Play::Reject);
+    auth.next(Play::Fail).next(Play::Reject).next(Play::Reject);
     let state = opened(&auth, &store).await;
     assert_eq!(kind(state.refresh().await), FailureKind::Transient);
     sleep(secs(60)).await;
@@ -73,8 +74,12 @@ async fn a_look_that_fails_does_not_make_the_reason_forgotten() {
         assert_eq!(failure.kind(), FailureKind::Rejected);
         assert_eq!(failure.open_redeem(), Some(OpenCause::AnswerLost));
         assert!(failure.source().is_some(), "the server's own words");
+        // Nor by a look that fails afterwards.
+        sleep(secs(60)).await;
+        store.fault(Op::Load, Fault::Fail);
+        assert_eq!(kind(state.challenged(refused).await), FailureKind::Store);
     }
-    assert_eq!(auth.count(), 2);
+    assert_eq!(auth.count(), 3);
 }
 
 /// What a look has found was redeemed and cannot be saved: no caller waits for that.

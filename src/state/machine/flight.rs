@@ -135,6 +135,10 @@ impl Course<'_> {
                 self.machine.tell_waiters(RefreshFailure::new(FailureKind::Shutdown));
                 self.finish_or_relaunch()
             }
+            (Stage::Rechecking { from, .. }, outcome) => {
+                self.doubts_rejection(from);
+                self.fail(outcome.into_failure(FailureKind::Store), None)
+            }
             // The store failed. The driver makes no other pair; should one come, the flight
             // ends rather than leaving its waiters asleep.
             (_, outcome) => self.fail(outcome.into_failure(FailureKind::Store), None),

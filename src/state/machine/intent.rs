@@ -96,21 +96,28 @@ impl Course<'_> {
     /// where the record was written since this machine last looked. The lease is given back
     /// meanwhile, because the other holder may be waiting for it to save.
     pub(super) fn rejected(mut self, from: Generation, failure: RefreshFailure) -> Step {
-        let is_in_doubt = self.flight.record_is_new || self.open_cause_of(from).is_some();
-        let is_certain = self.machine.troubles_mut().doubtful_rejection == Some(from);
-        if is_certain || !is_in_doubt || self.is_superseded() {
+        if self.is_superseded() || !self.doubts_rejection(from) {
             return self.reject(failure);
         }
         let generation = self.machine.credential.generation();
         let open_redeem = self.flight.open_redeem;
         self.flight.tries_again = true;
-        // Not before a second try has said so, too, in this flight or in another one.
-        let troubles = self.machine.troubles_mut();
-        troubles.rejected = None;
-        troubles.doubtful_rejection = Some(from);
         self.flight.lost_lease();
         let step = Step::Yield { open_redeem, wait: GRACE, generation };
         self.go(Stage::Yielding { from }, step)
+    }
+
+    /// Whether a rejection of this generation's refresh token may not be the server's last word.
+    /// Then it is not before a second one has come, in this flight or in another.
+    pub(super) fn doubts_rejection(&mut self, from: Generation) -> bool {
+        let is_in_doubt = self.flight.record_is_new || self.open_cause_of(from).is_some();
+        let troubles = self.machine.troubles_mut();
+        let doubts = is_in_doubt && troubles.doubtful_rejection != Some(from);
+        if doubts {
+            troubles.rejected = None;
+            troubles.doubtful_rejection = Some(from);
+        }
+        doubts
     }
 
     /// How an earlier redeem of this generation's refresh token was left open.
@@ -295,6 +302,27 @@ mod tests {
             assert!(matches!(landed, Step::Land { .. }), "{lease_fails} {landed:?}");
             assert_eq!(machine.health(rules.at(10).time), Health::Rejected);
         }
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_read_after_a_rejection_in_doubt_leaves_the_second_try() {
+        let (mut machine, rules) = signed_in();
+        begin(&mut machine, &rules);
+        for outcome in [
+            Outcome::Leased(holder_ended()),
+            Outcome::Loaded(stored()),
+            Outcome::Intended,
+            rejection(),
+            Outcome::failed("away"),
+        ] {
+            let _ = machine.advance(outcome, rules.at(0));
+        }
+        assert_ne!(machine.health(rules.at(0).time), Health::Rejected);
+        assert!(matches!(machine.refresh(rules.at(10)), Admission::Wait(_)));
+        let _ = machine.effects();
+        let _ = machine.advance(Outcome::Leased(holder_ended()), rules.at(10));
+        let second = machine.advance(Outcome::Loaded(stored()), rules.at(10));
+        assert!(matches!(second, Step::Intend(_)), "{second:?}");
     }
 
     #[test]
