@@ -241,7 +241,7 @@ impl Book {
     /// The user signs in again when a process has said that the session is over: it tries once
     /// more before that, after a second. If none says so, the user sees it all the same.
     async fn login_if_dead(&self) -> Result<Option<Tokens>, BoxError> {
-        let patience = Instant::now() + Duration::from_secs(5);
+        let patience = Instant::now() + Duration::from_secs(20);
         loop {
             let book = self.read().await?;
             if book.get("dead") != Some(&1) {

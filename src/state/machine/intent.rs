@@ -66,9 +66,10 @@ impl Course<'_> {
             // Where no tokens are needed, a sign-in would not mend it.
             Outcome::Refused(error) if error.is_rejected() && self.at.policy.needs_tokens => {
                 let from = redeem.from;
+                let cause = self.open_cause_of(from);
                 let failure = RefreshFailure::new(FailureKind::Rejected)
                     .with_error(&error)
-                    .with_open_redeem(self.open_cause_of(from));
+                    .with_open_redeem(cause.or(self.machine.troubles_mut().doubted_over));
                 self.machine.troubles_mut().rejected = Some((from, failure.clone()));
                 // The store is read once more now; not again right away.
                 self.machine.rechecked(self.at);
@@ -110,12 +111,14 @@ impl Course<'_> {
     /// Whether a rejection of this generation's refresh token may not be the server's last word.
     /// Then it is not before a second one has come, in this flight or in another.
     pub(super) fn doubts_rejection(&mut self, from: Generation) -> bool {
-        let is_in_doubt = self.flight.record_is_new || self.open_cause_of(from).is_some();
+        let open_cause = self.open_cause_of(from);
+        let is_in_doubt = self.flight.record_is_new || open_cause.is_some();
         let troubles = self.machine.troubles_mut();
         let doubts = is_in_doubt && troubles.doubtful_rejection != Some(from);
         if doubts {
             troubles.rejected = None;
             troubles.doubtful_rejection = Some(from);
+            troubles.doubted_over = open_cause.or(troubles.doubted_over);
         }
         doubts
     }
@@ -276,6 +279,29 @@ mod tests {
         let landed = machine.advance(Outcome::Newer(record(2)), rules.at(1));
         assert!(matches!(landed, Step::Land { open_redeem: None }));
         assert_eq!(machine.credential().access_token(), Some("access-2"));
+    }
+
+    /// A holder that was stopped for too long saves its pair after all, while the second try is
+    /// waited for; but the server has ended the session, since the token came twice.
+    #[test]
+    fn the_rejection_of_what_was_saved_late_says_that_a_redeem_was_left_open() {
+        let (mut machine, rules) = signed_in();
+        let _ = rejected_in_doubt(&mut machine, &rules);
+        let _ = machine.advance(Outcome::Done, rules.at(1));
+        let _ = machine.advance(Outcome::Newer(record(2)), rules.at(1));
+        assert_eq!(machine.credential().access_token(), Some("access-2"));
+        begin(&mut machine, &rules);
+        for outcome in [
+            Outcome::Leased(None),
+            Outcome::Loaded(record(2)),
+            Outcome::Intended,
+            rejection(),
+            Outcome::Loaded(record(2)),
+        ] {
+            let _ = machine.advance(outcome, rules.at(2));
+        }
+        let told = machine.last_failure().and_then(RefreshFailure::open_redeem);
+        assert_eq!(told, Some(OpenCause::HolderEnded));
     }
 
     #[test]

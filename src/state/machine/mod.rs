@@ -311,6 +311,7 @@ impl Machine {
         if let Some(troubles) = &mut self.troubles {
             troubles.recover();
             troubles.brake = None;
+            troubles.doubted_over = None;
             troubles.strikes.clear();
             troubles.doubts = None;
             if let Some(minted) = troubles.unsaved.take() {

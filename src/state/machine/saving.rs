@@ -184,6 +184,9 @@ impl Course<'_> {
             self.serve(&minted);
         }
         self.machine.recovered();
+        if let Some(troubles) = &mut self.machine.troubles {
+            troubles.doubted_over = None;
+        }
         match minted.origin {
             Origin::Seed => self.refresh_or_finish(),
             _ => self.finish_or_relaunch(),

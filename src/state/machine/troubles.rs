@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{doubts::Doubts, parts::Minted};
 use crate::{
     state::failure::RefreshFailure,
+    store::OpenCause,
     time::Due,
     tokens::{Generation, Tokens},
 };
@@ -25,6 +26,9 @@ pub(super) struct Troubles {
     /// The stored generation whose refresh token the server has rejected once, which may not be
     /// its last word.
     pub(super) doubtful_rejection: Option<Generation>,
+    /// What had been left open when a rejection was doubted. What is found since may be of the
+    /// session that this has ended; a redeem that works says that it is not.
+    pub(super) doubted_over: Option<OpenCause>,
     /// Transient failures in a row.
     pub(super) transient_failures: u32,
     /// How often a challenge had the store read again while only a sign-in elsewhere could
