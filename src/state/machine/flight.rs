@@ -77,8 +77,7 @@ impl Machine {
     /// not, because no new flight is wanted.
     pub(crate) fn gives_up_lease(&self) -> bool {
         let leasing = |flight: &Flight| matches!(flight.stage, Stage::Leasing);
-        let unsaved = self.troubles.as_ref().is_some_and(|troubles| troubles.unsaved.is_some());
-        self.draining && !unsaved && self.flight.as_deref().is_some_and(leasing)
+        self.draining && !self.has_left_unsaved() && self.flight.as_deref().is_some_and(leasing)
     }
 
     /// Why the server rejected the refresh token of this stored generation, if it did.
@@ -168,7 +167,7 @@ impl Course<'_> {
     /// The record is another process's offer to a store that was emptied, and what this machine has
     /// works as well.
     pub(super) fn keeps_own(&self, record: &Record) -> bool {
-        record.tokens.as_ref().is_some_and(|stored| Origin::Offer.has_marked(stored))
+        Origin::Offer.has_marked(record)
             && self.machine.standing == Standing::SignedIn
             && !self.flight.wanted.refused
             && !self.machine.credential.has_run_out(self.at.time)
@@ -190,7 +189,7 @@ impl Course<'_> {
         let machine = &*self.machine;
         let unread = machine.standing == Standing::Unread;
         let newer = unread || record.generation > machine.stored;
-        let offered = record.tokens.as_ref().is_some_and(|stored| Origin::Offer.has_marked(stored));
+        let offered = Origin::Offer.has_marked(&record);
         if unread && (offered || record == Record::default()) {
             if let Some(seed) = machine.seed.clone() {
                 return self.save_seed(*seed, record.generation);
@@ -210,8 +209,7 @@ impl Course<'_> {
                 return self.adopt(&record);
             }
         }
-        let rejection = machine.rejection_of(record.generation);
-        if let Some(why) = rejection.filter(|_| !self.flight.tries_again) {
+        if let Some(why) = machine.rejection_of(record.generation) {
             return self.reject(why);
         }
         self.flight.record_is_new |= newer && !unread;

@@ -36,10 +36,9 @@ impl Machine {
     }
 
     /// The server has rejected the refresh token, and the store has no other: a flight that
-    /// reads it once more for that reason, or tries once more, has landed.
+    /// reads it once more for that reason has landed.
     fn is_rejected(&self) -> bool {
-        let reads = |stage: &_| matches!(stage, Stage::Rechecking { .. });
-        let rechecks = |flight: &Flight| reads(&flight.stage) || flight.tries_again;
+        let rechecks = |flight: &Flight| matches!(flight.stage, Stage::Rechecking { .. });
         let rechecks = self.flight.as_deref().is_some_and(rechecks);
         let rejected = self.troubles.as_ref().and_then(|troubles| troubles.rejected.as_ref());
         // What was found since is another session.
@@ -66,8 +65,7 @@ impl Machine {
     /// Tokens are minted that the store does not have.
     pub(crate) fn is_unsaved(&self) -> bool {
         let stuck = |flight: &_| !self.is_superseded(flight) && flight.is_stuck();
-        self.flight.as_deref().is_some_and(stuck)
-            || self.troubles.as_ref().is_some_and(|troubles| troubles.unsaved.is_some())
+        self.flight.as_deref().is_some_and(stuck) || self.has_left_unsaved()
     }
 }
 

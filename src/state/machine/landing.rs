@@ -121,8 +121,7 @@ impl Course<'_> {
     /// known.
     pub(super) fn refresh_or_finish(mut self) -> Step {
         if self.flight.then_refresh {
-            let wanted = Wanted { closes_gate: true, ..Wanted::default() };
-            self.flight.relaunch.get_or_insert(wanted);
+            self.flight.relaunch.get_or_insert(Wanted::held(false));
         }
         self.finish_or_relaunch()
     }
@@ -186,7 +185,7 @@ mod tests {
     fn finds_nothing(trigger: Trigger, refused: bool, at: u64, ends: bool) -> (Machine, Step) {
         let (mut machine, mut rules) = signed_in();
         rules.policy.absent_ends = ends;
-        machine.begin_flight(trigger, Wanted { closes_gate: true, refused, doubted: false });
+        machine.begin_flight(trigger, Wanted::held(refused));
         let _ = machine.effects();
         let _ = machine.advance(Outcome::Leased(None), rules.at(at));
         let step = machine.advance(Outcome::Loaded(Record::default()), rules.at(at));

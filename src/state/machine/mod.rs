@@ -287,6 +287,11 @@ impl Machine {
         self.troubles.get_or_insert_default()
     }
 
+    /// A flight whose runtime went away has left tokens.
+    fn has_left_unsaved(&self) -> bool {
+        self.troubles.as_ref().is_some_and(|troubles| troubles.unsaved.is_some())
+    }
+
     /// Tokens that a flight whose runtime went away has left.
     fn take_unsaved(&mut self) -> Option<Box<Minted>> {
         self.troubles.as_mut()?.unsaved.take()

@@ -78,6 +78,11 @@ pub(super) struct Wanted {
 
 impl Wanted {
     /// By requests that are held meanwhile.
+    pub(super) fn held(refused: bool) -> Self {
+        Self { closes_gate: true, refused, doubted: false }
+    }
+
+    /// By such requests, too.
     pub(super) fn by_held(&mut self, refused: bool) {
         self.closes_gate = true;
         self.refused |= refused;
@@ -171,20 +176,25 @@ impl Origin {
         }
     }
 
-    pub(super) fn has_marked(self, tokens: &Tokens) -> bool {
-        tokens.extra(ORIGIN).is_some_and(|word| Some(word) == self.word())
+    pub(super) fn has_marked(self, record: &Record) -> bool {
+        marked(record).is_some_and(|word| Some(word) == self.word())
     }
 
-    /// Whether these tokens of a store that was empty give way to those of this origin. An
+    /// Whether a record of a store that was empty gives way to tokens of this origin. An
     /// access token without a refresh token does to all others; tokens to begin with, which
     /// may have been redeemed long ago, do to a server's last answer.
-    pub(super) fn outranks(self, stored: &Tokens) -> bool {
+    pub(super) fn outranks(self, stored: &Record) -> bool {
         match self {
             Self::Offer => false,
             Self::Seed => Self::Offer.has_marked(stored),
-            Self::Refresh { .. } => stored.extra(ORIGIN).is_some(),
+            Self::Refresh { .. } => marked(stored).is_some(),
         }
     }
+}
+
+/// The word of where the tokens of this record are from.
+fn marked(record: &Record) -> Option<&str> {
+    record.tokens.as_ref()?.extra(ORIGIN)
 }
 
 impl Flight {

@@ -45,7 +45,7 @@ impl Machine {
             return None;
         }
         self.rechecked(at);
-        let wanted = Wanted { closes_gate: hold, refused: hold, doubted: false };
+        let wanted = if hold { Wanted::held(true) } else { Wanted::default() };
         self.begin_flight(Trigger::Challenge, wanted);
         Some(Admission::Wait(self.ticket()))
     }

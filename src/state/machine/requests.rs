@@ -94,7 +94,7 @@ impl Machine {
     pub(crate) fn read(&mut self, at: Moment<'_>) -> Option<Ticket> {
         let begins = self.flight.is_none();
         // Tokens to begin with, whose save was broken off, are saved first.
-        let unsaved = self.troubles.as_ref().is_some_and(|troubles| troubles.unsaved.is_some());
+        let unsaved = self.has_left_unsaved();
         match self.standing {
             Standing::Unread => match self.await_flight(Trigger::FirstUse, at) {
                 Admission::Wait(ticket) => {
@@ -124,8 +124,7 @@ impl Machine {
         let cooling = self.cooling(at).filter(|failure| !only_tries(failure));
         let may_begin = self.flight.is_none() && !self.draining && cooling.is_none();
         if may_begin && self.is_unredeemable() {
-            let wanted = Wanted { closes_gate: true, ..Wanted::default() };
-            self.begin_flight(Trigger::Requested, wanted);
+            self.begin_flight(Trigger::Requested, Wanted::held(false));
             return Admission::Wait(self.ticket());
         }
         let passes = Passes { brake: self.passes_brake(at), client: true };
@@ -192,14 +191,10 @@ impl Machine {
         }
         match &mut self.flight {
             Some(flight) => {
-                let mut wanted = flight.relaunch.unwrap_or_default();
-                wanted.by_held(refused);
-                flight.relaunch = Some(wanted);
+                flight.relaunch.get_or_insert_default().by_held(refused);
                 self.joined += 1;
             }
-            None => {
-                self.begin_flight(trigger, Wanted { closes_gate: true, refused, doubted: false })
-            }
+            None => self.begin_flight(trigger, Wanted::held(refused)),
         }
         Admission::Wait(self.ticket())
     }

@@ -242,7 +242,7 @@ impl Course<'_> {
         if self.is_superseded() && self.machine.stored > minted.expected {
             return self.discard(minted);
         }
-        if record.tokens.as_ref().is_some_and(|stored| minted.origin.outranks(stored)) {
+        if minted.origin.outranks(&record) {
             // The store has lost what was there, and another process has put there what it had.
             return self.save_over(minted, &record);
         }
