@@ -27,4 +27,4 @@ pub(crate) mod timeout;
 #[cfg(feature = "reqwest")]
 pub(crate) use self::status::StatusLook;
 pub use self::status::{GrpcStatus, GrpcStatusFuture, GrpcStatusLayer};
-pub use crate::peek::{Peeked, Watched};
+pub use crate::peek::{PeekFuture, Peeked, Peeking, Watched};

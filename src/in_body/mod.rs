@@ -11,41 +11,33 @@
 //! For gRPC itself there is [`GrpcStatusLayer`](crate::grpc::GrpcStatusLayer), and for refusals
 //! that a status or a redirect tells [`Refusals`](crate::layer::Refusals).
 
-// `future.rs` gives the bytes of a body to the rules, `rule.rs` is what they have in common, one
+// `look.rs` gives the bytes of a body to the rules, `rule.rs` is what they have in common, one
 // file each is a rule. `json.rs` and `events.rs` find the ends of documents and events.
 
 mod envelope;
 mod events;
-mod future;
 mod graphql;
 mod json;
+mod look;
 mod pointer;
 mod rule;
 mod trpc;
 
-use std::{
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use http::{Request, Response};
-use http_body::Body;
 use tower_layer::Layer;
-use tower_service::Service;
 
 #[cfg(feature = "reqwest")]
-pub(crate) use self::future::BodyLook;
+pub(crate) use self::look::BodyLook;
 pub use self::{
     envelope::{Connect, GrpcWeb},
-    future::InBodyFuture,
     graphql::GraphQl,
     pointer::JsonPointer,
     rule::Rule,
     trpc::Trpc,
 };
 use crate::peek::HOLD;
-pub use crate::peek::{Peeked, Watched};
+pub use crate::peek::{PeekFuture, Peeked, Peeking, Watched};
 
 /// A tower layer for below a [`RefreshLayer`](crate::RefreshLayer): it looks at the beginning of a
 /// response's body for a refusal, by the rules that it was given, and puts a
@@ -138,11 +130,10 @@ pub struct InBodyLayer {
 
 /// A service whose responses tell in their extensions what their bodies begin with. Made by
 /// [`InBodyLayer`].
-#[derive(Clone, Debug)]
-pub struct InBody<S> {
-    inner: S,
-    layer: InBodyLayer,
-}
+pub type InBody<S> = Peeking<S, InBodyLayer>;
+
+/// The response of an [`InBody`].
+pub type InBodyFuture<F, ResBody> = PeekFuture<F, ResBody, InBodyLayer>;
 
 impl InBodyLayer {
     /// A layer without rules, which looks at nothing.
@@ -187,45 +178,6 @@ impl<S> Layer<S> for InBodyLayer {
     type Service = InBody<S>;
 
     fn layer(&self, inner: S) -> InBody<S> {
-        InBody { inner, layer: self.clone() }
-    }
-}
-
-impl<S> InBody<S> {
-    /// The inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
-}
-
-impl<S, B, ResBody> Service<Request<B>> for InBody<S>
-where
-    S: Service<Request<Watched<B>>, Response = Response<ResBody>>,
-    B: Body,
-    ResBody: Body + Unpin,
-{
-    type Response = Response<Peeked<ResBody>>;
-    type Error = S::Error;
-    type Future = InBodyFuture<S::Future, ResBody>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (parts, body) = request.into_parts();
-        let (body, upload) = Watched::new(body);
-        let future = self.inner.call(Request::from_parts(parts, body));
-        InBodyFuture::new(future, upload, self.layer.clone())
+        Peeking::new(inner, self.clone())
     }
 }

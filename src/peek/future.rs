@@ -1,6 +1,7 @@
 //! [`PeekFuture`]: waits for a response's head, and for a short time for its first frames.
 
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -19,7 +20,7 @@ pin_project! {
     /// # Panics
     ///
     /// If it is polled after its end.
-    pub(crate) struct PeekFuture<F, ResBody: Body, P: Peek> {
+    pub struct PeekFuture<F, ResBody: Body, P: Peek> {
         #[pin]
         state: State<F, ResBody, P::Look>,
         upload: Upload,
@@ -111,4 +112,10 @@ fn conclude<L: Look, B: Body + Unpin>(
 ) -> Response<Peeked<B>> {
     look.conclude(&mut response);
     response
+}
+
+impl<F, ResBody: Body, P: Peek> fmt::Debug for PeekFuture<F, ResBody, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeekFuture").finish_non_exhaustive()
+    }
 }

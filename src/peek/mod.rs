@@ -1,11 +1,12 @@
 //! What a layer does that looks at the beginning of a response's body before it gives the head on:
 //! every frame that it takes for that is given back, in its order and as it was.
 //!
-//! [`PeekFuture`] is the machine, [`Peek`] and [`Look`] are what a layer says to it:
+//! [`Peeking`] and [`PeekFuture`] are the machine, [`Peek`] and [`Look`] are what a layer says to it:
 //! [`GrpcStatusLayer`](crate::grpc::GrpcStatusLayer), and the feature `in-body`.
 
 mod body;
 mod future;
+mod service;
 
 use std::time::Duration;
 
@@ -13,14 +14,21 @@ use bytes::Buf;
 use http::Response;
 use http_body::Frame;
 
-pub use self::body::{Peeked, Watched};
-pub(crate) use self::{body::Upload, future::PeekFuture};
+pub(crate) use self::body::Upload;
+pub use self::{
+    body::{Peeked, Watched},
+    future::PeekFuture,
+    service::Peeking,
+};
 
 /// How long a head is held at most if the user says nothing.
 pub(crate) const HOLD: Duration = Duration::from_millis(50);
 
 /// Which responses a layer looks into.
-pub(crate) trait Peek {
+///
+/// Public because bounds of public services name it, and sealed because its module is private.
+pub trait Peek {
+    /// How it looks.
     type Look: Look;
 
     /// Judges by the head alone. `None`: the response passes.
@@ -28,7 +36,7 @@ pub(crate) trait Peek {
 }
 
 /// One look into the body of one response.
-pub(crate) trait Look {
+pub trait Look {
     /// A frame has come. They come in order, and none is left out.
     fn frame<D: Buf>(&mut self, frame: &Frame<D>) -> Next;
 
@@ -42,7 +50,7 @@ pub(crate) trait Look {
 
 /// What is needed to find out more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
+pub enum Next {
     /// The next frame, which is worth waiting for.
     Wait,
     /// The next frame if it is there already.

@@ -1,21 +1,14 @@
 //! [`GrpcStatusLayer`] and its service: for servers that refuse a call after the head.
 
-mod future;
+mod look;
 
-use std::{
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::time::Duration;
 
-use http::{Request, Response};
-use http_body::Body;
 use tower_layer::Layer;
-use tower_service::Service;
 
-pub use self::future::GrpcStatusFuture;
 #[cfg(feature = "reqwest")]
-pub(crate) use self::future::StatusLook;
-use crate::peek::{HOLD, Peeked, Watched};
+pub(crate) use self::look::StatusLook;
+use crate::peek::{HOLD, PeekFuture, Peeking};
 
 /// A tower layer that copies a status which comes right after a response's head into the head.
 ///
@@ -39,8 +32,8 @@ use crate::peek::{HOLD, Peeked, Watched};
 ///
 /// # Bodies
 ///
-/// The request's body becomes [`Watched`], the response's [`Peeked`]. The response's body has
-/// to be `Unpin`, as those of hyper and tonic are. A client with a fixed body type takes one
+/// The request's body becomes [`Watched`](super::Watched), the response's
+/// [`Peeked`](super::Peeked). The response's body has to be `Unpin`, as those of hyper and tonic are. A client with a fixed body type takes one
 /// line between:
 ///
 #[cfg_attr(not(doctest), doc = include_str!("tonic.md"))]
@@ -52,11 +45,10 @@ pub struct GrpcStatusLayer {
 
 /// A service whose responses show in their heads a status that comes right after. Made by
 /// [`GrpcStatusLayer`].
-#[derive(Clone, Debug)]
-pub struct GrpcStatus<S> {
-    inner: S,
-    layer: GrpcStatusLayer,
-}
+pub type GrpcStatus<S> = Peeking<S, GrpcStatusLayer>;
+
+/// The response of a [`GrpcStatus`].
+pub type GrpcStatusFuture<F, ResBody> = PeekFuture<F, ResBody, GrpcStatusLayer>;
 
 impl GrpcStatusLayer {
     /// A layer that holds a head for 50 ms at most.
@@ -88,45 +80,6 @@ impl<S> Layer<S> for GrpcStatusLayer {
     type Service = GrpcStatus<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        GrpcStatus { inner, layer: *self }
-    }
-}
-
-impl<S> GrpcStatus<S> {
-    /// The inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
-}
-
-impl<S, B, ResBody> Service<Request<B>> for GrpcStatus<S>
-where
-    S: Service<Request<Watched<B>>, Response = Response<ResBody>>,
-    B: Body,
-    ResBody: Body + Unpin,
-{
-    type Response = Response<Peeked<ResBody>>;
-    type Error = S::Error;
-    type Future = GrpcStatusFuture<S::Future, ResBody>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (parts, body) = request.into_parts();
-        let (body, upload) = Watched::new(body);
-        let future = self.inner.call(Request::from_parts(parts, body));
-        GrpcStatusFuture::new(future, upload, self.layer)
+        Peeking::new(inner, *self)
     }
 }

@@ -1,19 +1,10 @@
-//! [`InBodyFuture`]: waits for a response's head, and for a short time for the beginning of its
-//! body.
+//! [`BodyLook`]: gives the bytes of a body to the rules.
 
-use std::{
-    fmt,
-    future::Future,
-    io::IoSlice,
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{fmt, io::IoSlice, time::Duration};
 
 use bytes::Buf;
 use http::Response;
-use http_body::{Body, Frame};
-use pin_project_lite::pin_project;
+use http_body::Frame;
 
 use super::{
     InBodyLayer,
@@ -21,41 +12,11 @@ use super::{
 };
 use crate::{
     layer::Verdict,
-    peek::{Look, Next, Peek, PeekFuture, Peeked, Upload},
+    peek::{Look, Next, Peek},
 };
 
-pin_project! {
-    /// The response of an [`InBody`](super::InBody). Dropping it cancels the call.
-    ///
-    /// # Panics
-    ///
-    /// If it is polled after its end.
-    pub struct InBodyFuture<F, ResBody: Body> {
-        #[pin]
-        inner: PeekFuture<F, ResBody, InBodyLayer>,
-    }
-}
-
-impl<F, ResBody: Body> InBodyFuture<F, ResBody> {
-    pub(super) fn new(future: F, upload: Upload, layer: InBodyLayer) -> Self {
-        Self { inner: PeekFuture::new(future, upload, layer) }
-    }
-}
-
-impl<F, E, ResBody> Future for InBodyFuture<F, ResBody>
-where
-    F: Future<Output = Result<Response<ResBody>, E>>,
-    ResBody: Body + Unpin,
-{
-    type Output = Result<Response<Peeked<ResBody>>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().inner.poll(cx)
-    }
-}
-
 /// A look by all rules that the response is of interest for.
-pub(crate) struct BodyLook {
+pub struct BodyLook {
     readers: Vec<Box<dyn Reader>>,
     found: Option<Verdict>,
     /// How many bytes may still be looked at.
@@ -139,8 +100,9 @@ impl BodyLook {
     }
 }
 
-impl<F, ResBody: Body> fmt::Debug for InBodyFuture<F, ResBody> {
+// By hand, because what is looked at may be secret.
+impl fmt::Debug for BodyLook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InBodyFuture").finish_non_exhaustive()
+        f.debug_struct("BodyLook").finish_non_exhaustive()
     }
 }

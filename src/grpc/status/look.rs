@@ -1,59 +1,22 @@
-//! [`GrpcStatusFuture`]: waits for a response's head, and for a short time for its first frame.
+//! [`StatusLook`]: what is taken from the first frame.
 
-use std::{
-    fmt,
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
 use bytes::Buf;
 use http::{
     HeaderMap, Response, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRAILER, TRANSFER_ENCODING},
 };
-use http_body::{Body, Frame};
-use pin_project_lite::pin_project;
+use http_body::Frame;
 
 use super::GrpcStatusLayer;
 use crate::{
     grpc::protocol::{STATUS, is_grpc},
-    peek::{Look, Next, Peek, PeekFuture, Peeked, Upload},
+    peek::{Look, Next, Peek},
 };
 
-pin_project! {
-    /// The response of a [`GrpcStatus`](super::GrpcStatus). Dropping it cancels the call.
-    ///
-    /// # Panics
-    ///
-    /// If it is polled after its end.
-    pub struct GrpcStatusFuture<F, ResBody: Body> {
-        #[pin]
-        inner: PeekFuture<F, ResBody, GrpcStatusLayer>,
-    }
-}
-
-impl<F, ResBody: Body> GrpcStatusFuture<F, ResBody> {
-    pub(super) fn new(future: F, upload: Upload, layer: GrpcStatusLayer) -> Self {
-        Self { inner: PeekFuture::new(future, upload, layer) }
-    }
-}
-
-impl<F, E, ResBody> Future for GrpcStatusFuture<F, ResBody>
-where
-    F: Future<Output = Result<Response<ResBody>, E>>,
-    ResBody: Body + Unpin,
-{
-    type Output = Result<Response<Peeked<ResBody>>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().inner.poll(cx)
-    }
-}
-
 /// A look at the first frame.
-pub(crate) struct StatusLook {
+pub struct StatusLook {
     hold: Duration,
     /// The frame, if it is trailers with a status.
     trailers: Option<HeaderMap>,
@@ -100,8 +63,9 @@ fn merge(headers: &mut HeaderMap, trailers: HeaderMap) {
     }
 }
 
-impl<F, ResBody: Body> fmt::Debug for GrpcStatusFuture<F, ResBody> {
+// By hand, because what is looked at may be secret.
+impl fmt::Debug for StatusLook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GrpcStatusFuture").finish_non_exhaustive()
+        f.debug_struct("StatusLook").finish_non_exhaustive()
     }
 }
