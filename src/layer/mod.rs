@@ -62,12 +62,12 @@ pub use self::{
     classify::{Classify, ResponseHead, Verdict, classify},
     error_on_refusal::{ErrorOnRefusal, ErrorOnRefusalFuture, ErrorOnRefusalLayer, Refused},
     future::ResponseFuture,
-    map_body::{MapBody, MapBodyLayer, OwnBody, OwnBodyLayer},
+    map_body::{MapBody, MapBodyLayer, OwnBodyLayer},
     refusals::Refusals,
     service::Refresh,
     source::{CredentialSource, FromExtensions},
 };
-use self::{origin::Origin, source::Source};
+use self::{map_body::whole, origin::Origin, source::Source};
 use crate::{
     body::{Budget, CloneBody, ReplayBody, Tee, TryCloneBody},
     credential::Credential,
@@ -247,6 +247,11 @@ impl<K> RefreshLayer<K> {
     /// What is charged to the [budget](Self::replay_budget) is the size that the body says it has
     /// at least.
     ///
+    /// # Panics
+    ///
+    /// The service below panics if it is taken out ([`Refresh::into_inner`]) and called with a body that
+    /// is not whole; [`ReplayBody::plain`](crate::body::ReplayBody::plain) makes one that is.
+    ///
     /// ```
     /// use http_body_util::Full;
     /// use bytes::Bytes;
@@ -262,12 +267,12 @@ impl<K> RefreshLayer<K> {
     /// # }
     /// # use tower::Layer;
     /// ```
-    pub fn try_clone_bodies<B, F>(self, clone: F) -> OwnBodyLayer<F>
+    pub fn try_clone_bodies<B, F>(self, clone: F) -> OwnBodyLayer<B, F>
     where
         F: Fn(&B) -> Option<B> + Clone,
     {
         let layer = RefreshLayer { config: self.config, keep: TryCloneBody(clone) };
-        OwnBodyLayer { layer }
+        MapBodyLayer { layer, map: whole }
     }
 
     /// Gives the service below the body type that it takes, made of a
