@@ -12,15 +12,14 @@ use tower_service::Service;
 use super::{
     attempts::{Original, RestOfClient},
     body::KnownBytes,
-    config,
-    looks::Looks,
     response::BorrowedResponse,
+    service::ReqwestLayer,
 };
 #[cfg(feature = "in-body")]
 use crate::in_body::InBodyLayer;
 use crate::{
     grpc::GrpcStatusLayer,
-    layer::{Attach, Config, Refresh, RefreshLayer, Refused},
+    layer::{Attach, Refresh, RefreshLayer, Refused},
     refresher::BoxFuture,
 };
 
@@ -92,8 +91,7 @@ use crate::{
 /// compatible series does not change the version that a program needs.
 #[derive(Clone)]
 pub struct RefreshMiddleware {
-    config: Arc<Config>,
-    looks: Arc<Looks>,
+    layer: ReqwestLayer,
     error_on_refusal: bool,
 }
 
@@ -102,7 +100,7 @@ impl RefreshMiddleware {
     /// services share one [budget](RefreshLayer::replay_budget) for kept bodies.
     #[must_use]
     pub fn new<K>(layer: RefreshLayer<K>) -> Self {
-        Self { config: config(layer), looks: Arc::default(), error_on_refusal: false }
+        Self { layer: ReqwestLayer::new(layer), error_on_refusal: false }
     }
 
     /// Makes a request whose token was refused, and that could not be helped, end in an error of
@@ -120,9 +118,8 @@ impl RefreshMiddleware {
     ///
     /// Nothing of a response is lost that its caller sees: it is put together again around its body.
     #[must_use]
-    pub fn grpc_status(mut self, layer: GrpcStatusLayer) -> Self {
-        Arc::make_mut(&mut self.looks).grpc_status = Some(layer);
-        self
+    pub fn grpc_status(self, layer: GrpcStatusLayer) -> Self {
+        Self { layer: self.layer.grpc_status(layer), ..self }
     }
 
     /// Looks at the beginning of responses' bodies for a refusal, as this layer does below a
@@ -131,9 +128,8 @@ impl RefreshMiddleware {
     /// Nothing of a response is lost that its caller sees: it is put together again around its body.
     #[cfg(feature = "in-body")]
     #[must_use]
-    pub fn in_body(mut self, layer: InBodyLayer) -> Self {
-        Arc::make_mut(&mut self.looks).in_body = Some(layer);
-        self
+    pub fn in_body(self, layer: InBodyLayer) -> Self {
+        Self { layer: self.layer.in_body(layer), ..self }
     }
 }
 
@@ -167,10 +163,11 @@ impl Middleware for RefreshMiddleware {
             let Ok(uri) = Uri::try_from(request.url().as_str()) else {
                 return next.run(request, extensions).await;
             };
-            let closure = matches!(self.config.attach, Attach::With(_));
-            let (original, request) = Original::new(request, uri, extensions, closure, &self.looks);
+            let ReqwestLayer { config, looks } = &self.layer;
+            let closure = matches!(config.attach, Attach::With(_));
+            let (original, request) = Original::new(request, uri, extensions, closure, looks);
             let rest = RestOfClient::new(next, &original);
-            let mut service = Refresh::new(rest, Arc::clone(&self.config), KnownBytes);
+            let mut service = Refresh::new(rest, Arc::clone(config), KnownBytes);
             poll_fn(|cx| Service::<http::Request<Body>>::poll_ready(&mut service, cx)).await?;
             let response = service.call(request).await?;
             if let Some(refused) = Refused::of(&response).filter(|_| self.error_on_refusal) {

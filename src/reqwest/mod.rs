@@ -24,18 +24,6 @@ mod response;
 mod service;
 mod template;
 
-use std::sync::Arc;
-
-use self::origin::SameOriginOnly;
-use crate::layer::{Config, RefreshLayer};
-
 #[cfg(feature = "reqwest-middleware")]
 pub use self::middleware::RefreshMiddleware;
 pub use self::service::{ReqwestLayer, ReqwestRefresh, ReqwestRefreshFuture};
-
-/// What is set on a layer, for reqwest, which follows redirects by itself.
-fn config<K>(layer: RefreshLayer<K>) -> Arc<Config> {
-    let mut config = layer.into_config();
-    config.classify = Some(Arc::new(SameOriginOnly(config.classify.take())));
-    Arc::new(config)
-}

@@ -17,9 +17,8 @@ use tower_service::Service;
 
 use super::{
     body::KnownBytes,
-    config,
     looks::Looks,
-    origin::mark_origin,
+    origin::{SameOriginOnly, mark_origin},
     response::{BorrowedResponse, LentResponse},
     template::Template,
 };
@@ -65,15 +64,18 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct ReqwestLayer {
-    config: Arc<Config>,
-    looks: Arc<Looks>,
+    pub(super) config: Arc<Config>,
+    pub(super) looks: Arc<Looks>,
 }
 
 impl ReqwestLayer {
     /// A layer that does what this one does.
     #[must_use]
     pub fn new<K>(layer: RefreshLayer<K>) -> Self {
-        Self { config: config(layer), looks: Arc::default() }
+        let mut config = layer.into_config();
+        // reqwest follows redirects by itself.
+        config.classify = Some(Arc::new(SameOriginOnly(config.classify.take())));
+        Self { config: Arc::new(config), looks: Arc::default() }
     }
 
     /// Looks at the first frame of gRPC's responses for a status, as this layer does below a
@@ -103,7 +105,7 @@ impl<S> Layer<S> for ReqwestLayer {
     type Service = ReqwestRefresh<S>;
 
     fn layer(&self, inner: S) -> ReqwestRefresh<S> {
-        ReqwestRefresh { inner, config: Arc::clone(&self.config), looks: Arc::clone(&self.looks) }
+        ReqwestRefresh { inner, layer: self.clone() }
     }
 }
 
@@ -111,8 +113,7 @@ impl<S> Layer<S> for ReqwestLayer {
 #[derive(Clone)]
 pub struct ReqwestRefresh<S> {
     inner: S,
-    config: Arc<Config>,
-    looks: Arc<Looks>,
+    layer: ReqwestLayer,
 }
 
 impl<S> Service<Request> for ReqwestRefresh<S>
@@ -138,9 +139,9 @@ where
         let (template, request) = Template::new(request, uri);
         let clone = self.inner.clone();
         let inner = mem::replace(&mut self.inner, clone);
-        let looks = Arc::clone(&self.looks);
+        let ReqwestLayer { config, looks } = self.layer.clone();
         let attempts = Attempts { inner, template: Arc::new(template), looks };
-        let mut service = Refresh::new(attempts, Arc::clone(&self.config), KnownBytes);
+        let mut service = Refresh::new(attempts, config, KnownBytes);
         // The service below is ready: the one that `poll_ready` was called on is in it.
         ReqwestRefreshFuture { state: State::Refreshed { future: service.call(request) } }
     }
