@@ -9,7 +9,6 @@ use super::{
     json::{Documents, Outcome, Start},
     rule::{ContentTypes, Head, Judge, Reader, Rule, Said},
 };
-use crate::layer::Verdict;
 
 /// Errors of GraphQL (the specification of October 2021, section 7.1): one whose
 /// `extensions.code` is `UNAUTHENTICATED`, or what else is named here, is a refusal.
@@ -83,11 +82,7 @@ impl GraphQl {
             Ok(answer) => Some(self.outcome(&answer)),
             Err(_) => None,
         };
-        match outcome {
-            Some(Outcome::Refused) => Said::Found(Verdict::Challenge),
-            Some(Outcome::InPart) => Said::Found(Verdict::RefreshOnly),
-            Some(Outcome::Done) | None => Said::Nothing,
-        }
+        outcome.map_or(Said::Nothing, Outcome::said)
     }
 
     fn outcome(&self, answer: &Value) -> Outcome {

@@ -2,6 +2,9 @@
 
 use std::mem;
 
+use super::rule::Said;
+use crate::layer::Verdict;
+
 /// JSON objects and arrays, one after the other, cut in any way. Whether they are well-formed is
 /// for the parser to say: here only their ends are found, and how the first one begins.
 #[derive(Default)]
@@ -114,5 +117,14 @@ impl Outcome {
     /// Of the answers in one response together. `None` if there are none.
     pub(super) fn of_all(outcomes: impl IntoIterator<Item = Self>) -> Option<Self> {
         outcomes.into_iter().reduce(|a, b| if a == b { a } else { Self::InPart })
+    }
+
+    /// What is said of the response.
+    pub(super) fn said(self) -> Said {
+        match self {
+            Self::Refused => Said::Found(Verdict::Challenge),
+            Self::InPart => Said::Found(Verdict::RefreshOnly),
+            Self::Done => Said::Nothing,
+        }
     }
 }

@@ -165,9 +165,8 @@ impl Answers {
             }
         };
         match outcome {
-            Some(Outcome::Refused) if !self.in_part => Said::Found(Verdict::Challenge),
-            Some(Outcome::Refused | Outcome::InPart) => Said::Found(Verdict::RefreshOnly),
-            Some(Outcome::Done) | None => Said::Nothing,
+            Some(Outcome::Refused) if self.in_part => Outcome::InPart.said(),
+            outcome => outcome.map_or(Said::Nothing, Outcome::said),
         }
     }
 
@@ -187,11 +186,11 @@ impl Answers {
     fn so_far(&self) -> Said {
         let Some(lines) = &self.lines else { return Said::More };
         match lines.outcome {
-            Some(Outcome::InPart) => Said::Found(Verdict::RefreshOnly),
-            Some(Outcome::Refused) if lines.pending.is_empty() => Said::Found(Verdict::Challenge),
-            Some(Outcome::Done) if lines.pending.is_empty() => Said::Nothing,
+            Some(outcome) if outcome == Outcome::InPart || lines.pending.is_empty() => {
+                outcome.said()
+            }
             Some(Outcome::Done) => Said::Glance,
-            Some(Outcome::Refused) | None => Said::More,
+            _ => Said::More,
         }
     }
 }
