@@ -89,6 +89,11 @@ pub fn tokens(number: u64) -> Tokens {
     Tokens::new(format!("access-{number}")).with_refresh_token(format!("refresh-{number}"))
 }
 
+/// The same, with an access token that lives for so many seconds.
+pub fn living(number: u64, seconds: u64) -> Tokens {
+    tokens(number).with_expires_in(secs(seconds))
+}
+
 /// Returns when every task has gone as far as it can: paused time only goes on when all
 /// are idle.
 pub async fn idle() {

@@ -6,7 +6,9 @@ use std::sync::{
 };
 
 use futures_util::future::join_all;
-use testing::{Auth, Gate, Op, Play, Store, builder, idle, kind, opened, secs, stored, tokens};
+use testing::{
+    Auth, Gate, Op, Play, Store, builder, idle, kind, living, opened, secs, stored, tokens,
+};
 use tokio::{
     runtime::Builder,
     time::{sleep, timeout},
@@ -21,10 +23,6 @@ use tower_refresh::{
 };
 
 const LIFE: u64 = 1000;
-
-fn living(number: u64, life: u64) -> Tokens {
-    tokens(number).with_expires_in(secs(life))
-}
 
 /// `drain`: "It waits for a lease that another process has only if there are tokens to be
 /// saved." The flight's waker is in the list of waiters, and goes with the last waiter that
@@ -53,12 +51,8 @@ async fn drain_gives_up_a_lease_also_after_a_waiter_has_left() {
     assert!(hangs.is_empty(), "after 10 minutes it waits still; by deadline: {hangs:?}");
 }
 
-/// `refresh`: "What another process has written to the store since this call is adopted
-/// instead." a first `refresh()` redeems, "unless the store's record was written
-/// after the call". Ten command lines do `auth refresh` at once.
-#[tokio::test(start_paused = true)]
-async fn first_refreshes_of_many_processes_adopt_what_the_first_has_written() {
-    let (auth, store) = (Auth::new(), Store::with(tokens(1)));
+async fn ten_first_refreshes_redeem_once(stands: Tokens) {
+    let (auth, store) = (Auth::new(), Store::with(stands));
     auth.gate.close();
     let states: Vec<_> = (0..10).map(|_| stored(&auth, &store).build()).collect();
     let all = tokio::spawn(async move {
@@ -70,6 +64,14 @@ async fn first_refreshes_of_many_processes_adopt_what_the_first_has_written() {
     all.await.unwrap();
     auth.assert_sound();
     assert_eq!(auth.count(), 1, "{:?}", auth.asked());
+}
+
+/// `refresh`: "What another process has written to the store since this call is adopted
+/// instead." a first `refresh()` redeems, "unless the store's record was written
+/// after the call". Ten command lines do `auth refresh` at once.
+#[tokio::test(start_paused = true)]
+async fn first_refreshes_of_many_processes_adopt_what_the_first_has_written() {
+    ten_first_refreshes_redeem_once(tokens(1)).await;
 }
 
 /// The same with one that redeems already when the other begins: the record is written after the
@@ -300,17 +302,7 @@ impl Drop for Counted {
 /// `auth refresh` at once in the morning.
 #[tokio::test(start_paused = true)]
 async fn first_refreshes_of_many_processes_redeem_once_what_has_run_out() {
-    let (auth, store) = (Auth::new(), Store::with(living(1, 0)));
-    auth.gate.close();
-    let states: Vec<_> = (0..10).map(|_| stored(&auth, &store).build()).collect();
-    let all = tokio::spawn(async move {
-        join_all(states.iter().map(|state| state.refresh())).await;
-    });
-    sleep(secs(1)).await;
-    auth.gate.open();
-    all.await.unwrap();
-    auth.assert_sound();
-    assert_eq!(auth.count(), 1, "{:?}", auth.asked());
+    ten_first_refreshes_redeem_once(living(1, 0)).await;
 }
 
 /// Invariant 7: nobody hangs. The flight ends at once, and its callers wait for their deadline:

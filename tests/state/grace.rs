@@ -75,15 +75,21 @@ async fn a_rejection_while_another_redeem_is_served_is_tried_once_more() {
     }
 }
 
-/// The holder whose lease ran out has the new pair, and needs the lease to save it: it is not
-/// kept waiting for the second try, and its pair is adopted.
-#[tokio::test(start_paused = true)]
-async fn the_lease_is_free_before_the_second_try() {
+/// One holder's answer was lost, so that its redeem is left open, and another has come.
+async fn after_a_lost_answer() -> (Auth, Store, Arc<RefreshState>) {
     let (auth, store) = (Auth::new(), Store::with(tokens(1)));
     let holder = opened(&auth, &store).await;
     auth.next(Play::Fail);
     assert_eq!(kind(holder.refresh().await), FailureKind::Transient);
     let other = opened(&auth, &store).await;
+    (auth, store, other)
+}
+
+/// The holder whose lease ran out has the new pair, and needs the lease to save it: it is not
+/// kept waiting for the second try, and its pair is adopted.
+#[tokio::test(start_paused = true)]
+async fn the_lease_is_free_before_the_second_try() {
+    let (auth, store, other) = after_a_lost_answer().await;
     auth.next(Play::Reject);
     let mut refresh = task::spawn(other.refresh());
     assert_pending!(refresh.poll());
@@ -122,11 +128,7 @@ async fn a_rejection_that_nothing_speaks_against_is_not_waited_for() {
 /// the credential for good without a request.
 #[tokio::test(start_paused = true)]
 async fn i6_a_second_try_that_does_not_get_through_is_no_rejection() {
-    let (auth, store) = (Auth::new(), Store::with(tokens(1)));
-    let holder = opened(&auth, &store).await;
-    auth.next(Play::Fail);
-    assert_eq!(kind(holder.refresh().await), FailureKind::Transient);
-    let other = opened(&auth, &store).await;
+    let (auth, _, other) = after_a_lost_answer().await;
     auth.next(Play::Reject).next(Play::Fail);
     assert_eq!(kind(other.refresh().await), FailureKind::Transient);
     assert_eq!(auth.count(), 3);
@@ -139,15 +141,11 @@ async fn i6_a_second_try_that_does_not_get_through_is_no_rejection() {
 /// that it has given back: nobody has asked the server a second time.
 #[tokio::test(start_paused = true)]
 async fn i6_a_lease_that_is_not_had_back_ends_no_credential() {
-    let (auth, store) = (Auth::new(), Store::with(tokens(1)));
-    let holder = opened(&auth, &store).await;
-    auth.next(Play::Fail);
-    assert_eq!(kind(holder.refresh().await), FailureKind::Transient);
-    let other = opened(&auth, &store).await;
+    let (auth, store, other) = after_a_lost_answer().await;
     auth.next(Play::Reject);
     let refresh = tokio::spawn(async move { (other.refresh().await.map(drop), other) });
     while auth.count() < 2 {
-        testing::idle().await;
+        idle().await;
     }
     store.fault(Op::Lease, Fault::Fail);
     let (refreshed, other) = refresh.await.unwrap();
@@ -164,20 +162,16 @@ fn i6_a_runtime_that_ends_between_the_tries_ends_no_credential() {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         builder.enable_all().start_paused(true).build().unwrap()
     };
-    let (auth, store) = (Auth::new(), Store::with(tokens(1)));
     let first = runtime();
     let other = first.block_on(async {
-        let holder = opened(&auth, &store).await;
-        auth.next(Play::Fail);
-        assert_eq!(kind(holder.refresh().await), FailureKind::Transient);
-        let other = opened(&auth, &store).await;
+        let (auth, _, other) = after_a_lost_answer().await;
         auth.next(Play::Reject);
         let refresh = other.clone();
         tokio::spawn(async move { refresh.refresh().await.map(drop) });
         while auth.count() < 2 {
-            testing::idle().await;
+            idle().await;
         }
-        testing::idle().await;
+        idle().await;
         other
     });
     drop(first);

@@ -2,20 +2,16 @@
 
 use std::time::Duration;
 
-use testing::{Auth, Fault, Op, Play, Store, builder, kind, secs, stored, tokens};
+use testing::{Auth, Fault, Op, Play, Store, builder, kind, living, secs, stored, tokens};
 use tokio::time::{sleep, timeout};
 use tokio_test::{assert_pending, task};
 use tower_refresh::{
-    FailureKind, RefreshState, Tokens,
+    FailureKind, RefreshState,
     refresher::Trigger,
     state::{Health, WhileUnsaved},
 };
 
 const LIFE: u64 = 1000;
-
-fn living(number: u64) -> Tokens {
-    tokens(number).with_expires_in(secs(LIFE))
-}
 
 #[tokio::test(start_paused = true)]
 async fn the_health_word_says_whether_a_session_is_dead() {
@@ -161,13 +157,13 @@ async fn a_later_subscriber_hears_that_a_session_has_begun_again() {
 #[tokio::test(start_paused = true)]
 async fn a_subscriber_hears_of_a_sign_in_after_another_has_subscribed() {
     let auth = Auth::new();
-    let state = RefreshState::builder(auth.refresher()).tokens(living(1)).build();
+    let state = RefreshState::builder(auth.refresher()).tokens(living(1, LIFE)).build();
     let mut first = state.subscribe_health();
     state.token().await.unwrap();
     sleep(secs(LIFE + 1)).await;
     let _second = state.subscribe_health();
     assert_eq!(*first.borrow_and_update(), Health::Expired);
-    state.set(living(50)).await.unwrap();
+    state.set(living(50, LIFE)).await.unwrap();
     assert_eq!(state.health(), Health::Fresh);
     let heard = timeout(secs(60), first.wait_for(|health| *health == Health::Fresh)).await;
     assert!(heard.is_ok(), "it holds Expired");

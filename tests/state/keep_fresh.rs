@@ -5,30 +5,26 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use testing::{Auth, Fault, Op, Play, Store, builder, idle, opened, secs, stored, tokens};
+use testing::{Auth, Fault, Op, Play, Store, builder, idle, living, opened, secs, stored, tokens};
 use tokio::{
     runtime::{Builder, Handle},
     time::{Instant, sleep, sleep_until},
 };
 use tokio_test::{assert_ready_ok, task};
 use tower_refresh::{
-    FailureKind, RefreshState, Tokens,
+    FailureKind, RefreshState,
     refresher::Trigger,
     state::{KeepFresh, RefreshStateBuilder},
 };
 
 const LIFE: u64 = 1000;
 
-fn living(number: u64) -> Tokens {
-    tokens(number).with_expires_in(secs(LIFE))
-}
-
 /// A server whose tokens live as long as the first one, and a state with that.
 fn living_state(auth: &Auth) -> RefreshStateBuilder {
     for number in 2..20 {
-        auth.next(Play::Mint(living(number)));
+        auth.next(Play::Mint(living(number, LIFE)));
     }
-    RefreshState::builder(auth.refresher()).tokens(living(1))
+    RefreshState::builder(auth.refresher()).tokens(living(1, LIFE))
 }
 
 fn tasks() -> usize {
@@ -94,7 +90,7 @@ async fn requests_are_not_blocked_meanwhile() {
 #[tokio::test(start_paused = true)]
 async fn a_token_that_has_run_out_is_renewed_at_once() {
     let auth = Auth::new();
-    auth.next(Play::Mint(living(2)));
+    auth.next(Play::Mint(living(2, LIFE)));
     let expired = tokens(1).with_expires_at(SystemTime::UNIX_EPOCH);
     let state = RefreshState::builder(auth.refresher()).tokens(expired).build();
     let _fresh = state.keep_fresh();
@@ -107,7 +103,7 @@ async fn a_token_that_has_run_out_is_renewed_at_once() {
 #[tokio::test(start_paused = true)]
 async fn the_store_is_read_at_once() {
     let auth = Auth::new();
-    let store = Store::with(living(1));
+    let store = Store::with(living(1, LIFE));
     let state = stored(&auth, &store).build();
     let _fresh = state.keep_fresh();
     idle().await;
@@ -130,7 +126,7 @@ async fn what_needs_no_tokens_gets_its_first_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_cannot_be_read_is_read_again_after_the_cool_down() {
     let auth = Auth::new();
-    let store = Store::with(living(1));
+    let store = Store::with(living(1, LIFE));
     store.fault(Op::Load, Fault::Fail);
     let state = stored(&auth, &store).build();
     let _fresh = state.keep_fresh();
@@ -213,7 +209,7 @@ async fn a_rejected_credential_waits_for_a_sign_in() {
     let (state, _fresh) = kept(&auth);
     sleep(secs(100_000)).await;
     assert_eq!(auth.count(), 1);
-    state.set(living(100)).await.unwrap();
+    state.set(living(100, LIFE)).await.unwrap();
     sleep(secs(939)).await;
     assert_eq!(auth.count(), 1);
     sleep(secs(17)).await;
@@ -235,7 +231,7 @@ async fn a_signed_out_credential_is_left_alone_until_a_sign_in() {
         }
         sleep(secs(100_000)).await;
         assert_eq!(auth.count(), 0);
-        state.set(living(100)).await.unwrap();
+        state.set(living(100, LIFE)).await.unwrap();
         sleep(secs(956)).await;
         assert_eq!(auth.asked(), ["refresh-100"]);
     }
@@ -244,7 +240,7 @@ async fn a_signed_out_credential_is_left_alone_until_a_sign_in() {
 /// A sign-in brings another end, which may be sooner.
 #[tokio::test(start_paused = true)]
 async fn a_sign_in_wakes_it() {
-    for first in [tokens(1), living(1)] {
+    for first in [tokens(1), living(1, LIFE)] {
         let auth = Auth::new();
         let state = builder(&auth).tokens(first).build();
         let _fresh = state.keep_fresh();
@@ -267,7 +263,7 @@ fn a_sign_in_outside_of_a_runtime_wakes_it() {
         sleep(secs(10)).await;
         fresh
     });
-    assert_ready_ok!(task::spawn(state.set(living(100))).poll());
+    assert_ready_ok!(task::spawn(state.set(living(100, LIFE))).poll());
     runtime.block_on(async { sleep(secs(956)).await });
     assert_eq!(auth.asked(), ["refresh-100"]);
 }
@@ -380,9 +376,9 @@ async fn two_guards_are_still_one_refresh_a_lifetime() {
 async fn two_states_that_share_a_store_are_still_one_refresh_a_lifetime() {
     let auth = Auth::new();
     for number in 2..20 {
-        auth.next(Play::Mint(living(number)));
+        auth.next(Play::Mint(living(number, LIFE)));
     }
-    let store = Store::with(living(1));
+    let store = Store::with(living(1, LIFE));
     let (one, other) = (opened(&auth, &store).await, opened(&auth, &store).await);
     let _guards = (one.keep_fresh(), other.keep_fresh());
     for lifetime in 1..5 {

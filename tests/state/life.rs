@@ -2,13 +2,9 @@
 
 use std::sync::Arc;
 
-use testing::{Auth, Op, Store, idle, secs, stored, tokens};
+use testing::{Auth, Op, Store, idle, living, secs, stored, tokens};
 use tokio::time::sleep;
-use tower_refresh::{RefreshState, Tokens};
-
-fn living(number: u64) -> Tokens {
-    tokens(number).with_expires_in(secs(100))
-}
+use tower_refresh::RefreshState;
 
 /// "From now, for tokens that the program brings": a program that has been idle for 90 seconds, and
 /// one that was for longer than they live. Other processes read the same end in the store.
@@ -21,7 +17,7 @@ async fn the_life_of_tokens_to_begin_with_counts_from_the_beginning() {
                 true => stored(&auth, &store),
                 false => RefreshState::builder(auth.refresher()),
             };
-            let state = begun.tokens(living(1)).early_refresh(secs(0)).build();
+            let state = begun.tokens(living(1, 100)).early_refresh(secs(0)).build();
             sleep(secs(idle)).await;
             let first = state.token().await.unwrap();
             let expected = if idle < 100 { "access-1" } else { "access-2" };
@@ -49,7 +45,7 @@ async fn the_life_of_a_sign_in_counts_from_the_call() {
     idle().await;
     let waits = tokio::spawn({
         let state = Arc::clone(&state);
-        async move { state.set(living(50)).await }
+        async move { state.set(living(50, 100)).await }
     });
     sleep(secs(90)).await;
     store.gate(Op::Save).open();

@@ -2,15 +2,11 @@
 
 use std::sync::Arc;
 
-use testing::{Auth, Op, Play, Store, idle, kind, opened, secs, stored, tokens};
+use testing::{Auth, Op, Play, Store, idle, kind, living, opened, secs, stored, tokens};
 use tokio::time::sleep;
-use tower_refresh::{FailureKind, Tokens};
+use tower_refresh::FailureKind;
 
 const LIFE: u64 = 1000;
-
-fn living(number: u64, life: u64) -> Tokens {
-    tokens(number).with_expires_in(secs(life))
-}
 
 /// "It never loses a rotated refresh token." B is redeeming; the store loses its data (FLUSHALL);
 /// A, which knows an access token only, offers that; B's pair is discarded for it.

@@ -2,15 +2,11 @@
 
 use std::sync::Arc;
 
-use testing::{Auth, Logs, Op, Store, builder, idle, opened, secs, stored, tokens};
+use testing::{Auth, Logs, Op, Store, builder, idle, living, opened, secs, stored, tokens};
 use tokio::time::sleep;
 use tower_refresh::{RefreshState, Tokens};
 
 const LIFE: u64 = 1000;
-
-fn living(number: u64, life: u64) -> Tokens {
-    tokens(number).with_expires_in(secs(life))
-}
 
 /// "Begin with this refresh token."
 fn alone(number: u64) -> Tokens {
