@@ -354,7 +354,7 @@ fn server(seen: &Seen, status: u16) -> ServiceFn<impl FnMut(Replayed) -> Answere
 /// first request of the call names no origin, as with a client that adds it below; the redirect does.
 ///
 /// Order: a call of `/orders`; the layer above follows a `Location: https://evil.example.com/` with a
-/// clone of the service that it has called; the token goes there.
+/// clone of the service that it has called.
 #[tokio::test]
 async fn i13_a_call_that_began_without_an_origin_takes_its_token_nowhere() {
     let (auth, seen) = (Auth::new(), Seen::default());
@@ -370,8 +370,7 @@ async fn i13_a_call_that_began_without_an_origin_takes_its_token_nowhere() {
 /// origin than its first".
 ///
 /// Order: a client calls host A once, and is cloned afterwards, once for each task, as clients are. A
-/// task's own, first request goes to host B: no call has gone on anywhere, and yet it has no token,
-/// for the whole life of that clone. (`client.clone()` made before the first call has one.)
+/// task's own, first request goes to host B: no call has gone on anywhere.
 #[tokio::test]
 async fn a_clone_of_a_client_that_was_used_before_may_call_any_origin() {
     let (auth, seen) = (Auth::new(), Seen::default());

@@ -113,7 +113,7 @@ async fn requests_that_come_during_a_flight_wait_for_it() {
 
 /// `Tokens::new`: "begins with its refresh token, which is redeemed before the first request is
 /// sent." A request waits at the gate for a redeem; the user signs in with a refresh token alone;
-/// the request is sent at once, without a token.
+/// the request is not sent before that is redeemed, too.
 #[tokio::test(start_paused = true)]
 async fn a_request_at_the_gate_waits_for_a_sign_in_with_a_refresh_token_alone_to_be_redeemed() {
     let auth = Auth::new();

@@ -162,7 +162,7 @@ async fn a_body_is_made_what_the_client_takes() {
 /// (`ReplayBody::tee`), as it is by the layer without this.
 ///
 /// Order: the budget is used up by others (here: it is 0); a GET is refused; the token is refreshed;
-/// the GET is not sent again: `OverBudget`.
+/// the GET is sent again.
 #[tokio::test]
 async fn a_request_without_a_body_is_replayed_whatever_the_budget() {
     let refuses_the_first = |token: Option<&str>| {

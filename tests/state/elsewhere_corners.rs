@@ -179,7 +179,7 @@ async fn a_late_acceptance_of_an_older_token_does_not_make_the_newer_ones_forgot
 }
 
 /// "client credentials dead for the life of the process, where there is nothing to
-/// set". Some servers give a refresh token with client credentials; nobody sends it.
+/// set". Some servers give a refresh token with client credentials, which is not sent.
 #[tokio::test(start_paused = true)]
 async fn what_needs_no_tokens_does_not_die_of_a_rejection_though_it_was_given_a_refresh_token() {
     let auth = Auth::new();

@@ -333,7 +333,8 @@ async fn nobody_but_drain_waits_for_the_discard_hook() {
 
 /// Invariant 5: "Sign-in or sign-out during a flight wins." Tokens that were read from a store are
 /// signed in with (a move to another store, or a copy of the account): if they were put there to
-/// begin with, they carry a mark, by which a refresh under way elsewhere wins over the sign-in.
+/// begin with, they carry a mark, which a sign-in takes off: a refresh under way elsewhere would win
+/// over it.
 #[tokio::test(start_paused = true)]
 async fn a_sign_in_with_tokens_that_were_read_from_a_store_wins() {
     let (auth, store) = (Auth::new(), Store::with(tokens(1)));

@@ -124,8 +124,7 @@ async fn a_rejection_that_nothing_speaks_against_is_not_waited_for() {
 /// Order: one holder's answer is lost, and the server (with a grace period) goes on serving it. The
 /// other is rejected meanwhile, yields its lease, and tries once more a second later. That try does
 /// not get through: a transient failure, "cool down, then try again". When the cool-down is over the
-/// server has the pair for it; but the flight finds the first rejection, in doubt as it was, and ends
-/// the credential for good without a request.
+/// server has the pair for it, and is asked, since the first rejection was in doubt.
 #[tokio::test(start_paused = true)]
 async fn i6_a_second_try_that_does_not_get_through_is_no_rejection() {
     let (auth, _, other) = after_a_lost_answer().await;

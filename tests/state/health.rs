@@ -131,8 +131,8 @@ fn a_health_word_is_its_name_in_snake_case() {
 
 /// `subscribe_health`: "holds how the credential does, and signals when that changes". A first
 /// subscriber has heard `Fresh` and is gone; the session ends; a second one subscribes, and sees
-/// `Rejected`; a sign-in follows. The state remembers that it has told `Fresh` last, and says
-/// nothing: the second one sees `Rejected` for ever.
+/// `Rejected`; a sign-in follows. What it is told of goes by what it holds, and not by the `Fresh`
+/// that the first one was told last.
 #[tokio::test(start_paused = true)]
 async fn a_later_subscriber_hears_that_a_session_has_begun_again() {
     let auth = Auth::new();
@@ -152,8 +152,8 @@ async fn a_later_subscriber_hears_that_a_session_has_begun_again() {
 }
 
 /// The same with a first subscriber that stays: the token runs out, which signals nothing; a
-/// second one subscribes, and the first hears `Expired` by that; a sign-in follows. Both hold
-/// `Expired` for as long as the token is fresh.
+/// second one subscribes, and the first hears `Expired` by that; a sign-in follows, and both hear
+/// of it.
 #[tokio::test(start_paused = true)]
 async fn a_subscriber_hears_of_a_sign_in_after_another_has_subscribed() {
     let auth = Auth::new();

@@ -9,7 +9,7 @@ use tower_refresh::FailureKind;
 const LIFE: u64 = 1000;
 
 /// "It never loses a rotated refresh token." B is redeeming; the store loses its data (FLUSHALL);
-/// A, which knows an access token only, offers that; B's pair is discarded for it.
+/// A, which knows an access token only, offers that, and it gives way to B's pair.
 #[tokio::test(start_paused = true)]
 async fn a_minted_pair_outlives_a_store_that_was_emptied_and_an_offer() {
     let auth = Auth::new();
@@ -30,8 +30,8 @@ async fn a_minted_pair_outlives_a_store_that_was_emptied_and_an_offer() {
 }
 
 /// "It never loses a rotated refresh token." B is redeeming; the store loses its data, and a
-/// process begins whose tokens to begin with were spent long ago: it puts them there, and B's
-/// pair is discarded for them.
+/// process begins whose tokens to begin with were spent long ago: it puts them there, and they give
+/// way to B's pair.
 #[tokio::test(start_paused = true)]
 async fn a_minted_pair_outlives_a_store_that_was_emptied_and_tokens_to_begin_with() {
     let auth = Auth::new();
@@ -49,7 +49,7 @@ async fn a_minted_pair_outlives_a_store_that_was_emptied_and_tokens_to_begin_wit
 }
 
 /// Invariant 6: an empty store does not displace "an access token that still works". A offers
-/// its older one, and B, whose token lives longer, takes that over.
+/// its older one, and B, whose token lives longer, goes on with its own.
 #[tokio::test(start_paused = true)]
 async fn an_offer_does_not_displace_the_token_of_another_process_that_lives_longer() {
     let auth = Auth::new();
@@ -65,8 +65,8 @@ async fn an_offer_does_not_displace_the_token_of_another_process_that_lives_long
 }
 
 /// Invariant 6: "re-read the store, adopt if it moved". The store was emptied; A has put a token
-/// there that lives for long, B goes on with its own, as it should. When that has run out, A's is
-/// in the store and works, and B calls itself rejected.
+/// there that lives for long, B goes on with its own. When that has run out, B takes A's, which is
+/// in the store and works.
 #[tokio::test(start_paused = true)]
 async fn what_another_process_has_offered_is_adopted_when_our_own_token_has_run_out() {
     let auth = Auth::new();
@@ -108,8 +108,7 @@ async fn a_token_that_works_outlives_an_empty_store_though_refresh_joined_an_ear
 
 /// Invariant 5: "a signed-out credential is never resurrected." A redeem is slow; the user signs
 /// out, which is over; the store loses its data, and the trace of the sign-out with them; the
-/// redeem ends. Its pair is put into the store (and handed to the discard hook), and the next
-/// process is signed in.
+/// redeem ends. Its pair is not put into the store, by which the next process would be signed in.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_emptied_after_a_sign_out_stays_empty() {
     let (auth, store) = (Auth::new(), Store::with(tokens(1)));
@@ -132,7 +131,7 @@ async fn a_store_that_is_emptied_after_a_sign_out_stays_empty() {
 
 /// Invariant 5: "a signed-out credential is never resurrected", but by a sign-in. A signs out; the
 /// store loses its data, and the trace of that with them; B, which has not heard of it, offers its
-/// access token to the store. An offer says that it is one and no sign-in; A takes it up.
+/// access token to the store. An offer says that it is one and no sign-in, and A leaves it alone.
 #[tokio::test(start_paused = true)]
 async fn a_process_that_was_signed_out_takes_up_no_offer() {
     let (auth, store) = (Auth::new(), Store::with(living(1, LIFE)));

@@ -15,8 +15,8 @@ fn alone(number: u64) -> Tokens {
 
 /// `Tokens::new`: an empty one "has run out: a credential that is signed in with it begins with its
 /// refresh token, which is redeemed before the first request is sent." Two processes begin with
-/// the same refresh token and an empty store, and do `refresh()` at once. The one whose save comes
-/// second is told `Ok`, with a credential without an access token.
+/// the same refresh token and an empty store, and do `refresh()` at once: also the one whose save
+/// comes second is given an access token.
 #[tokio::test(start_paused = true)]
 async fn first_refreshes_of_two_processes_with_a_refresh_token_alone_bring_tokens() {
     let (auth, store) = (Auth::new(), Store::empty());
@@ -42,8 +42,8 @@ async fn first_refreshes_of_two_processes_with_a_refresh_token_alone_bring_token
 }
 
 /// `token`: "The token to use now. Waits while there is none that works". A redeem is under way;
-/// another process signs in with a refresh token alone. The waiter is told `Ok`, with a credential
-/// that has no access token.
+/// another process signs in with a refresh token alone. The waiter is not given that, but what it
+/// is redeemed for.
 #[tokio::test(start_paused = true)]
 async fn a_waiter_does_not_get_what_another_process_has_signed_in_with_and_has_run_out() {
     let (auth, store) = (Auth::new(), Store::with(living(1, LIFE)));
@@ -79,8 +79,8 @@ async fn a_waiter_does_not_get_a_sign_in_that_has_run_out() {
 }
 
 /// Invariants 1 and 6. A redeem is slow; the user signs in, and a request with that token is
-/// refused and waits; the user signs in again. The token of the second sign-in was never refused:
-/// it is redeemed all the same, and whoever asks for the token is held meanwhile.
+/// refused and waits; the user signs in again. The token of the second sign-in was never refused,
+/// and is not refreshed.
 #[tokio::test(start_paused = true)]
 async fn a_second_sign_in_is_not_refreshed_for_a_refusal_of_the_first() {
     let auth = Auth::new();
@@ -107,7 +107,7 @@ async fn a_second_sign_in_is_not_refreshed_for_a_refusal_of_the_first() {
 }
 
 /// The docs of the log: `superseded` is a flight that "came too late: there was a sign-in or a
-/// sign-out". After a sign-out the word is `signed_out`, which is for one that "has failed".
+/// sign-out", and `signed_out` one that "has failed".
 #[tokio::test(start_paused = true)]
 async fn a_flight_that_a_sign_out_has_superseded_is_said_to_be_that() {
     let (logs, _guard) = Logs::capture();
@@ -128,8 +128,8 @@ async fn a_flight_that_a_sign_out_has_superseded_is_said_to_be_that() {
 
 /// "A refresh token is never spent twice and never lost". A redeem of refresh-1 is under way; a program
 /// signs in with refresh-1 once more (it is in its configuration, which is read again). The pair
-/// that the redeem brings is that session's, and is discarded for the token that it was minted from,
-/// which is spent: the next refresh spends it again.
+/// that the redeem brings is that session's: it takes the place of the token that it was minted
+/// from, which is spent.
 #[tokio::test(start_paused = true)]
 async fn a_sign_in_with_the_token_that_is_being_spent_does_not_have_it_spent_again() {
     let (auth, store) = (Auth::new(), Store::with(tokens(1)));

@@ -288,7 +288,7 @@ mod tests {
 
     /// Invariant 6: "re-read the store, adopt if it moved". The refresh token is dead and a server has
     /// refused the access token; another process has put one that works into the store, which had
-    /// lost its record. It is passed over, as if ours were as good.
+    /// lost its record. It is not passed over: ours is not as good.
     #[test]
     fn what_another_process_has_offered_is_adopted_when_our_own_token_is_refused() {
         let (mut machine, rules) = signed_in();

@@ -170,8 +170,8 @@ mod tests {
     }
 
     /// `Health::Braked`: "As `CoolingDown`": "tried again by the next request once `retry_in` is over."
-    /// The token has run out, so that the next request refreshes it now (invariant 9); the word and
-    /// the time say that none will for a minute.
+    /// The token has run out, so that the next request refreshes it now (invariant 9), and not in a
+    /// minute.
     #[test]
     fn a_token_that_has_run_out_is_not_told_as_braked() {
         let (mut machine, rules) = signed_in();
@@ -184,7 +184,7 @@ mod tests {
 
     /// `Health::Rejected`: "The session has ended [...]. Only a sign-in helps." Another process has signed
     /// in since, with a refresh token alone. It is found, its redeem fails for a moment, and is tried
-    /// again after the cool-down; the word is still that of the session before.
+    /// again after the cool-down: the word is that of the new session.
     #[test]
     fn a_rejection_is_not_told_of_the_session_that_came_after_it() {
         let (mut machine, rules) = signed_in();

@@ -103,7 +103,7 @@ mod tests {
     }
 
     /// The refresh token is dead, and `keep_fresh` looks for a sign-in elsewhere without holding
-    /// requests. A server refuses the token now, for certain: requests are to be held, and are not.
+    /// requests. A server refuses the token now, for certain: from now on requests are held.
     #[test]
     fn a_fact_that_joins_a_look_into_the_store_closes_the_gate() {
         let (mut machine, rules) = signed_in();

@@ -355,8 +355,8 @@ mod tests {
         }
     }
 
-    /// Invariant 7: nobody hangs. A save meets tokens that were minted for another resource: they are
-    /// not used, the pair is discarded, and the waiters of the flight are told nothing.
+    /// Invariant 7: no waiter hangs. A save meets tokens that were minted for another resource: they
+    /// are not used, the pair is discarded, and the waiters of the flight hear why.
     #[test]
     fn the_waiters_of_a_flight_hear_that_the_store_holds_tokens_for_another_resource() {
         let (mut machine, mut rules) = signed_in();

@@ -210,8 +210,8 @@ fn doubts_are_forgotten_in_time() {
 }
 
 /// A pause is for refreshes that do not help. A flight that has nothing to do with the doubt
-/// (early, or a caller's) fails once, and the pause is gone: the refresh that the doubt has had
-/// was not answered by a replay (an upload), and counts as void.
+/// (early, or a caller's) fails once, while no replay has answered the refresh that the doubt has had
+/// (an upload): the pause goes on.
 #[test]
 fn the_failure_of_another_flight_does_not_end_the_pause_of_doubts() {
     let (mut machine, rules) = signed_in();
