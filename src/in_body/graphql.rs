@@ -13,10 +13,11 @@ use super::{
 /// Errors of GraphQL (the specification of October 2021, section 7.1): one whose
 /// `extensions.code` is `UNAUTHENTICATED`, or what else is named here, is a refusal.
 ///
-/// If nothing was carried out it is a [challenge](Verdict::Challenge): there is no `data`, or all
-/// that was asked for is `null` because it was refused. Otherwise (there is other data beside the
-/// refusal, another error, or what was refused lies below a field that was carried out) it is
-/// [`RefreshOnly`](Verdict::RefreshOnly). Of several answers in an array all have to be refused.
+/// If nothing was carried out it is a [challenge](crate::layer::Verdict::Challenge): there is no
+/// `data`, or all that was asked for is `null` because it was refused. Otherwise (there is other
+/// data beside the refusal, another error, or what was refused lies below a field that was carried
+/// out) it is [`RefreshOnly`](crate::layer::Verdict::RefreshOnly). Of several answers in an array
+/// all have to be refused.
 ///
 /// `data` that is `null` as a whole does not tell whether a mutation's earlier fields were carried
 /// out before the one that was refused, and may not be `null`. Leave mutations of several fields
