@@ -33,7 +33,7 @@ use crate::{
 
 /// A [`RefreshLayer`] for services that take reqwest's own requests and give its own responses and
 /// errors: [`reqwest::Client`] is one, and so is what generated clients and SDKs take. It does
-/// what [`RefreshMiddleware`](crate::RefreshMiddleware) does, without `reqwest_middleware`.
+/// what `RefreshMiddleware` does, without `reqwest_middleware`.
 ///
 /// If a refused request could not be helped, the reason is in the response's extensions, or is an
 /// error with [`ErrorOnRefusalLayer`](crate::layer::ErrorOnRefusalLayer) above. A request of reqwest

@@ -46,6 +46,7 @@ const CHECKS: &[Check] = &[
     ),
     ("oauth2-jwt-build", Cargo("clippy --lib --locked --features oauth2-jwt -- -D warnings")),
     ("reqwest-build", Cargo("clippy --lib --locked --features reqwest -- -D warnings")),
+    ("reqwest-docs", Doc("doc --no-deps --lib --locked --features reqwest")),
     (
         "reqwest-middleware-build",
         Cargo("clippy --lib --locked --features reqwest-middleware -- -D warnings"),
