@@ -77,12 +77,15 @@ impl From<Tokens> for RefreshRequest {
 
 /// Redeems: gets new tokens from the authorization server.
 ///
-/// A closure from [`Tokens`] to a future is one, and so is an `Arc` of one. A refresher is
-/// called for one generation at a time, in a task of its own, while the store's lease is
-/// held; no caller's cancellation reaches it. It must not send its request through the layer
-/// it serves (it would wait for itself), and should have a time limit of its own:
-/// the state never cuts it off, since the token may be spent already. Nor should it
-/// block its thread: on a runtime that has no other, the waiters' deadlines pass unheard.
+/// A closure from [`Tokens`] to a future, such as an async closure, is one if it can be cloned,
+/// and so is an `Arc` of a refresher. Each call has a copy of what the closure has captured: what
+/// is to be changed there goes into an `Arc`.
+///
+/// A refresher is called for one generation at a time, in a task of its own, while the store's
+/// lease is held; no caller's cancellation reaches it. It must not send its request through the
+/// layer it serves (it would wait for itself), and should have a time limit of its own: the state
+/// never cuts it off, since the token may be spent already. Nor should it block its thread: on a
+/// runtime that has no other, the waiters' deadlines pass unheard.
 ///
 /// If it panics, waiters get [`FailureKind::Panicked`](crate::FailureKind::Panicked)
 /// and the state cools down as after a transient failure. After both, it is called
@@ -95,13 +98,19 @@ impl From<Tokens> for RefreshRequest {
 /// ```
 /// use tower_refresh::{RefreshError, RefreshState, Tokens};
 ///
-/// async fn redeem(refresh_token: &str) -> Result<Tokens, std::io::Error> {
-///     Ok(Tokens::new("new-access").with_refresh_token("rotated"))
+/// #[derive(Clone)]
+/// struct Client;
+///
+/// impl Client {
+///     async fn redeem(&self, refresh_token: &str) -> Result<Tokens, std::io::Error> {
+///         Ok(Tokens::new("new-access").with_refresh_token("rotated"))
+///     }
 /// }
 ///
-/// let state = RefreshState::builder(async |spent: Tokens| {
+/// let client = Client;
+/// let state = RefreshState::builder(async move |spent: Tokens| {
 ///     let token = spent.refresh_token().unwrap_or_default();
-///     redeem(token).await.map_err(RefreshError::transient)
+///     client.redeem(token).await.map_err(RefreshError::transient)
 /// })
 /// .tokens(Tokens::new("old-access").with_refresh_token("original"))
 /// .build();
@@ -133,14 +142,16 @@ pub trait Refresher: Send + Sync + 'static {
     }
 }
 
+// A copy is called, because the future of an async closure that borrows from what it has captured
+// can be named, and so be known to be `Send`, only if the closure goes into it.
 impl<F, Fut> Refresher for F
 where
-    F: Fn(Tokens) -> Fut + Send + Sync + 'static,
+    F: FnOnce(Tokens) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Result<Tokens, RefreshError>> + Send + 'static,
 {
     fn refresh(&self, request: RefreshRequest) -> BoxFuture<'_, Result<Tokens, RefreshError>> {
         match request.tokens {
-            Some(tokens) => Box::pin(self(tokens)),
+            Some(tokens) => Box::pin(self.clone()(tokens)),
             None => {
                 Box::pin(async { Err(RefreshError::rejected("there are no tokens to redeem")) })
             }
@@ -174,7 +185,7 @@ impl<R: Refresher + ?Sized> Refresher for Arc<R> {
 /// ```
 pub fn refresher_fn<F, Fut>(mint: F) -> RefresherFn<F>
 where
-    F: Fn() -> Fut + Send + Sync + 'static,
+    F: FnOnce() -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Result<Tokens, RefreshError>> + Send + 'static,
 {
     RefresherFn(mint)
@@ -186,11 +197,11 @@ pub struct RefresherFn<F>(F);
 
 impl<F, Fut> Refresher for RefresherFn<F>
 where
-    F: Fn() -> Fut + Send + Sync + 'static,
+    F: FnOnce() -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Result<Tokens, RefreshError>> + Send + 'static,
 {
     fn refresh(&self, _: RefreshRequest) -> BoxFuture<'_, Result<Tokens, RefreshError>> {
-        Box::pin((self.0)())
+        Box::pin(self.0.clone()())
     }
 
     fn needs_tokens(&self) -> bool {

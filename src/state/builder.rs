@@ -134,7 +134,7 @@ impl<T> RenewalBuilder<T> {
     /// other refresh token `drain` tells.
     pub fn on_discard<F, Fut>(mut self, hook: F) -> Self
     where
-        F: Fn(Tokens) -> Fut + Send + Sync + 'static,
+        F: FnOnce(Tokens) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output: HookResult> + Send + 'static,
     {
         self.on_discard = Some(tokens_hook(hook));
@@ -177,7 +177,7 @@ impl<T> RenewalBuilder<T> {
     /// ```
     pub fn on_sign_out<F, Fut>(mut self, hook: F) -> Self
     where
-        F: Fn(Tokens) -> Fut + Send + Sync + 'static,
+        F: FnOnce(Tokens) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output: HookResult> + Send + 'static,
     {
         self.on_sign_out = Some(tokens_hook(hook));
@@ -227,11 +227,11 @@ impl<T> RenewalBuilder<T> {
 
 fn tokens_hook<F, Fut>(hook: F) -> TokensHook
 where
-    F: Fn(Tokens) -> Fut + Send + Sync + 'static,
+    F: FnOnce(Tokens) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output: HookResult> + Send + 'static,
 {
     Arc::new(move |tokens| {
-        let revoking = hook(tokens);
+        let revoking = hook.clone()(tokens);
         Box::pin(async { revoking.await.into_result() })
     })
 }

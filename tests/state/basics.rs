@@ -6,7 +6,9 @@ use futures_util::future::join_all;
 use testing::{Auth, Fault, Op, Play, Store, idle, kind, secs, tokens};
 use tokio::time::{sleep, timeout};
 use tokio_test::{assert_pending, task};
-use tower_refresh::{FailureKind, Generation, RefreshState, Tokens, refresher::Trigger};
+use tower_refresh::{
+    FailureKind, Generation, RefreshState, Tokens, refresher::Trigger, refresher_fn,
+};
 
 #[tokio::test(start_paused = true)]
 async fn token_refresh_set_and_clear() {
@@ -33,6 +35,26 @@ async fn challenged_refreshes_once_and_then_knows_the_newer() {
     assert_eq!(state.challenged(first).await.unwrap().access_token(), Some("access-2"));
     assert_eq!(state.challenged(first).await.unwrap().access_token(), Some("access-2"));
     assert_eq!(auth.count(), 1);
+}
+
+/// Their futures borrow from what they have captured, which is no clone for each call to write out.
+#[tokio::test(start_paused = true)]
+async fn async_closures_use_what_they_own() {
+    let auth = Auth::new();
+    let (revoked, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let redeems = auth.clone();
+    let state = RefreshState::builder(async move |spent| redeems.redeem(Some(spent)).await)
+        .tokens(tokens(1))
+        .on_sign_out(async move |tokens| revoked.send(tokens))
+        .build();
+    state.refresh().await.unwrap();
+    assert_eq!(state.refresh().await.unwrap().access_token(), Some("access-3"));
+    state.clear().await.unwrap();
+    assert_eq!(told.recv().await.unwrap().refresh_token(), Some("refresh-3"));
+
+    let mints = auth.clone();
+    let state = RefreshState::builder(refresher_fn(async move || mints.redeem(None).await)).build();
+    assert_eq!(state.token().await.unwrap().access_token(), Some("access-4"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,7 +25,7 @@ impl Revoked {
     fn hook(
         &self,
         fails: bool,
-    ) -> impl Fn(Tokens) -> std::future::Ready<io::Result<()>> + Send + Sync + use<> {
+    ) -> impl Fn(Tokens) -> std::future::Ready<io::Result<()>> + Clone + Send + Sync + use<> {
         let list = Arc::clone(&self.0);
         move |tokens| {
             let mut list = list.lock().unwrap();

@@ -27,7 +27,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 fn process() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let number = std::sync::atomic::AtomicU32::new(2);
+        let number = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(2));
         let state = RefreshState::builder(move |_: Tokens| {
             let number = number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             async move {

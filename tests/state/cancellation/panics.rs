@@ -1,6 +1,6 @@
 //! User code that panics: refresher, store, attacher, classifier, hook (I7).
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use testing::{Api, Auth, Fault, Op, Play, Store, builder, get, idle, kind, post, secs, tokens};
 use tokio_test::{assert_pending, task};
@@ -24,7 +24,7 @@ async fn a_panic_in_the_refresher_is_a_failure_like_any_other() {
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_the_call_of_the_refresher_is_a_failure_too() {
     let auth = Auth::new();
-    let first = Mutex::new(true);
+    let first = Arc::new(Mutex::new(true));
     let state = {
         let auth = auth.clone();
         RefreshState::builder(move |current| {
