@@ -54,12 +54,9 @@ async fn main() -> Result<ExitCode, AnyError> {
 
     // ---- What a user of the crate writes: who redeems ...
     let authority = servers.clone();
-    let state = RefreshState::builder(move |spent: Tokens| {
-        let authority = authority.clone();
-        async move { authority.redeem(&spent).await }
-    })
-    .tokens(servers.sign_in())
-    .build();
+    let state = RefreshState::builder(async move |spent: Tokens| authority.redeem(&spent).await)
+        .tokens(servers.sign_in())
+        .build();
 
     // ---- ... and one layer, and one line, between the channel and the generated client.
     let channel = ServiceBuilder::new()
