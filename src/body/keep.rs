@@ -15,6 +15,9 @@ use crate::error::BoxError;
 pub trait KeepBody<B> {
     /// The body to send, and the handle to replay it.
     fn keep(&self, body: B, cap: usize, budget: &Budget) -> (ReplayBody<B>, Replay<B>);
+
+    /// The body to send of a request that will not be replayed.
+    fn send(&self, body: B) -> ReplayBody<B>;
 }
 
 /// Bodies are kept by teeing them: what a body yields while it is sent is kept. The default
@@ -39,6 +42,10 @@ where
     fn keep(&self, body: B, cap: usize, budget: &Budget) -> (ReplayBody<B>, Replay<B>) {
         ReplayBody::tee(body, cap, budget)
     }
+
+    fn send(&self, body: B) -> ReplayBody<B> {
+        ReplayBody::plain(body)
+    }
 }
 
 impl<B> KeepBody<B> for CloneBody
@@ -49,6 +56,10 @@ where
 {
     fn keep(&self, body: B, cap: usize, budget: &Budget) -> (ReplayBody<B>, Replay<B>) {
         ReplayBody::cloned(body, B::clone, cap, budget)
+    }
+
+    fn send(&self, body: B) -> ReplayBody<B> {
+        ReplayBody::plain(body)
     }
 }
 
@@ -65,6 +76,10 @@ where
 {
     fn keep(&self, body: B, cap: usize, budget: &Budget) -> (ReplayBody<B>, Replay<B>) {
         ReplayBody::with_whole_copy(body, &self.0, cap, budget)
+    }
+
+    fn send(&self, body: B) -> ReplayBody<B> {
+        ReplayBody::whole(body)
     }
 }
 

@@ -77,12 +77,14 @@ pub use self::{
 /// again gives `None`.
 pub struct ReplayBody<B>(Inner<B>);
 
+// Each of them is a pointer at most: a request is moved about on its way through a client, and all of
+// it with it.
 enum Inner<B> {
+    Empty,
     /// The source is this body's alone.
-    Alone(Source<B>),
+    Alone(Box<Source<B>>),
     /// The source is shared with the handle that may replay it.
     First(Reader<B>),
-    /// Boxed so that the bodies of first attempts, which are nearly all, stay small.
     Second(Box<Playback<B>>),
 }
 
@@ -115,7 +117,11 @@ where
 {
     /// A body that is sent once: nothing of it is kept.
     pub fn plain(body: B) -> Self {
-        Self(Inner::Alone(Source::new(body)))
+        // Its word alone will not do: clients announce the length that its hint names.
+        match body.is_end_stream() && body.size_hint().exact() == Some(0) {
+            true => Self(Inner::Empty),
+            false => Self::whole(body),
+        }
     }
 
     /// Keeps what the body yields while it is sent: at most `cap` bytes of data and trailers, charged to
@@ -213,15 +219,23 @@ where
             Ok(body) => Replay(Kept::Clone { body, _charge: charge }),
             Err(reason) => Replay::never(reason),
         };
-        (Self::plain(body), replay)
+        (Self::whole(body), replay)
     }
 }
 
 impl<B> ReplayBody<B> {
+    /// As [`plain`](Self::plain), and it has the body even if that is empty.
+    pub(crate) fn whole(body: B) -> Self {
+        Self(Inner::Alone(Box::new(Source::new(body))))
+    }
+
     /// The request's own body, if this attempt alone has it and no poll of it has panicked.
     pub(crate) fn into_source(self) -> Result<B, Self> {
         match self.0 {
-            Inner::Alone(Source::Live { body, intact: true }) => Ok(body),
+            Inner::Alone(source) => match *source {
+                Source::Live { body, intact: true } => Ok(body),
+                source => Err(Self(Inner::Alone(Box::new(source)))),
+            },
             inner => Err(Self(inner)),
         }
     }
@@ -283,8 +297,8 @@ impl<B> Replay<B> {
     pub fn into_replay(self) -> Result<ReplayBody<B>, NotReplayable> {
         Ok(ReplayBody(match self.0 {
             Kept::Nothing { reason, .. } => return Err(reason),
-            Kept::Empty => Inner::Alone(Source::Over),
-            Kept::Clone { body, .. } => Inner::Alone(Source::new(body)),
+            Kept::Empty => Inner::Empty,
+            Kept::Clone { body, .. } => Inner::Alone(Box::new(Source::new(body))),
             Kept::Tee(keeper) => {
                 let (tape, source) = keeper.hand_over()?;
                 Inner::Second(Box::new(Playback::new(tape, source)))
@@ -306,6 +320,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.get_mut().0 {
+            Inner::Empty => Poll::Ready(None),
             Inner::Alone(source) => source.poll_frame(cx),
             Inner::First(reader) => reader.poll_frame(cx),
             Inner::Second(playback) => playback.poll_frame(cx),
@@ -314,6 +329,7 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
+            Inner::Empty => true,
             Inner::Alone(source) => source.is_end_stream(),
             Inner::First(reader) => reader.is_end_stream(),
             Inner::Second(playback) => playback.is_end_stream(),
@@ -322,6 +338,7 @@ where
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
+            Inner::Empty => SizeHint::with_exact(0),
             Inner::Alone(source) => source.size_hint(),
             Inner::First(reader) => reader.size_hint(),
             Inner::Second(playback) => playback.size_hint(),
@@ -333,7 +350,7 @@ where
 /// follow redirects.
 impl<B> Default for ReplayBody<B> {
     fn default() -> Self {
-        Self(Inner::Alone(Source::Over))
+        Self(Inner::Empty)
     }
 }
 
@@ -345,6 +362,7 @@ impl<B> Unpin for ReplayBody<B> {}
 impl<B> fmt::Debug for ReplayBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.0 {
+            Inner::Empty => "ReplayBody(empty)",
             Inner::Alone(_) => "ReplayBody(alone)",
             Inner::First(_) => "ReplayBody(first)",
             Inner::Second(_) => "ReplayBody(second)",

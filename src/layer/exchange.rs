@@ -98,7 +98,7 @@ where
     if may_replay {
         keep.keep(body, config.cap, &config.budget)
     } else {
-        (ReplayBody::plain(body), Replay::never(NotReplayable::Forbidden))
+        (keep.send(body), Replay::never(NotReplayable::Forbidden))
     }
 }
 

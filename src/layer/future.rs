@@ -90,13 +90,20 @@ pin_project! {
 pin_project! {
     #[project = StateProjection]
     enum State<F, ResBody> {
-        Gate { wait: Wait },
+        // What is rare is boxed, so that the future of nearly all requests is small.
+        Gate { wait: Box<Wait> },
         Ready,
         Sent { #[pin] future: F },
-        Refused { wait: Wait, response: Option<Response<ResBody>> },
+        Refused { refused: Option<Box<Refused<ResBody>>> },
         Drain { drain: Drain<ResBody> },
         Over,
     }
+}
+
+/// A refusal that waits for a flight.
+struct Refused<ResBody> {
+    wait: Wait,
+    response: Response<ResBody>,
 }
 
 impl<S, B, ResBody> ResponseFuture<S, B, ResBody>
@@ -130,7 +137,7 @@ where
             }
         };
         let Some(state) = state else {
-            return Self::untouched(inner, parts, body);
+            return Self::untouched(inner, parts, keep.send(body));
         };
 
         // Before a token is attached, which is not the predicates' business.
@@ -150,14 +157,14 @@ where
             // Asking the state may start a refresh, for which a request that brings
             // credentials of its own is no reason.
             None if attach.is_taken(&parts.headers) => {
-                return Self::untouched(inner, parts, body);
+                return Self::untouched(inner, parts, keep.send(body));
             }
             None => CachedToken::admit(slot, attach, state, long_lived),
         };
         // A request that brings credentials of its own is left alone, and not copied.
         if let Ok((token, _)) = &admission {
             if !attach.claim(&mut parts.headers, token.value.as_ref()) {
-                return Self::untouched(inner, parts, body);
+                return Self::untouched(inner, parts, keep.send(body));
             }
         }
 
@@ -197,15 +204,15 @@ where
                 let heeded = (heeded, uri);
                 let exchange =
                     Exchange::waiting(shared, own_state, replay, request, deadline, heeded);
-                let wait = wait.no_later_than(deadline);
+                let wait = Box::new(wait.no_later_than(deadline));
                 Self { state: State::Gate { wait }, exchange: Some(exchange) }
             }
         }
     }
 
     /// The request passes as it is. Neither its head nor its body is copied.
-    fn untouched(inner: &mut S, parts: Parts, body: B) -> Self {
-        let future = inner.call(Request::from_parts(parts, ReplayBody::plain(body)));
+    fn untouched(inner: &mut S, parts: Parts, body: ReplayBody<B>) -> Self {
+        let future = inner.call(Request::from_parts(parts, body));
         Self { state: State::Sent { future }, exchange: None }
     }
 }
@@ -247,9 +254,11 @@ where
                         action => (action, response),
                     }
                 }
-                (StateProjection::Refused { wait, response }, Some(exchange)) => {
-                    let outcome = ready!(Pin::new(wait).poll(cx));
-                    let Some(mut response) = response.take() else { polled_after_completion() };
+                (StateProjection::Refused { refused }, Some(exchange)) => {
+                    let Some(waiting) = refused else { polled_after_completion() };
+                    let outcome = ready!(Pin::new(&mut waiting.wait).poll(cx));
+                    let Some(waited) = refused.take() else { polled_after_completion() };
+                    let Refused { mut response, .. } = *waited;
                     this.state.set(State::Over);
                     (exchange.awaited(outcome, &mut response), response)
                 }
@@ -262,7 +271,9 @@ where
             };
             this.state.set(match action {
                 Action::Return => return Poll::Ready(Ok(response)),
-                Action::Wait(wait) => State::Refused { wait, response: Some(response) },
+                Action::Wait(wait) => {
+                    State::Refused { refused: Some(Box::new(Refused { wait, response })) }
+                }
                 Action::Replay { drain: true } => {
                     State::Drain { drain: Drain::new(response.into_body()) }
                 }

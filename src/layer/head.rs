@@ -137,9 +137,7 @@ impl Block {
             if name.first() == Some(&b'g') && name == timeout::NAME.as_bytes() {
                 has_timeout = true;
             }
-            let value = value.as_bytes();
-            let lengths = lengths(name, value, sensitive)?.to_ne_bytes();
-            room = put(put(put(room, &lengths)?, name)?, value)?;
+            room = put(room, name, value.as_bytes(), sensitive)?;
         }
         let left = room.len();
         self.used -= left;
@@ -175,10 +173,21 @@ impl Drop for Block {
     }
 }
 
-/// Writes bytes to the beginning; the room that is left. `None` if it is too small.
-fn put<'a>(room: &'a mut [u8], bytes: &[u8]) -> Option<&'a mut [u8]> {
-    let (place, left) = room.split_at_mut_checked(bytes.len())?;
-    place.copy_from_slice(bytes);
+/// Writes a header to the beginning; the room that is left. `None` if it is too small.
+fn put<'a>(
+    room: &'a mut [u8],
+    name: &[u8],
+    value: &[u8],
+    sensitive: bool,
+) -> Option<&'a mut [u8]> {
+    let lengths = lengths(name, value, sensitive)?;
+    // Does not overflow, because neither is longer than `MAX_LENGTH`.
+    let (place, left) = room.split_at_mut_checked(LENGTHS + name.len() + value.len())?;
+    let (beginning, text) = place.split_first_chunk_mut()?;
+    *beginning = lengths.to_ne_bytes();
+    let (first, second) = text.split_at_mut_checked(name.len())?;
+    first.copy_from_slice(name);
+    second.copy_from_slice(value);
     Some(left)
 }
 

@@ -28,6 +28,10 @@ impl KeepBody<Body> for KnownBytes {
         let copy = Body::from(bytes.clone());
         ReplayBody::with_copy(Body::from(bytes), |_| copy, cap, budget)
     }
+
+    fn send(&self, body: Body) -> ReplayBody<Body> {
+        ReplayBody::plain(body)
+    }
 }
 
 /// Takes the bytes out of a body that consists of bytes alone, without copying them. reqwest
