@@ -77,12 +77,14 @@ pub(super) struct Charge {
 }
 
 impl Charge {
+    #[inline]
     pub(super) fn none(budget: &Budget) -> Self {
         Self { budget: budget.clone(), held: 0 }
     }
 
     /// Takes so many bytes more. `false`, and nothing is taken, if that would pass the limit.
     #[must_use]
+    #[inline]
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
         let Pool { limit, used } = &*self.budget.0;
         // Not added first and taken back: for that moment the budget would be above its limit,
@@ -98,6 +100,7 @@ impl Charge {
     }
 
     /// Gives a part back.
+    #[inline]
     pub(super) fn shrink(&mut self, bytes: usize) {
         let bytes = bytes.min(self.held);
         self.held -= bytes;
@@ -106,6 +109,7 @@ impl Charge {
 }
 
 impl Drop for Charge {
+    #[inline]
     fn drop(&mut self) {
         if self.held > 0 {
             self.shrink(self.held);

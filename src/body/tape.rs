@@ -42,6 +42,7 @@ struct Weight {
 }
 
 impl Weight {
+    #[inline]
     fn data(data: &Bytes) -> Self {
         Self { bytes: data.len(), entries: 1 }
     }
@@ -57,6 +58,7 @@ impl Weight {
     }
 
     /// The bytes as the budget counts them.
+    #[inline]
     fn cost(&self) -> usize {
         self.entries.saturating_mul(ENTRY_COST).saturating_add(self.bytes)
     }
@@ -73,11 +75,13 @@ pub(super) struct Tape {
 }
 
 impl Tape {
+    #[inline]
     pub(super) fn new(cap: usize, budget: &Budget) -> Self {
         Self { frames: Frames::new(), data: 0, room: cap, charge: Charge::none(budget) }
     }
 
     /// Keeps a frame. After an error the tape lacks one, and must not be played back.
+    #[inline]
     pub(super) fn keep(&mut self, frame: &Frame<Bytes>) -> Result<(), NotReplayable> {
         if let Some(data) = frame.data_ref() {
             // An empty chunk would cost memory and carries nothing.
@@ -96,11 +100,13 @@ impl Tape {
         Ok(())
     }
 
+    #[inline]
     fn admit(&mut self, weight: &Weight) -> Result<(), NotReplayable> {
         self.room = self.room.checked_sub(weight.bytes).ok_or(NotReplayable::TooLarge)?;
         if self.charge.grow(weight.cost()) { Ok(()) } else { Err(NotReplayable::OverBudget) }
     }
 
+    #[inline]
     fn push(&mut self, frame: Kept) {
         if self.frames.len() == self.frames.inline_size() && !self.frames.spilled() {
             self.frames.reserve_exact(SPILL);

@@ -2,7 +2,10 @@
 
 use std::{
     mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -17,13 +20,16 @@ use super::{
 };
 
 /// A first attempt and its handle, tied to one source.
-pub(super) fn tee<B>(body: B, tape: Tape) -> (Reader<B>, Keeper<B>) {
-    let core = Arc::new(Core(Mutex::new(State {
-        source: Source::new(body),
-        ended: false,
-        kept: Ok(tape),
-        waker: None,
-    })));
+pub(super) fn tee<B: Body>(body: B, tape: Tape) -> (Reader<B>, Keeper<B>) {
+    let core = Arc::new(Core {
+        end: AtomicU8::new(until_end(&body.size_hint())),
+        state: Mutex::new(State {
+            source: Source::new(body),
+            ended: false,
+            kept: Ok(tape),
+            waker: None,
+        }),
+    });
     (Reader(Arc::clone(&core)), Keeper(core))
 }
 
@@ -34,7 +40,27 @@ pub(super) struct Reader<B>(Arc<Core<B>>);
 /// dropped.
 pub(super) struct Keeper<B>(Arc<Core<B>>);
 
-struct Core<B>(Mutex<State<B>>);
+struct Core<B> {
+    /// What the first attempt knows of its source's end without the lock. It alone reads and
+    /// writes it.
+    end: AtomicU8,
+    state: Mutex<State<B>>,
+}
+
+/// The source is to be asked: it may learn of its end between two polls.
+const UNKNOWN: u8 = 0;
+
+/// The source has said how many bytes it has yet.
+const TO_COME: u8 = 1;
+
+const REACHED: u8 = 2;
+
+fn until_end(hint: &SizeHint) -> u8 {
+    match hint.exact() {
+        Some(1..) => TO_COME,
+        _ => UNKNOWN,
+    }
+}
 
 struct State<B> {
     source: Source<B>,
@@ -53,7 +79,7 @@ impl<B> Core<B> {
     /// What is taken out of the state must be dropped after the guard. Destructors are the user's
     /// code, and that of a waker may drop the very task that holds the handle.
     fn lock(&self) -> MutexGuard<'_, State<B>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -105,12 +131,19 @@ where
         }
         // Last: should the source panic here, its frame is on the tape already.
         state.ended = state.source.is_end_stream();
+        let end = if state.ended { REACHED } else { until_end(&state.source.size_hint()) };
+        self.0.end.store(end, Relaxed);
         polled
     }
 }
 
 impl<B: Body> Reader<B> {
     pub(super) fn is_end_stream(&self) -> bool {
+        match self.0.end.load(Relaxed) {
+            REACHED => return true,
+            TO_COME => return false,
+            _ => {}
+        }
         let mut state = self.0.lock();
         // A source can learn of its end between two polls. Once the client is told, it stays so: a
         // replay that takes the source over must not turn this end into an error.

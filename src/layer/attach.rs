@@ -100,6 +100,7 @@ impl Attach {
     }
 
     /// Whether the request has brought credentials of its own.
+    #[inline]
     pub(super) fn is_taken(&self, headers: &HeaderMap) -> bool {
         match self {
             Self::Header { name, .. } if *name != AUTHORIZATION => {
@@ -113,6 +114,7 @@ impl Attach {
     /// credentials of its own. A token for `Authorization` is put there at once, because one
     /// look at the map does both. `value` is what [`value`](Self::value) said.
     #[must_use]
+    #[inline]
     pub(super) fn claim(&self, headers: &mut HeaderMap, value: Option<&HeaderValue>) -> bool {
         match (self, value) {
             (Self::Header { name, .. }, Some(value)) if *name == AUTHORIZATION => {

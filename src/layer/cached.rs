@@ -48,6 +48,7 @@ impl CachedToken {
 
     /// The token in the slot, if a request can be sent with it without asking the state. An
     /// empty slot is filled first.
+    #[inline]
     pub(super) fn usable<'a>(
         slot: &'a mut Option<Self>,
         attach: &Attach,
@@ -58,6 +59,7 @@ impl CachedToken {
         token.is_usable(state).then_some(token)
     }
 
+    #[inline]
     fn is_usable(&self, state: &RefreshState) -> bool {
         const GATE_CLOSED: u64 = 1;
         self.gate_word == state.gate_word()
@@ -66,6 +68,7 @@ impl CachedToken {
     }
 
     /// Why a request goes without a token although there is one.
+    #[inline]
     pub(super) fn refusal(&self) -> Option<Box<RefreshFailure>> {
         self.unsendable.then(|| Box::new(RefreshFailure::new(FailureKind::Unsendable)))
     }

@@ -53,10 +53,12 @@ impl Config {
     }
 
     /// Whether the response to this request counts.
+    #[inline]
     pub(super) fn heeds(&self, parts: &Parts) -> bool {
         self.heeds.as_ref().is_none_or(|heeds| heeds(parts))
     }
 
+    #[inline]
     pub(super) fn may_replay(&self, parts: &Parts) -> bool {
         self.may_replay.as_ref().is_none_or(|may| may(parts))
     }
@@ -70,6 +72,7 @@ impl Config {
         }
     }
 
+    #[inline]
     pub(super) fn judge(&self, head: &ResponseHead<'_>) -> Verdict {
         match &self.classify {
             None => classify(head),
