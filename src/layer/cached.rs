@@ -30,20 +30,27 @@ pub(super) struct CachedToken {
 /// looks at the monotonic clock only, which stands still while the machine sleeps.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// The bit of a gate word that says so.
+const GATE_CLOSED: u64 = 1;
+
 impl CachedToken {
-    /// The state's current token. `own_memory`: see [`Attach::value`].
-    fn read(attach: &Attach, state: &RefreshState, own_memory: bool) -> Self {
+    /// The state's current token, and whether a request can be sent with it. `own_memory`: see
+    /// [`Attach::value`].
+    fn read(attach: &Attach, state: &RefreshState, own_memory: bool) -> (Self, bool) {
         // The gate word before the credential: should the credential change in between, the
         // word is the older one, and the next request reads both again.
         let gate_word = state.gate_word();
         let credential = state.current();
         let value = attach.value(&credential, own_memory);
+        let mut is_usable = gate_word & GATE_CLOSED == 0;
         let ask_from = credential.early().map(|early| {
             let time = Time::now();
-            if early.has_come(time) { time.now } else { early.now.min(time.now + LOOK) }
+            let is_early = early.has_come(time);
+            is_usable &= !is_early;
+            if is_early { time.now } else { early.now.min(time.now + LOOK) }
         });
         let unsendable = attach.is_unsendable(&credential, value.as_ref());
-        Self { gate_word, ask_from, credential, unsendable, value }
+        (Self { gate_word, ask_from, credential, unsendable, value }, is_usable)
     }
 
     /// The token in the slot, if a request can be sent with it without asking the state. An
@@ -55,13 +62,17 @@ impl CachedToken {
         state: &RefreshState,
         own_memory: bool,
     ) -> Option<&'a Self> {
-        let token = slot.get_or_insert_with(|| Self::read(attach, state, own_memory));
-        token.is_usable(state).then_some(token)
+        match slot {
+            Some(token) => token.is_usable(state).then_some(&*token),
+            None => {
+                let (token, is_usable) = Self::read(attach, state, own_memory);
+                let token = slot.insert(token);
+                is_usable.then_some(&*token)
+            }
+        }
     }
 
-    #[inline]
     fn is_usable(&self, state: &RefreshState) -> bool {
-        const GATE_CLOSED: u64 = 1;
         self.gate_word == state.gate_word()
             && self.gate_word & GATE_CLOSED == 0
             && self.ask_from.is_none_or(|moment| Instant::now() < moment)
@@ -86,7 +97,7 @@ impl CachedToken {
             Admission::Refuse(failure) => Some(Box::new(failure)),
             Admission::Wait(ticket) => return Err(Wait::new(Arc::clone(state), ticket)),
         };
-        let token = slot.insert(Self::read(attach, state, own_memory));
+        let token = slot.insert(Self::read(attach, state, own_memory).0);
         Ok((token, refused.or_else(|| token.refusal())))
     }
 }

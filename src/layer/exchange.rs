@@ -297,7 +297,7 @@ where
         };
         self.attempt = REPLAY;
         self.refused = None;
-        let request = Request::from_parts(head.restore(), body);
+        let request = Request::from_parts(head.restore(self.own_state.as_ref()), body);
         self.pending = Some(Box::new(PendingAttempt { request, deadline, service: None }));
         Action::Replay { drain }
     }

@@ -169,7 +169,7 @@ where
         }
 
         // The request is this layer's: it is copied, and sent or held.
-        let head = if may_replay { Head::save(&parts) } else { None };
+        let head = if may_replay { Head::save(&parts, own_state.as_ref()) } else { None };
         // What is copied has the route as well.
         let route = match head {
             None if state.hears_all() => route(&parts.method, &parts.uri),

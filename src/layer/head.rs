@@ -9,7 +9,7 @@
 //! cookies and keys that a caller has sent do not stay behind in memory that is used again or
 //! given back.
 
-use std::{cell::Cell, mem};
+use std::{cell::Cell, mem, sync::Arc};
 
 use http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
@@ -19,7 +19,10 @@ use http::{
 use tokio::time::Instant;
 
 use super::route::route;
-use crate::{grpc::timeout, state::Route};
+use crate::{
+    grpc::timeout,
+    state::{RefreshState, Route},
+};
 
 /// A copy of a request's head.
 pub(super) struct Head {
@@ -27,6 +30,9 @@ pub(super) struct Head {
     uri: Uri,
     version: Version,
     extensions: Extensions,
+    /// The extensions were nothing but the request's own credential. That is kept elsewhere, and a
+    /// copy of them would be three allocations.
+    is_own_state_left_out: bool,
     /// Until when the request has time, by its `grpc-timeout`.
     deadline: Option<Instant>,
     headers: Block,
@@ -66,7 +72,9 @@ impl Head {
     /// Copies a head, but for its `Authorization`: a request that brings its own is left
     /// alone and not copied, so the one that is there is this attempt's token, and the replay
     /// carries another. `None` if a header is longer than anything that can be sent (2 GiB).
-    pub(super) fn save(parts: &Parts) -> Option<Self> {
+    /// `own_state` is the request's own credential, and will be there for
+    /// [`restore`](Self::restore).
+    pub(super) fn save(parts: &Parts, own_state: Option<&Arc<RefreshState>>) -> Option<Self> {
         let mut headers = Block::spare();
         let Written { has_timeout } = loop {
             match headers.write(&parts.headers) {
@@ -74,11 +82,18 @@ impl Head {
                 None => headers = headers.longer(&parts.headers)?,
             }
         };
+        let is_own_state_left_out =
+            own_state.is_some_and(|state| has_nothing_but(&parts.extensions, state));
+        let extensions = match is_own_state_left_out {
+            true => Extensions::new(),
+            false => parts.extensions.clone(),
+        };
         Some(Self {
             method: parts.method.clone(),
             uri: parts.uri.clone(),
             version: parts.version,
-            extensions: parts.extensions.clone(),
+            extensions,
+            is_own_state_left_out,
             deadline: if has_timeout { timeout::deadline(&parts.headers) } else { None },
             headers,
         })
@@ -92,13 +107,16 @@ impl Head {
         route(&self.method, &self.uri)
     }
 
-    pub(super) fn restore(self) -> Parts {
+    pub(super) fn restore(self, own_state: Option<&Arc<RefreshState>>) -> Parts {
         let mut parts = Request::new(()).into_parts().0;
         parts.headers = self.headers.header_map();
         parts.method = self.method;
         parts.uri = self.uri;
         parts.version = self.version;
         parts.extensions = self.extensions;
+        if let Some(state) = own_state.filter(|_| self.is_own_state_left_out) {
+            parts.extensions.insert(Arc::clone(state));
+        }
         parts
     }
 }
@@ -173,13 +191,12 @@ impl Drop for Block {
     }
 }
 
+fn has_nothing_but(extensions: &Extensions, state: &Arc<RefreshState>) -> bool {
+    extensions.len() == 1 && extensions.get().is_some_and(|found| Arc::ptr_eq(found, state))
+}
+
 /// Writes a header to the beginning; the room that is left. `None` if it is too small.
-fn put<'a>(
-    room: &'a mut [u8],
-    name: &[u8],
-    value: &[u8],
-    sensitive: bool,
-) -> Option<&'a mut [u8]> {
+fn put<'a>(room: &'a mut [u8], name: &[u8], value: &[u8], sensitive: bool) -> Option<&'a mut [u8]> {
     let lengths = lengths(name, value, sensitive)?;
     // Does not overflow, because neither is longer than `MAX_LENGTH`.
     let (place, left) = room.split_at_mut_checked(LENGTHS + name.len() + value.len())?;

@@ -23,7 +23,7 @@ fn comes_back_whole() {
         .body(())
         .unwrap();
     let (before, ()) = request.into_parts();
-    let after = Head::save(&before).unwrap().restore();
+    let after = Head::save(&before, None).unwrap().restore(None);
 
     assert_eq!(before.method, after.method);
     assert_eq!(before.uri, after.uri);
@@ -38,18 +38,41 @@ fn comes_back_whole() {
     assert_eq!(list(&before), list(&after));
 }
 
+/// Whether it was alone there, and is not copied, or not; and none comes there that was not.
+#[test]
+fn a_requests_own_credential_comes_back_with_its_extensions() {
+    let state = RefreshState::builder(async |_| panic!("nothing is refreshed here")).build();
+    for with_another in [false, true] {
+        for with_state in [false, true] {
+            let mut request = Request::new(());
+            if with_state {
+                request.extensions_mut().insert(Arc::clone(&state));
+            }
+            if with_another {
+                request.extensions_mut().insert(7_u8);
+            }
+            let (before, ()) = request.into_parts();
+            let after = Head::save(&before, Some(&state)).unwrap().restore(Some(&state));
+            let found = after.extensions.get::<Arc<RefreshState>>();
+            assert_eq!(found.is_some_and(|found| Arc::ptr_eq(found, &state)), with_state);
+            assert_eq!(after.extensions.get::<u8>().is_some(), with_another);
+            assert_eq!(after.extensions.len(), before.extensions.len());
+        }
+    }
+}
+
 #[test]
 fn nothing_of_one_request_comes_back_with_the_next() {
     let with = |name: &'static str| {
         let request = Request::builder().header(name, "value").body(()).unwrap();
         request.into_parts().0
     };
-    drop(Head::save(&with("x-first")));
-    let first = Head::save(&with("x-second")).unwrap();
+    drop(Head::save(&with("x-first"), None));
+    let first = Head::save(&with("x-second"), None).unwrap();
     // Two at once, and one after the other, all on one thread.
-    let second = Head::save(&with("x-third")).unwrap();
-    assert_eq!(first.restore().headers, with("x-second").headers);
-    assert_eq!(second.restore().headers, with("x-third").headers);
+    let second = Head::save(&with("x-third"), None).unwrap();
+    assert_eq!(first.restore(None).headers, with("x-second").headers);
+    assert_eq!(second.restore(None).headers, with("x-third").headers);
 }
 
 fn contains(head: &Head, text: &str) -> bool {
@@ -66,9 +89,9 @@ fn what_a_caller_has_sent_is_wiped_when_the_request_is_done() {
         .header("x-api-key", "hush")
         .header("accept", "text/html");
     let parts = request.body(()).unwrap().into_parts().0;
-    let restored = |head: Head| assert_eq!(head.restore().headers, parts.headers);
+    let restored = |head: Head| assert_eq!(head.restore(None).headers, parts.headers);
     for end in [&restored as &dyn Fn(Head), &drop] {
-        let head = Head::save(&parts).unwrap();
+        let head = Head::save(&parts, None).unwrap();
         assert!(contains(&head, "session=hush"));
         assert_eq!(spare(), None);
         end(head);
@@ -92,17 +115,17 @@ fn a_block_that_is_too_short_is_wiped_before_it_is_given_up() {
     let short = Request::builder().header("a", "b").body(()).unwrap().into_parts().0;
     let mut long = short.clone();
     long.headers.extend(headers);
-    drop(Head::save(&short));
+    drop(Head::save(&short, None));
     let first = spare().unwrap().0;
-    let head = Head::save(&long).unwrap();
-    assert_eq!(head.restore().headers, long.headers);
+    let head = Head::save(&long, None).unwrap();
+    assert_eq!(head.restore(None).headers, long.headers);
     assert!(spare().unwrap().0 > first);
 }
 
 #[test]
 fn a_long_block_is_not_kept() {
     let long = Request::builder().header("x-long", "x".repeat(MAX_SPARE));
-    drop(Head::save(&long.body(()).unwrap().into_parts().0));
+    drop(Head::save(&long.body(()).unwrap().into_parts().0, None));
     assert_eq!(spare(), None);
 }
 
@@ -110,9 +133,9 @@ fn a_long_block_is_not_kept() {
 #[test]
 fn the_token_is_not_copied() {
     let request = Request::builder().header("accept", "a").header("authorization", "Bearer t");
-    let head = Head::save(&request.body(()).unwrap().into_parts().0).unwrap();
+    let head = Head::save(&request.body(()).unwrap().into_parts().0, None).unwrap();
     assert!(!contains(&head, "Bearer"));
-    let headers = head.restore().headers;
+    let headers = head.restore(None).headers;
     assert_eq!(headers.keys().collect::<Vec<_>>(), ["accept"]);
 }
 
@@ -123,7 +146,7 @@ fn odd_uris_come_back() {
     {
         let (before, ()) =
             Request::builder().method(method).uri(uri).body(()).unwrap().into_parts();
-        assert_eq!(Head::save(&before).unwrap().restore().uri, before.uri);
+        assert_eq!(Head::save(&before, None).unwrap().restore(None).uri, before.uri);
     }
 }
 
@@ -132,5 +155,7 @@ fn a_name_too_long_to_note_is_not_saved_wrong() {
     let longest = "x".repeat(u16::MAX as usize);
     let Ok(name) = HeaderName::try_from(longest) else { return };
     let (parts, ()) = Request::builder().header(name, "v").body(()).unwrap().into_parts();
-    assert!(Head::save(&parts).is_none_or(|head| head.restore().headers == parts.headers));
+    assert!(
+        Head::save(&parts, None).is_none_or(|head| head.restore(None).headers == parts.headers)
+    );
 }

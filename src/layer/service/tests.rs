@@ -100,7 +100,7 @@ async fn a_request_that_is_left_alone_is_not_copied() {
         ] {
             // So that there is a spare.
             let parts = Request::builder().header("accept", "a").body(()).unwrap().into_parts().0;
-            drop(head::Head::save(&parts));
+            drop(head::Head::save(&parts, None));
             let mut service = layer.clone_bodies().layer(Inner::default());
             let clones = Rc::new(Cell::new(0));
             let request = Request::post("/").header(own, "mine").extension(state(life));
