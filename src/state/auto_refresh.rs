@@ -1,49 +1,28 @@
 //! [`RefreshState::keep_fresh`]: refreshes ahead of expiry where no request does.
 //!
-//! A loop that asks the machine what a request would ask, and sleeps until asking is of
-//! use again. It waits for three things: the moment that the machine names, a change of
-//! the credential, and the end of a task of the state (a flight that has failed changes
-//! nothing else).
+//! Its family's [`Alarms`](super::alarms::Alarms) ask the machine what a request would ask, and again
+//! when asking is of use: at the moment that the machine names, after a change of the credential, and
+//! at the end of a task of the state (a flight that has failed changes nothing else).
 
 use std::{
-    future::{Future, poll_fn},
-    pin::pin,
+    fmt,
     sync::{Arc, Weak},
-    task::Poll,
-    time::Duration,
 };
 
-use tokio::{
-    runtime::Handle,
-    sync::watch,
-    task::AbortHandle,
-    time::{Instant, sleep_until},
-};
+use tokio::runtime::Handle;
 
-use super::{
-    RefreshState,
-    clock::sleep_until_due,
-    machine::{Machine, Upkeep},
-};
-use crate::{
-    credential::Credential,
-    time::{Due, after},
-};
-
-/// However short the tokens' lives and the cool-down are, no flight is started sooner
-/// after the one before.
-const MIN_PAUSE: Duration = Duration::from_millis(100);
+use super::{RefreshState, alarms::Bell};
 
 /// Keeps a credential fresh until it is dropped. Made by
 /// [`RefreshState::keep_fresh`].
 ///
 /// Dropping it stops nothing but the looking ahead: a refresh under way goes on and is
 /// saved. It does not keep the [`RefreshState`] alive.
-#[derive(Debug)]
 #[must_use = "the credential is kept fresh until this is dropped"]
 pub struct KeepFresh {
+    state: Weak<RefreshState>,
     /// `None` without a runtime.
-    task: Option<AbortHandle>,
+    bell: Option<Arc<Bell>>,
 }
 
 impl RefreshState {
@@ -89,61 +68,31 @@ impl RefreshState {
     pub fn keep_fresh(self: &Arc<Self>) -> KeepFresh {
         let Ok(runtime) = Handle::try_current() else {
             tracing::warn!("there is no runtime to keep a credential fresh in");
-            return KeepFresh { task: None };
+            return KeepFresh { state: Weak::new(), bell: None };
         };
-        let (changes, ends) = (self.subscribe(), self.channels().ends.subscribe());
-        let task = runtime.spawn(keep(Arc::downgrade(self), changes, ends));
-        KeepFresh { task: Some(task.abort_handle()) }
+        self.lock().is_kept_fresh = true;
+        let bell = self.renewal.alarms().keep(self, &runtime);
+        KeepFresh { state: Arc::downgrade(self), bell: Some(bell) }
+    }
+
+    /// Something has happened that may matter to [`keep_fresh`](Self::keep_fresh).
+    pub(super) fn look_again(&self, is_kept_fresh: bool) {
+        if is_kept_fresh {
+            self.renewal.alarms().look_again(self);
+        }
     }
 }
 
 impl Drop for KeepFresh {
     fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
+        if let Some(bell) = &self.bell {
+            bell.release(&self.state);
         }
     }
 }
 
-async fn keep(
-    state: Weak<RefreshState>,
-    mut changes: watch::Receiver<Credential>,
-    mut ends: watch::Receiver<()>,
-) {
-    // What changes after a look at the state has not been seen by these, and ends the
-    // wait that follows the look.
-    while let Some(state) = state.upgrade() {
-        let looked = Instant::now();
-        let upkeep = state.with(Machine::upkeep);
-        drop(state);
-        match upkeep {
-            Upkeep::Until(moment) => news(&mut changes, &mut ends, Some(moment)).await,
-            Upkeep::News => news(&mut changes, &mut ends, None).await,
-            Upkeep::Over => return,
-        }
-        sleep_until(after(looked, MIN_PAUSE)).await;
+impl fmt::Debug for KeepFresh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeepFresh").finish_non_exhaustive()
     }
-}
-
-/// Waits for a change, or until the moment has come. That the state is gone is a change.
-async fn news(
-    changes: &mut watch::Receiver<Credential>,
-    ends: &mut watch::Receiver<()>,
-    moment: Option<Due>,
-) {
-    let mut changed = pin!(changes.changed());
-    let mut landed = pin!(ends.changed());
-    let mut due = pin!(async {
-        match moment {
-            Some(moment) => sleep_until_due(moment).await,
-            None => std::future::pending().await,
-        }
-    });
-    poll_fn(|cx| {
-        let over = changed.as_mut().poll(cx).is_ready()
-            || landed.as_mut().poll(cx).is_ready()
-            || due.as_mut().poll(cx).is_ready();
-        if over { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
 }

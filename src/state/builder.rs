@@ -2,8 +2,11 @@
 
 use std::{fmt, future::Future, marker::PhantomData, sync::Arc, time::Duration};
 
+use tokio::sync::Semaphore;
+
 use super::{
     RefreshState, Renewal,
+    alarms::Alarms,
     machine::{Machine, Policy, WhileUnsaved},
     observe::{FailureEvent, FailureHook},
     renewal::Shared,
@@ -21,6 +24,7 @@ pub struct RenewalBuilder<T = Renewal> {
     on_discard: Option<TokensHook>,
     on_sign_out: Option<TokensHook>,
     on_failure: Option<FailureHook>,
+    background_refreshes: usize,
     // Of a single credential only.
     store: Option<Arc<dyn TokenStore>>,
     tokens: Option<Tokens>,
@@ -45,6 +49,7 @@ impl<T> RenewalBuilder<T> {
             on_discard: None,
             on_sign_out: None,
             on_failure: None,
+            background_refreshes: 64,
             store: None,
             tokens: None,
             name: None,
@@ -54,8 +59,9 @@ impl<T> RenewalBuilder<T> {
 
     /// How long before its end a token is renewed in the background while requests
     /// go on with it. Default: 60 s. Never more than the
-    /// [`early_fraction`](Self::early_fraction) of the token's life; up to a quarter is
-    /// taken off at random. Zero turns early refresh off.
+    /// [`early_fraction`](Self::early_fraction) of the token's life; up to a quarter is taken off at
+    /// random. Tokens of a family are renewed even earlier, by the
+    /// [`early_spread`](Self::early_spread). Zero turns early refresh off.
     pub fn early_refresh(mut self, window: Duration) -> Self {
         self.policy.early = window;
         self
@@ -65,6 +71,30 @@ impl<T> RenewalBuilder<T> {
     /// Zero counts as 1.
     pub fn early_fraction(mut self, divisor: u32) -> Self {
         self.policy.early_fraction = divisor.max(1);
+        self
+    }
+
+    /// How much of a token's life early refreshes are spread over at random, in percent of what comes
+    /// before the early window, so that the authorization server sees no wave where many tokens were
+    /// minted at one time. Zero: they are spread over the first quarter of the window only. More than
+    /// 90 counts as 90. Default: 40 for a [`Renewal`], zero for a single credential.
+    ///
+    /// With 40, of tokens that live for an hour the first is renewed after 35 minutes and the last
+    /// 45 s before its end.
+    pub fn early_spread(mut self, percent: u32) -> Self {
+        self.policy.early_spread = percent.min(90);
+        self
+    }
+
+    /// At most so many refreshes of the family are under way at one time of which no request or
+    /// caller waits: those that are [early](Self::early_refresh), and those of
+    /// [`keep_fresh`](RefreshState::keep_fresh), as after a restart that took longer than the tokens
+    /// live. The others wait for their turn. One that a request waits for has it at once. Default:
+    /// 64. Zero counts as 1.
+    ///
+    /// Those that cannot save what they have minted, or whose refresher hangs, are under way, too.
+    pub fn background_refreshes(mut self, most: usize) -> Self {
+        self.background_refreshes = most.clamp(1, Semaphore::MAX_PERMITS);
         self
     }
 
@@ -221,7 +251,17 @@ impl<T> RenewalBuilder<T> {
 
     fn renewal(self) -> Renewal {
         let Self { refresher, policy, on_discard, on_sign_out, on_failure, .. } = self;
-        Renewal::new(Shared { refresher, policy, on_discard, on_sign_out, on_failure })
+        let background = Arc::new(Semaphore::new(self.background_refreshes));
+        let alarms = Alarms::new(Arc::clone(&background));
+        Renewal::new(Shared {
+            refresher,
+            policy,
+            on_discard,
+            on_sign_out,
+            on_failure,
+            background,
+            alarms,
+        })
     }
 }
 

@@ -50,6 +50,9 @@ impl RefreshState {
         let woken = self.lock().waiters.take_all();
         woken.wake();
         // `keep_fresh`, which would wait for the next flight, hears that there is none.
+        let is_kept_fresh = self.lock().is_kept_fresh;
+        self.look_again(is_kept_fresh);
+        // And so does what is to be revoked for the last time.
         channels.ends.send_replace(());
         while self.lock().running > 0 {
             // The sender is in `self`: this cannot end in an error.

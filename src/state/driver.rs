@@ -6,19 +6,16 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::Arc,
-    task::Poll,
+    task::{Poll, Waker},
     time::Duration,
 };
 
-use tokio::{
-    runtime::Handle,
-    task::{AbortHandle, yield_now},
-    time::{Instant, Sleep, sleep_until},
-};
+use tokio::{runtime::Handle, sync::OwnedSemaphorePermit, task::yield_now, time::Instant};
 use tracing::{Instrument, Span, field};
 
 use super::{
     RefreshState, Running,
+    alarms::DeadlineAlarm,
     clock::sleep_until_due,
     machine::{Departure, Landing, Outcome, Step, Ticket},
 };
@@ -43,7 +40,9 @@ pub(super) struct FlightDriver {
     landed: bool,
     /// How many sign-outs there were when it began to redeem.
     sign_outs: u32,
-    deadlines: Option<AbortHandle>,
+    deadlines: Option<DeadlineAlarm>,
+    /// That no request waits for it, it has its turn.
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl FlightDriver {
@@ -59,12 +58,17 @@ impl FlightDriver {
             landed: false,
             sign_outs: 0,
             deadlines: None,
+            turn: None,
         }
     }
 
     pub(super) fn spawn(mut self) {
         // Without a runtime the driver is dropped here, which tells the waiters.
         self.runs = Handle::try_current().is_ok();
+        if self.departure.in_background {
+            // At once, so that it is known how many more may begin.
+            self.turn = Arc::clone(self.state().renewal.background()).try_acquire_owned().ok();
+        }
         if let Ok(runtime) = Handle::try_current() {
             let name = self.state().name();
             self.span = tracing::info_span!(
@@ -86,13 +90,17 @@ impl FlightDriver {
     }
 
     async fn run(mut self) {
-        let clock = sleep_until(next_deadline(self.state(), Instant::now()));
-        let deadlines = tokio::spawn(keep_deadlines(Arc::clone(self.state()), clock));
-        self.deadlines = Some(deadlines.abort_handle());
-        // Let the deadline task run once before the first step: tokio polls a freshly spawned
-        // task after the current one, and a refresher that blocks its thread would leave
-        // every deadline unset.
-        yield_now().await;
+        let state = self.state();
+        let from = state.first_deadline(Instant::now());
+        let alarms = state.renewal.alarms();
+        let (alarm, is_news) = alarms.wake_waiters(state, from, &Handle::current());
+        self.deadlines = Some(alarm);
+        if is_news {
+            // Lets the alarms' task run once before the first step: tokio polls a task that was just
+            // woken or spawned after the current one, and a refresher that blocks its thread would
+            // leave every deadline unset.
+            yield_now().await;
+        }
         let (mut lease, mut saved, mut landing) = (None, false, Landing::Nothing);
         let mut step = self.departure.step.clone();
         let open_redeem = loop {
@@ -142,12 +150,13 @@ impl FlightDriver {
     /// of it runs in this one task: between a refresher's answer and the machine's
     /// knowing of it there is no moment at which a runtime could shut down.
     async fn execute(
-        &self,
+        &mut self,
         step: Step,
         lease: &mut Option<Box<dyn Lease>>,
         saved: bool,
     ) -> Outcome {
-        let RefreshState { store, renewal, .. } = &**self.state();
+        let state = Arc::clone(self.state());
+        let RefreshState { store, renewal, .. } = &*state;
         match step {
             Step::Lease(known) => {
                 // One that was lost is worth nothing, and would be waited for. One that a save
@@ -224,8 +233,40 @@ impl FlightDriver {
         Outcome::Done
     }
 
+    /// Waits until one less of those is under way that no request waits for, or until one waits for
+    /// it. `false`: until it was not worth waiting for any more.
+    async fn await_turn(&mut self) -> bool {
+        if !self.departure.in_background || self.turn.is_some() {
+            return true;
+        }
+        let state = self.state();
+        let mut turn = pin!(Arc::clone(state.renewal.background()).acquire_owned());
+        let turn = poll_fn(|cx| {
+            if let Poll::Ready(turn) = turn.as_mut().poll(cx) {
+                return Poll::Ready(Ok(turn.ok()));
+            }
+            let mut inner = state.lock();
+            if inner.waiters.are_there() {
+                return Poll::Ready(Ok(None));
+            }
+            if inner.machine.gives_up_lease() {
+                return Poll::Ready(Err(()));
+            }
+            let stale = inner.waiters.flight_waits(cx.waker());
+            drop(inner);
+            drop(stale);
+            Poll::Pending
+        })
+        .await;
+        self.departure.in_background = false;
+        turn.map(|turn| self.turn = turn).is_ok()
+    }
+
     /// Waits for the lease. `Err(None)`: until it was not worth waiting for any more.
-    async fn lease(&self, known: Generation) -> Result<Leased, Option<BoxError>> {
+    async fn lease(&mut self, known: Generation) -> Result<Leased, Option<BoxError>> {
+        if !self.await_turn().await {
+            return Err(None);
+        }
         let state = self.state();
         let mut leasing = pin!(catch_store(async { state.store.lease(known).await }));
         poll_fn(|cx| {
@@ -268,9 +309,6 @@ impl FlightDriver {
 
 impl Drop for FlightDriver {
     fn drop(&mut self) {
-        if let Some(deadlines) = &self.deadlines {
-            deadlines.abort();
-        }
         if !self.landed {
             let kind = if self.runs { FailureKind::Shutdown } else { FailureKind::NoRuntime };
             self.state().with(|machine, _| machine.aborted(RefreshFailure::new(kind)));
@@ -280,25 +318,24 @@ impl Drop for FlightDriver {
     }
 }
 
-/// Wakes the waiters whose time is up, for as long as the flight goes on. In a task of
-/// its own, for a refresher may block the flight's thread.
-async fn keep_deadlines(state: Arc<RefreshState>, clock: Sleep) {
-    let mut clock = pin!(clock);
-    loop {
-        clock.as_mut().await;
-        let now = Instant::now();
-        let due = state.lock().waiters.take_due(now);
-        due.into_iter().for_each(|waker| waker.wake());
-        // A waiter that comes later has a later deadline than any that is set here, or a
-        // timer of its own.
-        clock.as_mut().reset(next_deadline(&state, now));
+impl RefreshState {
+    /// Wakes the waiters whose time is up. When the next ones' is, while the flight goes on.
+    pub(super) fn wake_due(&self, now: Instant) -> Option<Instant> {
+        let mut inner = self.lock();
+        let due = inner.waiters.take_due(now);
+        let is_in_flight = inner.machine.in_flight().is_some();
+        drop(inner);
+        due.into_iter().for_each(Waker::wake);
+        // A waiter that comes later has a later deadline than any that is set here, or a timer of its
+        // own.
+        is_in_flight.then(|| self.first_deadline(now))
     }
-}
 
-fn next_deadline(state: &RefreshState, now: Instant) -> Instant {
-    // Never quite now, or a deadline of zero would spin.
-    let wait = state.renewal.deadline().max(Duration::from_millis(1));
-    state.lock().waiters.next_deadline().unwrap_or_else(|| after(now, wait))
+    fn first_deadline(&self, now: Instant) -> Instant {
+        // Never quite now, or a deadline of zero would spin.
+        let wait = self.renewal.deadline().max(Duration::from_millis(1));
+        self.lock().waiters.next_deadline().unwrap_or_else(|| after(now, wait))
+    }
 }
 
 /// Runs a user's future. `None`: it panicked.

@@ -13,12 +13,14 @@
 // | `refusals.rs` | what responses say of the token: what the machine hears of it |
 // | `attempt.rs` | a call with the token, for protocols without a layer |
 // | `auto_refresh.rs` | refreshes ahead of expiry where no request does |
+// | `alarms.rs` | what has to happen later in a family: waiters' deadlines, looks ahead |
 // | `sign.rs`, `revocation.rs` | sign-in and sign-out, and what the latter tells |
 // | `unrevoked.rs` | what is left at the server, until a hook has revoked it |
 // | `drain.rs` | graceful shutdown |
 // | `failure.rs`, `status.rs` | why there is no token; what an operator can read |
 // | `observe.rs` | what a program and its operator hear: health, hook, log |
 
+mod alarms;
 mod attempt;
 mod auto_refresh;
 mod builder;
@@ -125,6 +127,7 @@ struct Inner {
     running: u32,
     /// The store was told to delete tokens, and has not answered that it has.
     deletion_open: bool,
+    is_kept_fresh: bool,
     /// Sign-ins and sign-outs take effect in the order they were begun. Made while there
     /// are any.
     write_queue: Weak<tokio::sync::Mutex<()>>,
@@ -149,6 +152,7 @@ impl RefreshState {
                 waiters: Waiters::default(),
                 running: 0,
                 deletion_open: false,
+                is_kept_fresh: false,
                 write_queue: Weak::new(),
                 extras: None,
             }),
@@ -289,6 +293,7 @@ impl RefreshState {
         let health_changed = inner.health_changed(at.time);
         let is_news = publish.is_some() || health_changed;
         let channels = if is_news { inner.channels() } else { None };
+        let look_again = publish.is_some() && inner.is_kept_fresh;
         self.gate_word.store(gate_word, Ordering::Release);
         drop(inner);
 
@@ -301,6 +306,7 @@ impl RefreshState {
             }
         }
         metrics::told(woken.map_or(0, Everyone::wake));
+        self.look_again(look_again);
         if let Some(event) = failed {
             self.report(event);
         }
@@ -340,10 +346,19 @@ impl Drop for Running {
             // A `Weak` keeps the memory of what it points to.
             inner.write_queue = Weak::new();
         }
-        let channels = inner.channels();
+        let (channels, is_kept_fresh) = (inner.channels(), inner.is_kept_fresh);
         drop(inner);
         if let Some(channels) = channels {
             channels.ends.send_replace(());
+        }
+        self.0.look_again(is_kept_fresh);
+    }
+}
+
+impl Drop for RefreshState {
+    fn drop(&mut self) {
+        if self.inner.get_mut().is_ok_and(|inner| inner.is_kept_fresh) {
+            self.renewal.alarms().forget(self);
         }
     }
 }

@@ -166,10 +166,8 @@ impl RefreshState {
         let Ok(runtime) = Handle::try_current() else {
             let result = work.await;
             // There is no task whose end `keep_fresh` would hear of.
-            let channels = self.lock().channels();
-            if let Some(channels) = channels {
-                channels.ends.send_replace(());
-            }
+            let is_kept_fresh = self.lock().is_kept_fresh;
+            self.look_again(is_kept_fresh);
             return result;
         };
         let running = Running::begin(self, &mut self.lock());

@@ -4,7 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use tokio::{
@@ -91,8 +91,13 @@ impl Future for Wait {
                 None => {
                     let (slot, stale) = inner.waiters.wait(this.slot, this.deadline, cx.waker());
                     let flight_runtime = inner.waiters.flight_runtime();
+                    let flight = match this.slot {
+                        None => inner.waiters.take_flight(),
+                        Some(_) => None,
+                    };
                     drop(inner);
                     drop(stale);
+                    flight.into_iter().for_each(Waker::wake);
                     if this.slot.replace(slot).is_none() {
                         let here = Handle::try_current().ok().map(|handle| handle.id());
                         let alone = here.is_some() && (this.own_deadline || here != flight_runtime);

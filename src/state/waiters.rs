@@ -21,7 +21,7 @@ pub(super) struct Waiters {
 struct List {
     /// The runtime that the flight runs in, as long as that is known.
     flight_runtime: Option<runtime::Id>,
-    /// The flight itself, while it waits for its lease.
+    /// The flight itself, while it waits for its turn or its lease.
     flight: Option<Waker>,
     /// In the order they came. `None`: that waiter has left.
     waiters: VecDeque<Option<Waiter>>,
@@ -37,7 +37,7 @@ struct Waiter {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot(u64);
 
-/// All who have waited, and the flight if it waits for its lease.
+/// All who have waited, and the flight if it waits for its turn or its lease.
 #[derive(Debug)]
 pub(super) struct Everyone(Option<Box<List>>);
 
@@ -61,7 +61,19 @@ impl Waiters {
         self.list.get_or_insert_default().flight_runtime = runtime;
     }
 
-    /// The flight waits for its lease, and is woken with the waiters.
+    /// Whether anyone waits.
+    pub(super) fn are_there(&self) -> bool {
+        // Who has left at the front was taken away.
+        self.list.as_ref().is_some_and(|list| !list.waiters.is_empty())
+    }
+
+    /// The flight, which has waited for its turn, and whose turn it is now that someone waits for it.
+    /// To be woken outside the lock.
+    pub(super) fn take_flight(&mut self) -> Option<Waker> {
+        self.list.as_mut()?.flight.take()
+    }
+
+    /// The flight waits for its turn or its lease, and is woken with the waiters.
     pub(super) fn flight_waits(&mut self, waker: &Waker) -> Option<Waker> {
         self.list.get_or_insert_default().flight.replace(waker.clone())
     }

@@ -116,6 +116,8 @@ pub(crate) enum Gate {
 pub(crate) struct Departure {
     pub(crate) step: Step,
     pub(crate) trigger: Trigger,
+    /// No request waits for it, as far as is known.
+    pub(crate) in_background: bool,
     /// What waiters had seen when it began.
     pub(crate) ticket: Ticket,
 }

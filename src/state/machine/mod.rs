@@ -153,9 +153,9 @@ impl Machine {
     pub(crate) fn effects(&mut self) -> Effects {
         let Noted { published, failed } = mem::take(&mut self.noted);
         let begins = |flight: &mut Box<Flight>| {
-            (!mem::replace(&mut flight.begun, true)).then_some(flight.trigger)
+            (!mem::replace(&mut flight.begun, true)).then_some((flight.trigger, flight.in_background))
         };
-        let trigger = self.flight.as_mut().and_then(begins);
+        let begun = self.flight.as_mut().and_then(begins);
         let loading = |flight: &Flight| matches!(flight.stage, Stage::Loading);
         let reads = self.flight.as_deref().is_some_and(loading);
         Effects {
@@ -168,12 +168,13 @@ impl Machine {
                 Told::Waiters => self.last_failure().cloned(),
             },
             discard: self.troubles.as_mut().and_then(|troubles| troubles.unused.take()),
-            begin: trigger.map(|trigger| Departure {
+            begin: begun.map(|(trigger, in_background)| Departure {
                 step: match reads {
                     true => Step::Load,
                     false => Step::Lease(self.stored),
                 },
                 trigger,
+                in_background,
                 ticket: self.ticket(),
             }),
         }

@@ -36,6 +36,8 @@ pub(super) enum Minting {
 #[derive(Clone, Debug)]
 pub(super) struct Flight {
     pub(super) trigger: Trigger,
+    /// No request waits for it at first: it is early, or [`upkeep`](super::Machine::upkeep) has started it.
+    pub(super) in_background: bool,
     /// The generation that this flight is to replace.
     pub(super) base: Generation,
     pub(super) wanted: Wanted,
@@ -206,6 +208,7 @@ impl Flight {
     ) -> Self {
         Self {
             trigger,
+            in_background: trigger == Trigger::Early,
             base,
             wanted,
             relaunch: None,

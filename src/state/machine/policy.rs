@@ -32,6 +32,7 @@ pub(crate) struct Policy {
     pub(crate) absent_ends: bool,
     pub(crate) early: Duration,
     pub(crate) early_fraction: u32,
+    pub(crate) early_spread: u32,
     pub(crate) cool_down: Duration,
     pub(crate) cool_down_max: Duration,
     pub(crate) client_cool_down: Duration,
@@ -50,6 +51,7 @@ impl Default for Policy {
             absent_ends: false,
             early: Duration::from_secs(60),
             early_fraction: 5,
+            early_spread: 0,
             cool_down: Duration::from_secs(1),
             cool_down_max: Duration::from_secs(60),
             client_cool_down: Duration::from_secs(300),
@@ -92,10 +94,16 @@ impl Policy {
         }
     }
 
-    /// How long before its end a token of this life is renewed. `jitter` (0 to 1) takes up to
-    /// a quarter off the window, so that replicas do not all renew in the same second.
+    /// How long before its end a token of this life is renewed. `jitter` (0 to 1) places it between
+    /// the last quarter of the early window and the beginning of the spread, so that replicas, and
+    /// credentials whose tokens were minted together, do not all renew in the same second.
     pub(crate) fn early_window(&self, life: Duration, jitter: f64) -> Duration {
-        self.early.min(life / self.early_fraction).mul_f64(1.0 - jitter / 4.0)
+        let window = self.early.min(life / self.early_fraction);
+        if window.is_zero() {
+            return window;
+        }
+        let spread = (life - window).mul_f64(f64::from(self.early_spread) / 100.0);
+        window - (window / 4).mul_f64(1.0 - jitter) + spread.mul_f64(jitter)
     }
 
     /// How long to cool down after the given number of failures in a row: doubled

@@ -16,12 +16,14 @@ impl Machine {
         if self.draining {
             return Upkeep::Over;
         }
+        let begins = self.flight.is_none();
         if self.is_unredeemable() {
             self.recheck(false, at);
-        } else if self.flight.is_none() {
+        } else if begins {
             self.admit(at);
         }
-        if self.flight.is_some() {
+        if let Some(flight) = &mut self.flight {
+            flight.in_background |= begins;
             return Upkeep::News;
         }
         if self.is_unredeemable() {
