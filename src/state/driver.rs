@@ -4,12 +4,13 @@
 use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
+use pin_project_lite::pin_project;
 use tokio::{runtime::Handle, sync::OwnedSemaphorePermit, task::yield_now, time::Instant};
 use tracing::{Instrument, Span, field};
 
@@ -46,10 +47,11 @@ pub(super) struct FlightDriver {
 }
 
 impl FlightDriver {
-    /// Called under the state's lock.
-    pub(super) fn new(running: Running, departure: Departure) -> Self {
+    /// Called under the state's lock. Boxed, because an async function keeps what it is given twice,
+    /// and a task of more than a thousand bytes is of a size that is slow to allocate.
+    pub(super) fn new(running: Running, departure: Departure) -> Box<Self> {
         let (begun, span) = (Instant::now(), Span::none());
-        Self {
+        Box::new(Self {
             running,
             departure,
             begun,
@@ -59,10 +61,10 @@ impl FlightDriver {
             sign_outs: 0,
             deadlines: None,
             turn: None,
-        }
+        })
     }
 
-    pub(super) fn spawn(mut self) {
+    pub(super) fn spawn(mut self: Box<Self>) {
         // Without a runtime the driver is dropped here, which tells the waiters.
         self.runs = Handle::try_current().is_ok();
         if self.departure.in_background {
@@ -89,7 +91,7 @@ impl FlightDriver {
         &self.running.0
     }
 
-    async fn run(mut self) {
+    async fn run(mut self: Box<Self>) {
         let state = self.state();
         let from = state.first_deadline(Instant::now());
         let alarms = state.renewal.alarms();
@@ -206,12 +208,12 @@ impl FlightDriver {
                     None => Outcome::failed(PANICKED),
                 }
             }
-            Step::Pause { wait, generation } => self.pause(wait, generation).await,
+            Step::Pause { wait, generation } => Box::pin(self.pause(wait, generation)).await,
             Step::Yield { open_redeem, wait, generation } => {
                 if let Some(lease) = lease.take() {
                     catch(lease.release(open_redeem)).await;
                 }
-                self.pause(wait, generation).await
+                Box::pin(self.pause(wait, generation)).await
             }
             Step::Discard(tokens) => {
                 self.state().discard(tokens, self.sign_outs);
@@ -236,7 +238,7 @@ impl FlightDriver {
     /// Waits until one less of those is under way that no request waits for, or until one waits for
     /// it. `false`: until it was not worth waiting for any more.
     async fn await_turn(&mut self) -> bool {
-        if !self.departure.in_background || self.turn.is_some() {
+        if self.turn.is_some() {
             return true;
         }
         let state = self.state();
@@ -264,7 +266,7 @@ impl FlightDriver {
 
     /// Waits for the lease. `Err(None)`: until it was not worth waiting for any more.
     async fn lease(&mut self, known: Generation) -> Result<Leased, Option<BoxError>> {
-        if !self.await_turn().await {
+        if self.departure.in_background && !Box::pin(self.await_turn()).await {
             return Err(None);
         }
         let state = self.state();
@@ -339,16 +341,28 @@ impl RefreshState {
 }
 
 /// Runs a user's future. `None`: it panicked.
-pub(super) async fn catch<T>(future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    poll_fn(|cx| {
+pub(super) fn catch<F: Future>(future: F) -> Catch<F> {
+    Catch { future }
+}
+
+pin_project! {
+    pub(super) struct Catch<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for Catch<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        let future = self.project().future;
         // What has panicked is not polled again, and shares nothing with us.
-        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
             Ok(poll) => poll.map(Some),
             Err(_) => Poll::Ready(None),
         }
-    })
-    .await
+    }
 }
 
 /// Runs a store's future. That it panicked is an error like others.
