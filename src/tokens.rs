@@ -325,15 +325,24 @@ impl fmt::Debug for Tokens {
     }
 }
 
-/// A copy without spare room, which would be given back unwiped.
+/// Without spare room, which would be given back unwiped.
 fn secret(text: impl Into<String>) -> SecretString {
-    SecretString::from(Zeroizing::new(text.into()).as_str())
+    let mut text = Zeroizing::new(text.into());
+    match text.len() == text.capacity() {
+        true => SecretString::from(std::mem::take(&mut *text)),
+        false => SecretString::from(text.as_str()),
+    }
 }
 
 /// A token, without white space at its ends: neither has any (RFC 6750, section 2.1), but the
 /// files and variables that they are read from do.
 fn token(text: impl Into<String>) -> SecretString {
-    SecretString::from(Zeroizing::new(text.into()).trim())
+    let mut text = Zeroizing::new(text.into());
+    match text.trim() {
+        // There is nothing to leave out, and no spare room.
+        whole if whole.len() == text.capacity() => SecretString::from(std::mem::take(&mut *text)),
+        trimmed => SecretString::from(trimmed),
+    }
 }
 
 #[cfg(test)]

@@ -88,13 +88,12 @@ impl Renewal {
         let store = match tokens.into() {
             None => MemoryStore::new(),
             Some(tokens) => {
-                let tokens = self.stamp(tokens);
                 // What this store holds is known: there is no need to read it.
-                let record = Record::new(Generation::ZERO.next(), tokens.clone());
+                let record = Record::new(Generation::ZERO.next(), self.stamp(tokens));
                 machine.signed_in(&record, machine.sign_outs(), self.moment());
                 // The first state to be made announces nothing.
                 let _ = machine.effects();
-                MemoryStore::with_tokens(tokens)
+                MemoryStore::with_record(record)
             }
         };
         RefreshState::new(self.clone(), store.into_dyn(), machine)

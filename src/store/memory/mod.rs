@@ -64,8 +64,12 @@ impl MemoryStore {
     /// [`Tokens::with_expires_in`] counts from now.
     #[must_use]
     pub fn with_tokens(tokens: Tokens) -> Self {
-        let tokens = tokens.absolute(crate::time::Time::now());
-        Self(Slot::alone(Record::new(Generation::ZERO.next(), tokens)))
+        Self::with_record(Record::new(Generation::ZERO.next(), tokens))
+    }
+
+    pub(crate) fn with_record(record: Record) -> Self {
+        let tokens = record.tokens.map(|tokens| tokens.absolute(crate::time::Time::now()));
+        Self(Slot::alone(Record { tokens, ..record }))
     }
 }
 
