@@ -19,6 +19,7 @@
 //! | `elsewhere_corners` | the same, where two things meet |
 //! | `lost_records` | a store that has lost what it held |
 //! | `family` | many credentials that share how they are renewed |
+//! | `fleet` | their refreshes come neither all at one time nor too many at once |
 //! | `observe` | what a program and its operator hear |
 //! | `outcomes` | what the log says that a flight has done |
 //! | `health` | how a credential does, in a word, and the channel of that |
@@ -33,6 +34,7 @@ mod elsewhere;
 mod elsewhere_corners;
 mod family;
 mod fence;
+mod fleet;
 mod grace;
 mod health;
 mod intent;

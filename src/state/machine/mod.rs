@@ -153,7 +153,8 @@ impl Machine {
     pub(crate) fn effects(&mut self) -> Effects {
         let Noted { published, failed } = mem::take(&mut self.noted);
         let begins = |flight: &mut Box<Flight>| {
-            (!mem::replace(&mut flight.begun, true)).then_some((flight.trigger, flight.in_background))
+            (!mem::replace(&mut flight.begun, true))
+                .then_some((flight.trigger, flight.in_background))
         };
         let begun = self.flight.as_mut().and_then(begins);
         let loading = |flight: &Flight| matches!(flight.stage, Stage::Loading);
