@@ -77,9 +77,9 @@ impl<T> RenewalBuilder<T> {
     /// How much of a token's life early refreshes are spread over at random, in percent of what comes
     /// before the early window, so that the authorization server sees no wave where many tokens were
     /// minted at one time. Zero: they are spread over the first quarter of the window only. More than
-    /// 90 counts as 90. Default: 40 for a [`Renewal`], zero for a single credential.
+    /// 90 counts as 90. Default: 50 for a [`Renewal`], zero for a single credential.
     ///
-    /// With 40, of tokens that live for an hour the first is renewed after 35 minutes and the last
+    /// With 50, of tokens that live for an hour the first is renewed after half an hour and the last
     /// 45 s before its end.
     pub fn early_spread(mut self, percent: u32) -> Self {
         self.policy.early_spread = percent.min(90);
@@ -92,7 +92,10 @@ impl<T> RenewalBuilder<T> {
     /// live. The others wait for their turn. One that a request waits for has it at once. Default:
     /// 64. Zero counts as 1.
     ///
-    /// Those that cannot save what they have minted, or whose refresher hangs, are under way, too.
+    /// With too few, tokens run out before they are renewed, and requests wait: there have to be as
+    /// many as the credentials whose refreshes take place in the time that one takes. 100 000 hourly
+    /// tokens and answers after 50 ms take two. Those that cannot save what they have minted, or whose
+    /// refresher hangs, are under way, too.
     pub fn background_refreshes(mut self, most: usize) -> Self {
         self.background_refreshes = most.clamp(1, Semaphore::MAX_PERMITS);
         self

@@ -45,7 +45,7 @@ pub struct Renewal(Arc<Shared>);
 
 /// The default of [`RenewalBuilder::early_spread`] for a family, in percent. With less, 100 000 tokens
 /// that were minted together come back in a wave of more than three times the mean.
-const SPREAD: u32 = 40;
+const SPREAD: u32 = 50;
 
 pub(super) struct Shared {
     pub(super) refresher: Arc<dyn Refresher>,

@@ -101,6 +101,11 @@ const BUILD: &str = "examples";
 
 const BENCHES: &[Check] = &[
     ("hot_path", Cargo("bench -p benches --bench hot_path --locked")),
+    (
+        "hot_path-as-users-build",
+        Cargo("bench -p benches --bench hot_path --profile as-users-build --locked"),
+    ),
+    ("many", Cargo("bench -p benches --bench many --locked")),
     ("herd", Cargo("bench -p benches --bench herd --locked")),
     ("end_to_end", Cargo("bench -p benches --bench end_to_end --locked")),
     ("doubt", Cargo("bench -p benches --bench doubt --locked")),
