@@ -28,7 +28,7 @@ pub(super) struct Original<'e> {
     extensions: Mutex<&'e mut Extensions>,
     /// Whether a closure attaches the token. It may put anything into an attempt's extensions.
     has_closure: bool,
-    looks: &'e Arc<Looks>,
+    looks: Option<&'e Arc<Looks>>,
 }
 
 impl<'e> Original<'e> {
@@ -38,7 +38,7 @@ impl<'e> Original<'e> {
         uri: Uri,
         extensions: &'e mut Extensions,
         has_closure: bool,
-        looks: &'e Arc<Looks>,
+        looks: Option<&'e Arc<Looks>>,
     ) -> (Self, http::Request<Body>) {
         let (template, mut request) = Template::new(request, uri);
         *request.extensions_mut() = extensions.clone();
@@ -80,14 +80,20 @@ impl<'r> Service<http::Request<ReplayBody<Body>>> for RestOfClient<'r, '_> {
                 extensions.insert(attempt);
             }
             let looks = original.looks;
-            let (request, upload) = original.template.request(parts, body, looks.are_some())?;
+            let (request, upload) = original.template.request(parts, body, looks.is_some())?;
             let sent_to = request.url().clone();
             let send = async {
                 let mut response = next.run(request, &mut extensions).await?;
                 mark_origin(&mut response, &sent_to);
                 Ok(BorrowedResponse::lend(response))
             };
-            PeekFuture::new(send, upload, Arc::clone(looks)).await
+            match looks {
+                None => send.await,
+                Some(looks) => {
+                    let peek = PeekFuture::new(send, upload, Arc::clone(looks));
+                    Box::pin(peek).await.map(BorrowedResponse::looked_into)
+                }
+            }
         })
     }
 }

@@ -2,12 +2,11 @@
 //! [`Refresh`] of its own, over a private service whose calls run the rest of the client's
 //! middlewares.
 
-use std::{fmt, future::poll_fn, sync::Arc};
+use std::fmt;
 
 use http::{Extensions, Uri};
-use reqwest::{Body, Request, Response};
+use reqwest::{Request, Response};
 use reqwest_middleware::{Error, Middleware, Next};
-use tower_service::Service;
 
 use super::{
     attempts::{Original, RestOfClient},
@@ -165,13 +164,14 @@ impl Middleware for RefreshMiddleware {
             };
             let ReqwestLayer { config, looks } = &self.layer;
             let closure = matches!(config.attach, Attach::With(_));
-            let (original, request) = Original::new(request, uri, extensions, closure, looks);
+            let (original, request) =
+                Original::new(request, uri, extensions, closure, looks.as_ref());
             let rest = RestOfClient::new(next, &original);
-            let mut service = Refresh::new(rest, Arc::clone(config), KnownBytes);
-            poll_fn(|cx| Service::<http::Request<Body>>::poll_ready(&mut service, cx)).await?;
-            let response = service.call(request).await?;
-            if let Some(refused) = Refused::of(&response).filter(|_| self.error_on_refusal) {
-                return Err(Error::middleware(refused));
+            let response = Refresh::once(rest, config, &KnownBytes, request).await?;
+            if self.error_on_refusal {
+                if let Some(refused) = Refused::of(&response) {
+                    return Err(Error::middleware(refused));
+                }
             }
             Ok(BorrowedResponse::give_back(response))
         })
