@@ -29,6 +29,7 @@ enum Lent {
 pub(super) type LentResponse = http::Response<BorrowedResponse>;
 
 impl BorrowedResponse {
+    #[inline]
     pub(super) fn lend(mut response: Response) -> LentResponse {
         let mut lent = http::Response::new(());
         *lent.status_mut() = response.status();
@@ -48,6 +49,7 @@ impl BorrowedResponse {
         })
     }
 
+    #[inline]
     pub(super) fn give_back(lent: LentResponse) -> Response {
         let (mut parts, Self { body }) = lent.into_parts();
         parts.extensions.remove::<FromOtherOrigin>();

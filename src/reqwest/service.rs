@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::Uri;
+use http::Extensions;
 use pin_project_lite::pin_project;
 use reqwest::{Body, Request, Response, Url};
 use tower_layer::Layer;
@@ -20,14 +20,14 @@ use super::{
     looks::Looks,
     origin::{SameOriginOnly, mark_origin},
     response::{BorrowedResponse, LentResponse},
-    template::Template,
+    template,
 };
 #[cfg(feature = "in-body")]
 use crate::in_body::InBodyLayer;
 use crate::{
     body::ReplayBody,
     grpc::GrpcStatusLayer,
-    layer::{Config, Refresh, RefreshLayer, ResponseFuture},
+    layer::{Attach, Config, Refresh, RefreshLayer, ResponseFuture},
     peek::PeekFuture,
 };
 
@@ -130,20 +130,21 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
-        let Ok(uri) = Uri::try_from(request.url().as_str()) else {
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let Some(seen) = template::take_apart(&mut request, Extensions::new()) else {
             // It cannot be sent, which reqwest says in its own words.
             return ReqwestRefreshFuture {
                 state: State::Plain { future: self.inner.call(request) },
             };
         };
-        let (template, request) = Template::new(request, uri);
         let clone = self.inner.clone();
         let inner = mem::replace(&mut self.inner, clone);
         let ReqwestLayer { config, looks } = &self.layer;
+        let has_closure = matches!(config.attach, Attach::With(_));
+        let original = Original { template: request, has_closure, looks: looks.clone() };
         // The service that `poll_ready` was called on is in it.
-        let attempts = Attempts { inner, template: Arc::new(template), looks: looks.clone() };
-        let future = Refresh::once(attempts, config, &KnownBytes, request);
+        let attempts = Attempts { inner, original: Arc::new(original) };
+        let future = Refresh::once(attempts, config, &KnownBytes, seen);
         ReqwestRefreshFuture { state: State::Refreshed { future } }
     }
 }
@@ -151,17 +152,20 @@ where
 /// The service below, as one that takes what the layer sends.
 struct Attempts<S> {
     inner: S,
-    template: Arc<Template>,
+    original: Arc<Original>,
+}
+
+/// What all attempts of a request have in common.
+struct Original {
+    template: Request,
+    /// Whether a closure attaches the token, which may change an attempt's URI.
+    has_closure: bool,
     looks: Option<Arc<Looks>>,
 }
 
 impl<S: Clone> Clone for Attempts<S> {
     fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            template: Arc::clone(&self.template),
-            looks: self.looks.clone(),
-        }
+        Self { inner: self.inner.clone(), original: Arc::clone(&self.original) }
     }
 }
 
@@ -180,13 +184,16 @@ where
 
     fn call(&mut self, request: http::Request<ReplayBody<Body>>) -> Self::Future {
         let (parts, body) = request.into_parts();
-        let (request, upload) = match self.template.request(parts, body, self.looks.is_some()) {
+        let Original { template, has_closure, looks } = &*self.original;
+        let attempt = template::attempt(template, parts, body, *has_closure, looks.is_some());
+        let (request, upload) = match attempt {
             Ok(sent) => sent,
             Err(error) => return AttemptFuture::Failed { error: Some(error) },
         };
-        let sent_to = request.url().clone();
-        let sent = SentFuture { future: self.inner.call(request), sent_to };
-        match &self.looks {
+        let moved_to = has_closure.then(|| Box::new(request.url().clone()));
+        let future = self.inner.call(request);
+        let sent = SentFuture { future, original: Arc::clone(&self.original), moved_to };
+        match looks {
             None => AttemptFuture::Sent { sent },
             Some(looks) => {
                 let peek = PeekFuture::new(sent, upload, Arc::clone(looks));
@@ -234,7 +241,8 @@ pin_project! {
     struct SentFuture<F> {
         #[pin]
         future: F,
-        sent_to: Url,
+        original: Arc<Original>,
+        moved_to: Option<Box<Url>>,
     }
 }
 
@@ -247,7 +255,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut response = ready!(this.future.poll(cx))?;
-        mark_origin(&mut response, this.sent_to);
+        let sent_to = this.moved_to.as_deref().unwrap_or(this.original.template.url());
+        mark_origin(&mut response, sent_to);
         Poll::Ready(Ok(BorrowedResponse::lend(response)))
     }
 }
