@@ -33,6 +33,9 @@ pub(super) enum FirstOrigin {
     /// The service was not called yet.
     #[default]
     None,
+    /// The service has one request, and no clones.
+    #[cfg(feature = "reqwest")]
+    Unnoted,
     /// This is where the service's own last request went.
     Called(Place),
     /// The service is a clone of one whose request went there, and was redirected.
@@ -48,7 +51,7 @@ impl FirstOrigin {
         match self {
             Self::Called(place) if redirected => Self::Inherited(place.clone()),
             Self::Inherited(place) => Self::Inherited(place.clone()),
-            Self::None | Self::Called(_) => Self::None,
+            _ => Self::None,
         }
     }
 
@@ -68,6 +71,8 @@ impl FirstOrigin {
             {
                 true
             }
+            #[cfg(feature = "reqwest")]
+            (Self::Unnoted, ..) => true,
             (_, scheme, authority) => {
                 *self = Self::Called(scheme.cloned().zip(authority.cloned()));
                 true

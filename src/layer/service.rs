@@ -53,6 +53,28 @@ impl<S: Clone, K> Refresh<S, K> {
         }
     }
 
+    /// The response to the one request of a service that is made for it and dropped. It keeps
+    /// nothing for requests that come later: no token of its own, and not where this one goes.
+    /// `inner` is ready to be called.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn once<B, ResBody>(
+        mut inner: S,
+        config: &Arc<Config>,
+        keep: &K,
+        request: Request<B>,
+    ) -> ResponseFuture<S, B, ResBody>
+    where
+        S: Service<Request<ReplayBody<B>>, Response = Response<ResBody>>,
+        B: Body + Unpin,
+        B::Error: Into<BoxError>,
+        K: KeepBody<B>,
+    {
+        let shared = Shared::new(Arc::clone(config), inner.clone());
+        let token = (&mut None, false);
+        let origin = &mut FirstOrigin::Unnoted;
+        ResponseFuture::start(&mut inner, (&shared, keep), token, origin, request)
+    }
+
     /// Stops sharing with the service that this one was cloned from, if it is time to.
     fn update_sharing(&mut self) {
         let template = match self.sharing {

@@ -28,8 +28,9 @@ pin_project! {
 /// The body's side: says that the body has ended, at the latest when it is dropped.
 struct End(Arc<AtomicBool>);
 
-/// The response's side: knows whether the request's body has ended.
-pub(crate) struct Upload(Arc<AtomicBool>);
+/// The response's side: knows whether the request's body has ended. `None`: it waits for nothing
+/// that its response says.
+pub(crate) struct Upload(Option<Arc<AtomicBool>>);
 
 /// A response's body as it is. The layer that has wrapped it may have looked at its first frames,
 /// which the reader gets all the same.
@@ -50,7 +51,7 @@ enum Last<E> {
 impl<B: Body> Watched<B> {
     pub(crate) fn new(body: B) -> (Self, Upload) {
         let ended = Arc::new(AtomicBool::new(body.is_end_stream()));
-        (Self { body, end: End(Arc::clone(&ended)) }, Upload(ended))
+        (Self { body, end: End(Arc::clone(&ended)) }, Upload(Some(ended)))
     }
 }
 
@@ -70,11 +71,11 @@ impl Upload {
     /// Of a request whose body waits for nothing that its response says.
     #[cfg(feature = "reqwest")]
     pub(crate) fn over() -> Self {
-        Self(Arc::new(AtomicBool::new(true)))
+        Self(None)
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.0.load(Relaxed)
+        self.0.as_ref().is_none_or(|ended| ended.load(Relaxed))
     }
 }
 

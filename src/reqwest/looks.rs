@@ -13,7 +13,7 @@ use crate::{
     peek::{Look, Next, Peek},
 };
 
-/// Which layers look into responses.
+/// Which layers look into responses: at least one.
 #[derive(Clone, Default)]
 pub(super) struct Looks {
     pub(super) grpc_status: Option<GrpcStatusLayer>,
@@ -26,16 +26,6 @@ pub(super) enum OneLook {
     GrpcStatus(StatusLook),
     #[cfg(feature = "in-body")]
     InBody(BodyLook),
-}
-
-impl Looks {
-    pub(super) fn are_some(&self) -> bool {
-        #[cfg(feature = "in-body")]
-        if self.in_body.is_some() {
-            return true;
-        }
-        self.grpc_status.is_some()
-    }
 }
 
 impl Peek for Arc<Looks> {

@@ -2,18 +2,18 @@
 //! [`Refresh`] of its own, over a private service whose calls run the rest of the client's
 //! middlewares.
 
-use std::{fmt, future::poll_fn, sync::Arc};
+use std::{fmt, sync::Mutex};
 
-use http::{Extensions, Uri};
-use reqwest::{Body, Request, Response};
+use http::Extensions;
+use reqwest::{Request, Response};
 use reqwest_middleware::{Error, Middleware, Next};
-use tower_service::Service;
 
 use super::{
-    attempts::{Original, RestOfClient},
+    attempts::{Attempts, RestOfClient},
     body::KnownBytes,
     response::BorrowedResponse,
     service::ReqwestLayer,
+    template,
 };
 #[cfg(feature = "in-body")]
 use crate::in_body::InBodyLayer;
@@ -149,7 +149,7 @@ impl fmt::Debug for RefreshMiddleware {
 impl Middleware for RefreshMiddleware {
     fn handle<'m, 'e, 'n, 'f>(
         &'m self,
-        request: Request,
+        mut request: Request,
         extensions: &'e mut Extensions,
         next: Next<'n>,
     ) -> BoxFuture<'f, Result<Response, Error>>
@@ -160,18 +160,23 @@ impl Middleware for RefreshMiddleware {
         'n: 'f,
     {
         Box::pin(async move {
-            let Ok(uri) = Uri::try_from(request.url().as_str()) else {
+            let Some(seen) = template::take_apart(&mut request, extensions.clone()) else {
                 return next.run(request, extensions).await;
             };
             let ReqwestLayer { config, looks } = &self.layer;
-            let closure = matches!(config.attach, Attach::With(_));
-            let (original, request) = Original::new(request, uri, extensions, closure, looks);
-            let rest = RestOfClient::new(next, &original);
-            let mut service = Refresh::new(rest, Arc::clone(config), KnownBytes);
-            poll_fn(|cx| Service::<http::Request<Body>>::poll_ready(&mut service, cx)).await?;
-            let response = service.call(request).await?;
-            if let Some(refused) = Refused::of(&response).filter(|_| self.error_on_refusal) {
-                return Err(Error::middleware(refused));
+            let rest = RestOfClient {
+                next: &next,
+                template: &request,
+                has_closure: matches!(config.attach, Attach::With(_)),
+                extensions: Mutex::new(Some(extensions)),
+                looks: looks.as_ref(),
+            };
+            let attempts = Attempts(|attempt| rest.send(attempt));
+            let response = Refresh::once(attempts, config, &KnownBytes, seen).await?;
+            if self.error_on_refusal {
+                if let Some(refused) = Refused::of(&response) {
+                    return Err(Error::middleware(refused));
+                }
             }
             Ok(BorrowedResponse::give_back(response))
         })

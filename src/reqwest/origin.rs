@@ -13,7 +13,9 @@ pub(super) struct FromOtherOrigin;
 
 /// Marks a response to a request that was sent to this URL, if it comes from another origin.
 pub(super) fn mark_origin(response: &mut Response, sent_to: &Url) {
-    if response.url().origin() != sent_to.origin() && !is_made_up(response) {
+    // Nearly always the same URL; an origin has to be made of it first.
+    let url = response.url();
+    if url != sent_to && url.origin() != sent_to.origin() && !is_made_up(response) {
         response.extensions_mut().insert(FromOtherOrigin);
     }
 }

@@ -25,11 +25,12 @@ enum Lent {
     Read(Body, Url),
 }
 
-/// The response as the layer sees it: it may have been looked into.
-pub(super) type LentResponse = http::Response<Peeked<BorrowedResponse>>;
+/// The response as the layer sees it.
+pub(super) type LentResponse = http::Response<BorrowedResponse>;
 
 impl BorrowedResponse {
-    pub(super) fn lend(mut response: Response) -> http::Response<Self> {
+    #[inline]
+    pub(super) fn lend(mut response: Response) -> LentResponse {
         let mut lent = http::Response::new(());
         *lent.status_mut() = response.status();
         *lent.version_mut() = response.version();
@@ -38,21 +39,27 @@ impl BorrowedResponse {
         lent.map(|()| Self { body: Lent::Whole(response) })
     }
 
+    /// A response that was looked into. If nothing was taken of it for that, it is as it was.
+    pub(super) fn looked_into(response: http::Response<Peeked<Self>>) -> LentResponse {
+        response.map(|peeked| {
+            peeked.untouched().unwrap_or_else(|peeked| {
+                let url = peeked.get_ref().url().clone();
+                Self { body: Lent::Read(Body::wrap(peeked), url) }
+            })
+        })
+    }
+
+    #[inline]
     pub(super) fn give_back(lent: LentResponse) -> Response {
-        let (mut parts, body) = lent.into_parts();
+        let (mut parts, Self { body }) = lent.into_parts();
         parts.extensions.remove::<FromOtherOrigin>();
-        match body.untouched() {
-            Ok(Self { body: Lent::Whole(mut response) }) => {
+        match body {
+            Lent::Whole(mut response) => {
                 *response.headers_mut() = parts.headers;
                 *response.extensions_mut() = parts.extensions;
                 response
             }
-            // Not reached: what the layer reads without looking at it, it throws away.
-            Ok(Self { body: Lent::Read(body, url) }) => put_together(parts, body, url),
-            Err(peeked) => {
-                let url = peeked.get_ref().url().clone();
-                put_together(parts, Body::wrap(peeked), url)
-            }
+            Lent::Read(body, url) => put_together(parts, body, url),
         }
     }
 

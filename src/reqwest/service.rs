@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::Uri;
+use http::Extensions;
 use pin_project_lite::pin_project;
 use reqwest::{Body, Request, Response, Url};
 use tower_layer::Layer;
@@ -20,15 +20,15 @@ use super::{
     looks::Looks,
     origin::{SameOriginOnly, mark_origin},
     response::{BorrowedResponse, LentResponse},
-    template::Template,
+    template,
 };
 #[cfg(feature = "in-body")]
 use crate::in_body::InBodyLayer;
 use crate::{
     body::ReplayBody,
     grpc::GrpcStatusLayer,
-    layer::{Config, Refresh, RefreshLayer, ResponseFuture},
-    peek::{PeekFuture, Peeked, Upload},
+    layer::{Attach, Config, Refresh, RefreshLayer, ResponseFuture},
+    peek::PeekFuture,
 };
 
 /// A [`RefreshLayer`] for services that take reqwest's own requests and give its own responses and
@@ -65,7 +65,8 @@ use crate::{
 #[derive(Clone)]
 pub struct ReqwestLayer {
     pub(super) config: Arc<Config>,
-    pub(super) looks: Arc<Looks>,
+    /// `None`: no layer looks into responses.
+    pub(super) looks: Option<Arc<Looks>>,
 }
 
 impl ReqwestLayer {
@@ -75,7 +76,7 @@ impl ReqwestLayer {
         let mut config = layer.into_config();
         // reqwest follows redirects by itself.
         config.classify = Some(Arc::new(SameOriginOnly(config.classify.take())));
-        Self { config: Arc::new(config), looks: Arc::default() }
+        Self { config: Arc::new(config), looks: None }
     }
 
     /// Looks at the first frame of gRPC's responses for a status, as this layer does below a
@@ -85,7 +86,7 @@ impl ReqwestLayer {
     /// Nothing of a response is lost that its caller sees: it is put together again around its body.
     #[must_use]
     pub fn grpc_status(mut self, layer: GrpcStatusLayer) -> Self {
-        Arc::make_mut(&mut self.looks).grpc_status = Some(layer);
+        Arc::make_mut(self.looks.get_or_insert_default()).grpc_status = Some(layer);
         self
     }
 
@@ -96,7 +97,7 @@ impl ReqwestLayer {
     #[cfg(feature = "in-body")]
     #[must_use]
     pub fn in_body(mut self, layer: InBodyLayer) -> Self {
-        Arc::make_mut(&mut self.looks).in_body = Some(layer);
+        Arc::make_mut(self.looks.get_or_insert_default()).in_body = Some(layer);
         self
     }
 }
@@ -129,38 +130,42 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
-        let Ok(uri) = Uri::try_from(request.url().as_str()) else {
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let Some(seen) = template::take_apart(&mut request, Extensions::new()) else {
             // It cannot be sent, which reqwest says in its own words.
             return ReqwestRefreshFuture {
                 state: State::Plain { future: self.inner.call(request) },
             };
         };
-        let (template, request) = Template::new(request, uri);
         let clone = self.inner.clone();
         let inner = mem::replace(&mut self.inner, clone);
-        let ReqwestLayer { config, looks } = self.layer.clone();
-        let attempts = Attempts { inner, template: Arc::new(template), looks };
-        let mut service = Refresh::new(attempts, config, KnownBytes);
-        // The service below is ready: the one that `poll_ready` was called on is in it.
-        ReqwestRefreshFuture { state: State::Refreshed { future: service.call(request) } }
+        let ReqwestLayer { config, looks } = &self.layer;
+        let has_closure = matches!(config.attach, Attach::With(_));
+        let original = Original { template: request, has_closure, looks: looks.clone() };
+        // The service that `poll_ready` was called on is in it.
+        let attempts = Attempts { inner, original: Arc::new(original) };
+        let future = Refresh::once(attempts, config, &KnownBytes, seen);
+        ReqwestRefreshFuture { state: State::Refreshed { future } }
     }
 }
 
 /// The service below, as one that takes what the layer sends.
 struct Attempts<S> {
     inner: S,
-    template: Arc<Template>,
-    looks: Arc<Looks>,
+    original: Arc<Original>,
+}
+
+/// What all attempts of a request have in common.
+struct Original {
+    template: Request,
+    /// Whether a closure attaches the token, which may change an attempt's URI.
+    has_closure: bool,
+    looks: Option<Arc<Looks>>,
 }
 
 impl<S: Clone> Clone for Attempts<S> {
     fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            template: Arc::clone(&self.template),
-            looks: Arc::clone(&self.looks),
-        }
+        Self { inner: self.inner.clone(), original: Arc::clone(&self.original) }
     }
 }
 
@@ -171,7 +176,7 @@ where
 {
     type Response = LentResponse;
     type Error = S::Error;
-    type Future = PeekFuture<AttemptFuture<S::Future>, BorrowedResponse, Arc<Looks>>;
+    type Future = AttemptFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -179,14 +184,22 @@ where
 
     fn call(&mut self, request: http::Request<ReplayBody<Body>>) -> Self::Future {
         let (parts, body) = request.into_parts();
-        let (future, upload) = match self.template.request(parts, body, self.looks.are_some()) {
-            Ok((request, upload)) => {
-                let sent_to = request.url().clone();
-                (AttemptFuture::Sent { future: self.inner.call(request), sent_to }, upload)
-            }
-            Err(error) => (AttemptFuture::Failed { error: Some(error) }, Upload::over()),
+        let Original { template, has_closure, looks } = &*self.original;
+        let attempt = template::attempt(template, parts, body, *has_closure, looks.is_some());
+        let (request, upload) = match attempt {
+            Ok(sent) => sent,
+            Err(error) => return AttemptFuture::Failed { error: Some(error) },
         };
-        PeekFuture::new(future, upload, Arc::clone(&self.looks))
+        let moved_to = has_closure.then(|| Box::new(request.url().clone()));
+        let future = self.inner.call(request);
+        let sent = SentFuture { future, original: Arc::clone(&self.original), moved_to };
+        match looks {
+            None => AttemptFuture::Sent { sent },
+            Some(looks) => {
+                let peek = PeekFuture::new(sent, upload, Arc::clone(looks));
+                AttemptFuture::LookedInto { peek: Box::pin(peek) }
+            }
+        }
     }
 }
 
@@ -194,7 +207,9 @@ pin_project! {
     /// An attempt that is under way.
     #[project = AttemptProjection]
     enum AttemptFuture<F> {
-        Sent { #[pin] future: F, sent_to: Url },
+        Sent { #[pin] sent: SentFuture<F> },
+        // Boxed because few layers look into responses.
+        LookedInto { peek: Pin<Box<PeekFuture<SentFuture<F>, BorrowedResponse, Arc<Looks>>>> },
         // The closure that attaches the token has made a URL of it that is none.
         Failed { error: Option<reqwest::Error> },
     }
@@ -205,20 +220,44 @@ where
     F: Future<Output = Result<Response, E>>,
     E: From<reqwest::Error>,
 {
-    type Output = Result<http::Response<BorrowedResponse>, E>;
+    type Output = Result<LentResponse, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
-            AttemptProjection::Sent { future, sent_to } => {
-                let mut response = ready!(future.poll(cx))?;
-                mark_origin(&mut response, sent_to);
-                Poll::Ready(Ok(BorrowedResponse::lend(response)))
+            AttemptProjection::Sent { sent } => sent.poll(cx),
+            AttemptProjection::LookedInto { peek } => {
+                peek.as_mut().poll(cx).map_ok(BorrowedResponse::looked_into)
             }
             AttemptProjection::Failed { error } => match error.take() {
                 Some(error) => Poll::Ready(Err(error.into())),
                 None => panic!("polled after its end"),
             },
         }
+    }
+}
+
+pin_project! {
+    /// Lends the response to an attempt.
+    struct SentFuture<F> {
+        #[pin]
+        future: F,
+        original: Arc<Original>,
+        moved_to: Option<Box<Url>>,
+    }
+}
+
+impl<F, E> Future for SentFuture<F>
+where
+    F: Future<Output = Result<Response, E>>,
+{
+    type Output = Result<LentResponse, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = ready!(this.future.poll(cx))?;
+        let sent_to = this.moved_to.as_deref().unwrap_or(this.original.template.url());
+        mark_origin(&mut response, sent_to);
+        Poll::Ready(Ok(BorrowedResponse::lend(response)))
     }
 }
 
@@ -247,7 +286,7 @@ pin_project! {
         S::Error: From<reqwest::Error>,
     {
         Plain { #[pin] future: S::Future },
-        Refreshed { #[pin] future: ResponseFuture<Attempts<S>, Body, Peeked<BorrowedResponse>> },
+        Refreshed { #[pin] future: ResponseFuture<Attempts<S>, Body, BorrowedResponse> },
     }
 }
 

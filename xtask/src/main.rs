@@ -108,6 +108,7 @@ const BENCHES: &[Check] = &[
     ("many", Cargo("bench -p benches --bench many --locked")),
     ("herd", Cargo("bench -p benches --bench herd --locked")),
     ("end_to_end", Cargo("bench -p benches --bench end_to_end --locked")),
+    ("reqwest", Cargo("bench -p benches --bench reqwest --features reqwest --locked")),
     ("doubt", Cargo("bench -p benches --bench doubt --locked")),
     ("wake", Cargo("bench -p benches --bench wake --features redis --locked")),
 ];
