@@ -19,6 +19,8 @@ pub(super) struct Object<'a> {
     pub(super) fields: Fields,
     /// What comes after the last field that was read.
     pub(super) unread: &'a str,
+    /// How many braces are open in the texts that were read: one of them may have been left too early.
+    pub(super) open: isize,
     /// What comes after the object, if it has an end.
     pub(super) rest: Option<&'a str>,
 }
@@ -39,20 +41,22 @@ pub(super) fn object(text: &str) -> Object<'_> {
         fields.0.insert(name, raw.to_owned());
     });
     let rest = end.is_ok().then(|| &text[reader.at..]);
-    Object { fields, unread: &text[read_to..], rest }
+    let open = begin.map_or(0, |begin| depth_of(&text[begin + 1..read_to]));
+    Object { fields, unread: &text[read_to..], open, rest }
 }
 
 /// The value behind this name in what was not read of an object, if it is one value and whole.
 /// Behind a brace that is open it would be a guess: it may be a field of another object. A list has
-/// no names, so that its bracket says nothing.
-pub(super) fn find<'a>(unread: &'a str, name: &str) -> Option<&'a str> {
+/// no names, so that its bracket says nothing. `open`: so many braces may have been open before.
+pub(super) fn find<'a>(unread: &'a str, open: isize, name: &str) -> Option<&'a str> {
     let name = format!("\"{name}\"");
     let mut found = None;
     let (mut depth, mut counted_to) = (0, 0);
     for (at, _) in unread.match_indices(&name) {
         depth += depth_of(&unread[counted_to..at]);
         counted_to = at;
-        let Some(raw) = value_at(unread, at + name.len()).filter(|_| depth == 0) else { continue };
+        let is_at_top = depth == 0 || depth + open == 0;
+        let Some(raw) = value_at(unread, at + name.len()).filter(|_| is_at_top) else { continue };
         if found.is_some_and(|before| before != raw) {
             return None;
         }

@@ -34,7 +34,7 @@ const SEARCHED_FOR: [&str; 5] =
 pub(super) fn parse(body: &[u8], is_cut: bool) -> Parsed {
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}').trim_start();
-    let Object { mut fields, unread, rest } = match json(text) {
+    let Object { mut fields, unread, open, rest } = match json(text) {
         // Where in it the tokens are would be a guess, if they are not at its top.
         Some((fields, rest)) if !names_a_token(rest) => {
             return Parsed { fields, odd: None, is_whole: true };
@@ -55,7 +55,7 @@ pub(super) fn parse(body: &[u8], is_cut: bool) -> Parsed {
     }
     let mut odd = NEAR_JSON;
     for name in SEARCHED_FOR {
-        if let Some(raw) = near_json::find(unread, name).filter(|_| !fields.has(name)) {
+        if let Some(raw) = near_json::find(unread, open, name).filter(|_| !fields.has(name)) {
             fields.0.insert(name.to_owned(), raw.to_owned());
             odd = SEARCHED;
         }

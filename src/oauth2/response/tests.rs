@@ -138,6 +138,19 @@ fn is_balanced(text: &[char]) -> bool {
     count('{') == count('}')
 }
 
+/// A text that is left too early ends the object too early, or leaves it, at a brace that was in the
+/// text.
+#[test]
+fn a_brace_behind_a_quote_too_many_does_not_end_the_answer() {
+    for body in [
+        r#"{"other":"a {brace"}","access_token":"access-2","refresh_token":"refresh-2"}"#,
+        r#"{"other":"a {br",ace}","access_token":"access-2","refresh_token":"refresh-2"}"#,
+    ] {
+        let pair = (Some("access-2".to_owned()), Some("refresh-2".to_owned()));
+        assert_eq!(pair_in(body), pair, "{body}");
+    }
+}
+
 /// Each other field stands before, between or behind the tokens, and is damaged. No damage leaves a
 /// brace without the other: it would put the tokens behind it inside another object, where they
 /// are not the answer's own.
