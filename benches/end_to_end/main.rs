@@ -7,9 +7,11 @@
 //! hyper-util's client sends POSTs with a body of 1 KiB over loopback, 32 in flight,
 //! to a server in another process; both run on one thread. Counted is what the
 //! client's process does: time of the processor, the kernel's part included, and over
-//! HTTP/1 instructions, by callgrind, the kernel's part not included. The contestants
+//! HTTP/1 instructions, by callgrind, the kernel's part not included. A third row has no
+//! sockets: client and server talk in memory, in one process, and both count. The contestants
 //! take turns; shown are medians, and ratios to tower-http's `AddAuthorizationLayer`.
 
+mod memory;
 mod server;
 
 use benches::{
@@ -21,7 +23,10 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::{
+        Client,
+        connect::{Connect, HttpConnector},
+    },
     rt::TokioExecutor,
 };
 use tokio::{runtime::Runtime, task::JoinSet};
@@ -33,6 +38,7 @@ use server::Server;
 
 const TOKEN: &str = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJvcmRlcnMiLCJleHAiOjE3fQ.c2lnbmF0dXJl";
 const IN_FLIGHT: u64 = 32;
+const IN_MEMORY: &str = "HTTP/1 in memory";
 const NAMES: [&str; 5] = [
     "AddAuthorization",
     "bare client",
@@ -61,11 +67,12 @@ fn main() {
     );
     println!("|---|---|--:|--:|--:|");
     let counts = valgrind::is_here();
-    for protocol in ["HTTP/1", "HTTP/2"] {
-        let server = Server::start(protocol);
-        let times = times(protocol, &server.address);
+    for protocol in ["HTTP/1", "HTTP/2", IN_MEMORY] {
+        let server = (protocol != IN_MEMORY).then(|| Server::start(protocol));
+        let address = server.as_ref().map_or("in.memory", |server| &server.address);
+        let times = times(protocol, address);
         let instructions =
-            (counts && protocol == "HTTP/1").then(|| instructions(protocol, &server.address));
+            (counts && protocol != "HTTP/2").then(|| instructions(protocol, address));
         for (i, name) in NAMES.iter().enumerate() {
             print!("| {protocol} | {name} | {:.3} |", times[i] / times[0]);
             match &instructions {
@@ -115,36 +122,49 @@ fn instructions(protocol: &str, address: &str) -> Vec<f64> {
 
 fn run(runtime: &Runtime, name: &str, protocol: &str, address: &str, count: u64) {
     let uri = format!("http://{address}/v1/orders?draft=1");
+    if protocol == IN_MEMORY {
+        return run_over(runtime, memory::Connector, name, protocol, &uri, count);
+    }
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    run_over(runtime, connector, name, protocol, &uri, count);
+}
+
+fn run_over<C>(runtime: &Runtime, to: C, name: &str, protocol: &str, uri: &str, count: u64)
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
     let layer = || {
         let state = RefreshState::builder(async |_: Tokens| panic!("nothing is refreshed here"));
         RefreshLayer::new(state.tokens(Tokens::new(TOKEN)).build())
     };
     match name {
         "AddAuthorization" => {
-            let service =
-                AddAuthorizationLayer::bearer(TOKEN).layer(client::<Full<Bytes>>(protocol));
-            runtime.block_on(send(service, &uri, count));
+            let client = client::<_, Full<Bytes>>(to, protocol);
+            let service = AddAuthorizationLayer::bearer(TOKEN).layer(client);
+            runtime.block_on(send(service, uri, count));
         }
-        "bare client" => runtime.block_on(send(client::<Full<Bytes>>(protocol), &uri, count)),
-        "this layer" => runtime.block_on(send(layer().layer(client(protocol)), &uri, count)),
+        "bare client" => {
+            runtime.block_on(send(client::<_, Full<Bytes>>(to, protocol), uri, count));
+        }
+        "this layer" => runtime.block_on(send(layer().layer(client(to, protocol)), uri, count)),
         "this layer, marks" => {
             let layer = layer().mark_attempts(true);
-            runtime.block_on(send(layer.layer(client(protocol)), &uri, count));
+            runtime.block_on(send(layer.layer(client(to, protocol)), uri, count));
         }
         _ => {
             let layer = layer().clone_bodies();
-            runtime.block_on(send(layer.layer(client(protocol)), &uri, count));
+            runtime.block_on(send(layer.layer(client(to, protocol)), uri, count));
         }
     }
 }
 
-fn client<B>(protocol: &str) -> Client<HttpConnector, B>
+fn client<C, B>(connector: C, protocol: &str) -> Client<C, B>
 where
+    C: Connect + Clone,
     B: Body + Send,
     B::Data: Send,
 {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
     let mut builder = Client::builder(TokioExecutor::new());
     builder.http2_only(protocol == "HTTP/2");
     builder.build(connector)

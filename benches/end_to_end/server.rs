@@ -64,7 +64,9 @@ pub(crate) async fn serve(protocol: &str) {
     }
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
+pub(crate) async fn answer(
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, hyper::Error> {
     request.into_body().collect().await?;
     Ok::<_, hyper::Error>(Response::new(Full::from("ok")))
 }
