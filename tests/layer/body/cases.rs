@@ -700,3 +700,11 @@ fn auto_traits() {
     is_sync::<(Budget, BodyError, NotReplayable)>();
     is_static::<(ReplayBody<Script>, BodyError)>();
 }
+
+/// A request is copied several times on its way through a client, and copies of more than 256 bytes
+/// are much dearer in glibc.
+#[test]
+fn a_request_with_a_kept_body_is_of_a_size_that_is_copied_quickly() {
+    assert_eq!(size_of::<ReplayBody<Full<Bytes>>>(), 16);
+    assert!(size_of::<http::Request<ReplayBody<Full<Bytes>>>>() <= 256);
+}
