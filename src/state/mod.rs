@@ -62,7 +62,7 @@ pub use self::{
     status::{Counts, Health, PastFailure, Status},
 };
 use self::{
-    driver::FlightDriver,
+    driver::{FlightDriver, PANICKED, catch},
     failure::present,
     machine::{Effects, Gate, Landing, Machine, Moment},
     observe::{Channels, Extras},
@@ -73,7 +73,11 @@ pub(crate) use self::{
     wait::Wait,
 };
 use crate::{
-    credential::Credential, metrics, refresher::Refresher, store::TokenStore, time::Time,
+    credential::Credential,
+    metrics,
+    refresher::Refresher,
+    store::{StoreError, TokenStore},
+    time::Time,
     tokens::Generation,
 };
 
@@ -204,6 +208,44 @@ impl RefreshState {
             }
             answer => self.settle(answer).await,
         }
+    }
+
+    /// Looks at the store, and goes by what another process has written there: its new tokens, and
+    /// above all its sign-out, which is otherwise not heard of before the token is refused. For a
+    /// server whose sessions end on every replica at once. What needs a refresh is left to the next
+    /// one, and while one is under way nothing changes: it reads the store itself.
+    ///
+    /// One round trip, as long as nothing has changed ([`TokenStore::changed`]). Returns what
+    /// [`current`](Self::current) returns then.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read; nothing is concluded from that.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// use tower_refresh::{Renewal, Tokens, store::{MemoryStores, Stores}};
+    ///
+    /// let renewal = Renewal::builder(async |_spent: Tokens| Ok(Tokens::new("next"))).build();
+    /// let stores = MemoryStores::new();
+    /// let [here, elsewhere] = [(); 2].map(|()| renewal.state(stores.store("alice")));
+    /// here.set(Tokens::new("first")).await?;
+    ///
+    /// elsewhere.look().await?;
+    /// elsewhere.clear().await?;
+    /// assert_eq!(here.token().await?.access_token(), Some("first"));
+    /// assert_eq!(here.look().await?.access_token(), None);
+    /// # Ok::<_, tower_refresh::BoxError>(()) }).unwrap();
+    /// ```
+    pub async fn look(self: &Arc<Self>) -> Result<Credential, StoreError> {
+        let known = self.lock().machine.stored();
+        let found = catch(async { self.store.changed(known).await }).await;
+        if let Some(record) = found.ok_or_else(|| StoreError::new(PANICKED))?? {
+            self.with(|machine, at| machine.looked(known, &record, at));
+        }
+        Ok(self.current())
     }
 
     /// A server refused the token of this generation: waits for a newer one, which

@@ -89,6 +89,10 @@ impl TokenStore for Refused {
         Box::pin(async { Err(self.error()) })
     }
 
+    fn changed(&self, _: Generation) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
+        Box::pin(async { Err(self.error()) })
+    }
+
     fn save(&self, _: Generation, _: Record) -> BoxFuture<'_, Result<(), SaveError>> {
         Box::pin(async { Err(self.error().into()) })
     }

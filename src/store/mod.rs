@@ -270,6 +270,16 @@ pub trait TokenStore: Send + Sync + 'static {
     /// Reads the record; [`Record::default`] if there is none. Creates nothing.
     fn load(&self) -> BoxFuture<'_, Result<Record, StoreError>>;
 
+    /// Reads the record, unless it is still the one of generation `known`: `None` then. Where a
+    /// server looks at its session's record for each request, that is the usual answer, so a store
+    /// best finds it out in one round trip and opens no seal. The default reads the record.
+    fn changed(&self, known: Generation) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
+        Box::pin(async move {
+            let record = self.load().await?;
+            Ok((record.generation != known).then_some(record))
+        })
+    }
+
     /// Compare-and-swap: writes `record` if the store's generation is `expected`. This
     /// is a sign-in, which asks for no lease: it wins over a redeem under way.
     ///
@@ -303,6 +313,10 @@ pub trait TokenStore: Send + Sync + 'static {
 impl<S: TokenStore + ?Sized> TokenStore for Arc<S> {
     fn load(&self) -> BoxFuture<'_, Result<Record, StoreError>> {
         (**self).load()
+    }
+
+    fn changed(&self, known: Generation) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
+        (**self).changed(known)
     }
 
     fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {

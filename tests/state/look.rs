@@ -6,7 +6,7 @@ use std::error::Error;
 use testing::{Auth, Fault, Op, Play, Store, kind, opened, secs, tokens};
 use tokio::time::sleep;
 use tokio_test::{assert_pending, task};
-use tower_refresh::{FailureKind, store::OpenCause};
+use tower_refresh::{FailureKind, state::Health, store::OpenCause};
 
 /// Another process has signed in, and its access token has run out by now: that it could
 /// not be redeemed at once is no sign-out.
@@ -108,4 +108,32 @@ async fn nobody_waits_for_a_save_that_keeps_failing() {
         state.drain().await;
         assert_eq!(store.refresh_token().await.as_deref(), Some("refresh-2"));
     }
+}
+
+/// Without a request, and without a refusal.
+#[tokio::test(start_paused = true)]
+async fn a_look_finds_what_another_process_has_written() {
+    let (auth, store) = (Auth::new(), Store::with(tokens(1)));
+    let (here, elsewhere) = (opened(&auth, &store).await, opened(&auth, &store).await);
+    assert_eq!(here.look().await.unwrap().access_token(), Some("access-1"));
+    elsewhere.refresh().await.unwrap();
+    assert_eq!(here.look().await.unwrap().access_token(), Some("access-2"));
+    elsewhere.clear().await.unwrap();
+    assert_eq!(here.look().await.unwrap().access_token(), None);
+    assert_eq!(here.health(), Health::SignedOut);
+    elsewhere.set(tokens(30)).await.unwrap();
+    assert_eq!(here.look().await.unwrap().access_token(), Some("access-30"));
+    assert_eq!(auth.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_cannot_be_looked_at_says_so_and_ends_nothing() {
+    let (auth, store) = (Auth::new(), Store::with(tokens(1)));
+    let state = opened(&auth, &store).await;
+    for fault in [Fault::Fail, Fault::Panic] {
+        store.fault(Op::Load, fault);
+        assert!(state.look().await.is_err());
+        assert_eq!(state.token().await.unwrap().access_token(), Some("access-1"));
+    }
+    assert_eq!(state.look().await.unwrap().access_token(), Some("access-1"));
 }

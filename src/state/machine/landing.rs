@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The session was there, and its record is gone without a sign-out.
-const EMPTY_STORE: &str = "empty_store";
+pub(super) const EMPTY_STORE: &str = "empty_store";
 
 impl Course<'_> {
     /// Another process has written what is newer: a refresh, a sign-in, a sign-out.

@@ -12,6 +12,7 @@
 //! | `doubts.rs` | challenges that may not be about the token |
 //! | `recheck.rs` | challenges of a credential that cannot be redeemed: read the store again? |
 //! | `health.rs` | operators: how the credential does |
+//! | `look.rs` | a caller that has looked at the store, without a flight |
 //! | `upkeep.rs` | `keep_fresh`: when to look ahead |
 //! | `sign_in_out.rs` | sign-ins and sign-outs of this process |
 //! | `flight.rs` | the driver: what follows from the outcome of a step |
@@ -37,6 +38,7 @@ mod flight;
 mod health;
 mod intent;
 mod landing;
+mod look;
 mod messages;
 #[cfg(test)]
 mod model;

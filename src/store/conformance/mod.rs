@@ -142,6 +142,7 @@ macro_rules! store_conformance {
             $subject;
             a_store_begins_empty
             what_is_saved_is_loaded
+            a_look_tells_what_has_changed
             a_save_takes_the_expected_generation_only
             of_racing_saves_one_wins
             a_sign_out_leaves_its_generation

@@ -50,6 +50,27 @@ pub async fn what_is_saved_is_loaded<S: Subject>(subject: &S) {
     }
 }
 
+/// A look tells nothing while the record is the known one, and otherwise the record: a later one, a
+/// sign-out, and that there is none.
+pub async fn a_look_tells_what_has_changed<S: Subject>(subject: &S) {
+    let store = subject.open("looked").await;
+    let [none, first, second] = [0, 1, 2].map(Generation::new);
+    let look = async |known| done("changed", store.changed(known)).await;
+    assert_eq!(look(none).await, None, "there was nothing, and is nothing");
+    assert_eq!(look(second).await, Some(Record::default()), "what was known is gone");
+    assert_eq!(done("load", store.load()).await, Record::default(), "a look has created it");
+    signed_in(&store).await;
+    assert_eq!(look(first).await, None, "it is the known record");
+    for known in [none, second] {
+        let found = look(known).await;
+        assert!(found.is_some_and(|found| found.is_same(&record(1, "1"))), "it is another one");
+    }
+    let deleted = done("delete", store.delete()).await;
+    let found = look(first).await;
+    assert_eq!(found, Some(Record::new(deleted.generation, None)), "it was signed out");
+    assert_eq!(look(deleted.generation).await, None);
+}
+
 /// Any other generation is a conflict, and nothing is written. The next generation may be any
 /// later one.
 pub async fn a_save_takes_the_expected_generation_only<S: Subject>(subject: &S) {

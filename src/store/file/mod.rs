@@ -243,6 +243,11 @@ impl TokenStore for FileStore {
         Box::pin(blocking(move || record.load()))
     }
 
+    fn changed(&self, known: Generation) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
+        let record = Arc::clone(&self.0);
+        Box::pin(blocking(move || record.changed(known)))
+    }
+
     fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {
         Box::pin(write(&self.0, move |file| file.swap(expected, &record)))
     }

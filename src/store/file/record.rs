@@ -118,6 +118,19 @@ impl RecordFile {
         self.open(&file, written).map(Some)
     }
 
+    /// The record, unless it is of this generation, which is told without opening it.
+    pub(super) fn changed(&self, known: Generation) -> Result<Option<Record>, StoreError> {
+        let file = path::followed(&self.path)?;
+        let Some(text) = self.text(&file)? else {
+            return Ok((known != Generation::ZERO).then(Record::default));
+        };
+        let written = self.parse(&file, &text)?;
+        if written.generation() == known {
+            return Ok(None);
+        }
+        self.open(&file, written).map(Some)
+    }
+
     pub(super) fn generation(&self) -> Result<Generation, StoreError> {
         let file = path::followed(&self.path)?;
         match self.text(&file)? {

@@ -117,6 +117,10 @@ impl TokenStore for MemoryStore {
         self.0.load()
     }
 
+    fn changed(&self, known: Generation) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
+        self.0.changed(known)
+    }
+
     fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {
         self.0.save(expected, record)
     }
@@ -135,6 +139,10 @@ impl TokenStore for MemoryStore {
 impl TokenStore for Slot {
     fn load(&self) -> BoxFuture<'_, Result<Record, StoreError>> {
         Box::pin(async { Ok(self.record()) })
+    }
+
+    fn changed(&self, known: Generation) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
+        Box::pin(async move { Ok(self.changed_since(known)) })
     }
 
     fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {

@@ -77,6 +77,12 @@ impl Slot {
         self.state().record.clone()
     }
 
+    /// The record, unless it is of this generation.
+    pub(super) fn changed_since(&self, known: Generation) -> Option<Record> {
+        let state = self.state();
+        (state.record.generation != known).then(|| state.record.clone())
+    }
+
     /// Its generation, and whether it holds tokens.
     pub(super) fn summary(&self) -> (Generation, bool) {
         let state = self.state();

@@ -164,6 +164,10 @@ impl TokenStore for RedisStore {
         Box::pin(self.0.load())
     }
 
+    fn changed(&self, known: Generation) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
+        Box::pin(self.0.changed(known))
+    }
+
     fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {
         Box::pin(async move { self.0.save("", expected, &record).await })
     }

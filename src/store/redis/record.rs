@@ -80,6 +80,22 @@ impl RedisRecord {
         self.read(generation, answer.bytes()?)
     }
 
+    /// One round trip, and only the generation, while that is `known`.
+    pub(super) async fn changed(&self, known: Generation) -> Result<Option<Record>, StoreError> {
+        let mut command = Cmd::new();
+        command.arg("HGET").arg(self.keys.record()).arg("g");
+        let mut answer = Answer::new(self.shared.connection.read(&command).await?);
+        let generation = match answer.text()? {
+            Some(generation) => generation.parse().map_err(|_| unknown())?,
+            None => 0,
+        };
+        if Generation::new(generation) == known {
+            return Ok(None);
+        }
+        let record = self.load().await?;
+        Ok((record.generation != known).then_some(record))
+    }
+
     /// The record, from the fields of its hash.
     pub(super) fn read(
         &self,

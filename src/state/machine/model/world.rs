@@ -39,6 +39,9 @@ pub(super) enum Event {
     SignOut(usize),
     /// The next part of a sign-in or sign-out under way, which may fail.
     Write(usize, Fate),
+    /// A caller looks at the store, and later its machine is told what was there.
+    Look(usize),
+    Looked(usize),
     Pass(u64),
     /// The server forgets every session.
     Revoke,
@@ -76,6 +79,8 @@ pub(super) struct Node {
     pub(super) waiters: Vec<Ticket>,
     /// Sign-ins and sign-outs under way, one after the other.
     pub(super) writes: VecDeque<Write>,
+    /// A look under way: what was known, and what was found.
+    pub(super) look: Option<(Generation, Record)>,
     /// The generation that was refused last, and not only in doubt.
     pub(super) refused: Generation,
     /// No token may be seen here.
@@ -136,6 +141,7 @@ impl World {
             landing: None,
             waiters: Vec::new(),
             writes: VecDeque::new(),
+            look: None,
             refused: Generation::ZERO,
             signed_out: false,
             rejected: None,
@@ -202,6 +208,14 @@ impl World {
             if self.lease == Some(n) {
                 events.push(Event::Expire(n));
             }
+            match node.look {
+                Some(_) => events.push(Event::Looked(n)),
+                // Otherwise there is nothing to see.
+                None if self.store.generation != node.machine.stored() => {
+                    events.push(Event::Look(n));
+                }
+                None => {}
+            }
             if node.writes.len() < 2 {
                 events.extend([Event::SignIn(n), Event::SignOut(n)]);
             }
@@ -252,6 +266,15 @@ impl World {
                 self.nodes[n].signed_out = true;
             }
             Event::Write(n, fate) => self.write(n, fate, jitter),
+            Event::Look(n) => {
+                let known = self.nodes[n].machine.stored();
+                self.nodes[n].look = Some((known, self.store.clone()));
+            }
+            Event::Looked(n) => {
+                if let Some((known, record)) = self.nodes[n].look.take() {
+                    self.tell(n, jitter, |machine, at| machine.looked(known, &record, at));
+                }
+            }
         }
         self.check();
     }
@@ -272,7 +295,11 @@ impl World {
             assert!(credential.generation() > node.published, "the generation went back");
             node.published = credential.generation();
         }
-        self.let_go.extend(discard.map(|tokens| number(&tokens)));
+        if let Some(tokens) = discard {
+            let kept = self.store.tokens.as_ref().map(number) == Some(number(&tokens));
+            assert!(!kept || node.signed_out, "the store's own tokens are revoked");
+            self.let_go.insert(number(&tokens));
+        }
         if wake {
             let machine = &node.machine;
             node.waiters.retain(|ticket| machine.resolve(*ticket).is_none());

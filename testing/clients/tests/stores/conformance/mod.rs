@@ -118,6 +118,8 @@ mod flawed {
         NoSource,
         /// The lease is no lock.
         NoLock,
+        /// A look does not see that the record is gone.
+        SeesOnlyLater,
         /// A waiter is given what it knows already.
         OldNews,
         /// A waiter is given what was there when it began to wait.
@@ -204,6 +206,14 @@ mod flawed {
                     }
                     _ => record,
                 })
+            })
+        }
+
+        fn changed(&self, known: Generation) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
+            Box::pin(async move {
+                let found = self.memory.changed(known).await?;
+                let is_later = |record: &Record| record.generation > known;
+                Ok(found.filter(|record| self.flaw != SeesOnlyLater || is_later(record)))
             })
         }
 
@@ -326,6 +336,7 @@ mod flawed {
         noticed! {
             Full by a_store_begins_empty
             LosesExtras by what_is_saved_is_loaded
+            SeesOnlyLater by a_look_tells_what_has_changed
             Overwrites by of_racing_saves_one_wins
             HolderOverwrites by a_save_takes_the_expected_generation_only
             HolderOverwrites by a_sign_in_needs_no_lease
