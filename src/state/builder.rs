@@ -140,7 +140,8 @@ impl<T> RenewalBuilder<T> {
 
     /// Whether a store without a record means that the session has ended, as a sign-out does. A
     /// sign-out leaves a number in the store, so an empty store has lost its data, or has
-    /// evicted the record. Default: `false`: a token that works is used to its end, and, if that
+    /// evicted the record. If so, what was minted meanwhile is [discarded](Self::on_discard) and not
+    /// saved: the session does not come back. Default: `false`: a token that works is used to its end, and, if that
     /// is known, put into the store again, without the refresh token. Where the record is the session, say `true`.
     pub fn empty_store_ends(mut self, ends: bool) -> Self {
         self.policy.absent_ends = ends;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use testing::{Auth, Op, Play, Store, idle, kind, living, opened, secs, stored, tokens};
 use tokio::time::sleep;
-use tower_refresh::FailureKind;
+use tokio_test::{assert_pending, assert_ready, task};
+use tower_refresh::{FailureKind, store::Record};
 
 const LIFE: u64 = 1000;
 
@@ -142,4 +143,38 @@ async fn a_process_that_was_signed_out_takes_up_no_offer() {
     sleep(secs(10)).await;
     let token = a.token().await.map(|token| token.access_token().map(str::to_owned));
     assert!(token.is_err(), "{token:?}");
+}
+
+/// Where the record is the session, a record that is gone while its token is redeemed was a session
+/// that has ended: what was minted is handed to the hook, and not saved.
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_record_is_gone_does_not_come_back() {
+    for ends in [true, false] {
+        let (auth, store) = (Auth::new(), Store::with(tokens(1)));
+        let (unused, mut discarded) = tokio::sync::mpsc::unbounded_channel();
+        let state = stored(&auth, &store)
+            .empty_store_ends(ends)
+            .on_discard(async move |tokens| unused.send(tokens))
+            .build();
+        state.token().await.unwrap();
+        auth.gate.close();
+        let mut refresh = task::spawn(state.refresh());
+        assert_pending!(refresh.poll());
+        idle().await;
+        assert_eq!(auth.gate.count(), 1);
+        store.lose().await;
+        auth.gate.open();
+        sleep(secs(60)).await;
+        let outcome = assert_ready!(refresh.poll());
+        if ends {
+            assert_eq!(kind(outcome), FailureKind::SignedOut);
+            assert_eq!(state.status().last_failure.unwrap().code(), Some("empty_store"));
+            assert_eq!(store.record().await, Record::default());
+            assert_eq!(discarded.try_recv().unwrap().refresh_token(), Some("refresh-2"));
+            assert!(!state.status().signed_in);
+        } else {
+            assert_eq!(outcome.unwrap().access_token(), Some("access-2"));
+            assert_eq!(store.refresh_token().await.as_deref(), Some("refresh-2"));
+        }
+    }
 }

@@ -7,12 +7,13 @@
 
 use super::{
     flight::{Course, lost_record},
+    landing::EMPTY_STORE,
     messages::{Landing, Outcome, Step},
     parts::{Minted, Minting, Origin, Redeem, Stage, Wanted},
     policy::WhileUnsaved,
 };
 use crate::{
-    state::failure::FailureKind,
+    state::failure::{FailureKind, RefreshFailure},
     store::Record,
     time::Time,
     tokens::{Generation, Tokens},
@@ -246,6 +247,10 @@ impl Course<'_> {
             // The store has lost what was there, and another process has put there what it had.
             return self.save_over(minted, &record);
         }
+        let is_gone = record == Record::default() && minted.expected > Generation::ZERO;
+        if is_gone && self.at.policy.absent_ends {
+            return self.ended_meanwhile(minted);
+        }
         if record.generation <= minted.expected {
             // The store went back (it lost data): ours is the newer.
             minted.expected = record.generation;
@@ -271,6 +276,17 @@ impl Course<'_> {
         if record.has_tokens_of(&minted.record) {
             // A server with a grace period gave another process the same: they are in use.
             return self.finish_or_relaunch();
+        }
+        self.discard(minted)
+    }
+
+    /// The record was the session, and it is gone: it has run out, or was removed. A save would bring
+    /// the session back.
+    fn ended_meanwhile(self, minted: Minted) -> Step {
+        if !self.is_superseded() {
+            let next = self.machine.credential.generation().next();
+            self.machine.publish_absent(next);
+            self.machine.tell_waiters(RefreshFailure::signed_out().with_code(EMPTY_STORE));
         }
         self.discard(minted)
     }
