@@ -1,12 +1,12 @@
 //! Families of stores: one place, many credentials.
 
-#[cfg(feature = "file")]
-use std::error::Error;
 use std::sync::Arc;
+#[cfg(feature = "file")]
+use std::{error::Error, time::SystemTime};
 
 use super::TokenStore;
 #[cfg(feature = "file")]
-use super::{Deleted, Leased, Record};
+use super::{Deleted, KeptUntil, Leased, Record};
 #[cfg(feature = "file")]
 use crate::{
     refresher::BoxFuture,
@@ -98,6 +98,10 @@ impl TokenStore for Refused {
     }
 
     fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {
+        Box::pin(async { Err(self.error()) })
+    }
+
+    fn keep_until(&self, _: SystemTime) -> BoxFuture<'_, Result<KeptUntil, StoreError>> {
         Box::pin(async { Err(self.error()) })
     }
 

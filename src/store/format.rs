@@ -6,7 +6,8 @@
 //! {"version":1,"generation":6}
 //! ```
 //!
-//! The last one is a sign-out. `expires_at_ms` counts milliseconds since the Unix epoch.
+//! The last one is a sign-out. `expires_at_ms` counts milliseconds since the Unix epoch, and so does
+//! `ends_at_ms`, the end of the record itself where it has one, in a file.
 
 use std::{
     borrow::Cow,
@@ -42,6 +43,8 @@ pub(super) struct Format {
 struct Document<'a> {
     version: u32,
     generation: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ends_at_ms: Option<u64>,
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     tokens: Option<Fields<'a>>,
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
@@ -67,6 +70,30 @@ impl Written<'_> {
     pub(super) fn generation(&self) -> Generation {
         Generation::new(self.0.generation)
     }
+
+    #[cfg(feature = "file")]
+    pub(super) fn holds_tokens(&self) -> bool {
+        self.0.tokens.is_some() || self.0.sealed.is_some()
+    }
+
+    /// The record's own end, in milliseconds since the Unix epoch.
+    #[cfg(feature = "file")]
+    pub(super) fn ends_at_ms(&self) -> Option<u64> {
+        self.0.ends_at_ms
+    }
+
+    /// The same document with another end. What is sealed stays as it is.
+    #[cfg(feature = "file")]
+    pub(super) fn ending_at(mut self, ends_at_ms: u64) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        self.0.ends_at_ms = Some(ends_at_ms);
+        json(&self.0)
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+pub(super) fn millis_of(at: SystemTime) -> u64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Why a document is no record.
@@ -102,7 +129,11 @@ impl Format {
     }
 
     /// The document of a record.
-    pub(super) fn write(&self, record: &Record) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    pub(super) fn write(
+        &self,
+        record: &Record,
+        ends_at_ms: Option<u64>,
+    ) -> Result<Zeroizing<Vec<u8>>, StoreError> {
         let generation = record.generation.get();
         if generation > MAX_GENERATION {
             return Err(StoreError::new("the generation is too great to be written"));
@@ -117,7 +148,7 @@ impl Format {
                 (None, Some(BASE64_STANDARD.encode(sealed).into()))
             }
         };
-        json(&Document { version: VERSION, generation, tokens, sealed })
+        json(&Document { version: VERSION, generation, ends_at_ms, tokens, sealed })
     }
 
     /// Reads all of a document but what is sealed.
@@ -180,12 +211,10 @@ impl Format {
 
 impl<'a> Fields<'a> {
     fn of(tokens: &'a Tokens) -> Self {
-        let since = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let millis = |since: Duration| u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         Self {
             access_token: tokens.access_token().into(),
             refresh_token: tokens.refresh_token().map(Cow::from),
-            expires_at_ms: tokens.expires_at().map(since).map(millis),
+            expires_at_ms: tokens.expires_at().map(millis_of),
             extra: tokens.extras().map(|(name, value)| (name.into(), value.into())).collect(),
         }
     }

@@ -23,7 +23,7 @@ mod memory;
 #[cfg(feature = "redis")]
 mod redis;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 pub use self::error::{OpenCause, SaveError, StoreError};
 pub use self::family::Stores;
@@ -60,6 +60,18 @@ pub struct Deleted {
     /// The tokens that were there, to be revoked. `None` if there were none, or none
     /// that can be read.
     pub tokens: Option<Tokens>,
+}
+
+/// What came of [`TokenStore::keep_until`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum KeptUntil {
+    /// The store holds tokens, and their end is no earlier than that.
+    Kept,
+    /// The store holds none, and has written nothing.
+    NoTokens,
+    /// This store keeps every record for as long as it does.
+    Unsupported,
 }
 
 /// What came of [`TokenStore::lease`].
@@ -299,6 +311,20 @@ pub trait TokenStore: Send + Sync + 'static {
     /// best [taken from the clock](Generation::next_at).
     fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>>;
 
+    /// Gives the record an end of its own, such as that of a session that is left idle. When it has
+    /// come, the store is as if the record had never been written, by its number, too.
+    ///
+    /// The end only moves on: an earlier one than there is changes nothing. A holder's
+    /// [save](Lease::save) keeps it, a sign-in ([`save`](Self::save)) and a deletion begin anew
+    /// without. Nothing else of the record changes, and nothing is written where there are no
+    /// tokens: a session that has ended is not brought back.
+    ///
+    /// The default keeps no ends.
+    fn keep_until(&self, end: SystemTime) -> BoxFuture<'_, Result<KeptUntil, StoreError>> {
+        let _ = end;
+        Box::pin(async { Ok(KeptUntil::Unsupported) })
+    }
+
     /// Waits for the credential's lock, or until the store holds a later generation
     /// than `known`: the caller may then do without the lock. A store that is told when
     /// the lock is free need not look for records. One that cannot give the lock now, as on a
@@ -325,6 +351,10 @@ impl<S: TokenStore + ?Sized> TokenStore for Arc<S> {
 
     fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {
         (**self).delete()
+    }
+
+    fn keep_until(&self, end: SystemTime) -> BoxFuture<'_, Result<KeptUntil, StoreError>> {
+        (**self).keep_until(end)
     }
 
     fn lease(&self, known: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {

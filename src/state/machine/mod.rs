@@ -97,8 +97,9 @@ pub(crate) struct Machine {
     sign_outs: u32,
     /// How many failures waiters were told. May wrap around, too.
     failures: u32,
-    refreshes: u64,
-    joined: u64,
+    // Of 32 bits each, because there is one for each of many credentials.
+    refreshes: u32,
+    joined: u32,
     // Boxed, because an idle credential has none of them.
     flight: Option<Box<Flight>>,
     /// Tokens to begin with, if the store turns out empty, and from when on their life counts.
@@ -236,11 +237,11 @@ impl Machine {
     }
 
     pub(crate) fn refreshes(&self) -> u64 {
-        self.refreshes
+        self.refreshes.into()
     }
 
     pub(crate) fn joined(&self) -> u64 {
-        self.joined
+        self.joined.into()
     }
 
     fn gate(&self) -> Gate {

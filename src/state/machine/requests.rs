@@ -181,7 +181,7 @@ impl Machine {
             }
             Some(flight) if flight.base == generation => {
                 flight.wanted.by_held(refused);
-                self.joined += 1;
+                self.joined = self.joined.saturating_add(1);
                 return Admission::Wait(self.ticket());
             }
             _ => {}
@@ -192,7 +192,7 @@ impl Machine {
         match &mut self.flight {
             Some(flight) => {
                 flight.relaunch.get_or_insert_default().by_held(refused);
-                self.joined += 1;
+                self.joined = self.joined.saturating_add(1);
             }
             None => self.begin_flight(trigger, Wanted::held(refused)),
         }
@@ -208,7 +208,7 @@ impl Machine {
                 return Admission::Refuse(RefreshFailure::new(FailureKind::Unsaved));
             }
             Some(flight) if flight.base == generation || flight.relaunch.is_some() => {
-                self.joined += 1;
+                self.joined = self.joined.saturating_add(1);
                 return Admission::Wait(self.ticket());
             }
             _ => {}
@@ -223,7 +223,7 @@ impl Machine {
             // It was superseded, and is followed by another one.
             Some(flight) => {
                 flight.relaunch = Some(wanted);
-                self.joined += 1;
+                self.joined = self.joined.saturating_add(1);
             }
             None => self.begin_flight(Trigger::Challenge, wanted),
         }

@@ -203,7 +203,7 @@ impl Course<'_> {
             Origin::Offer => Landing::Nothing,
         };
         self.machine.minting = if is_refresh { Minting::BrandNew } else { Minting::Elsewhere };
-        self.machine.refreshes += u64::from(is_refresh);
+        self.machine.refreshes = self.machine.refreshes.saturating_add(is_refresh.into());
     }
 
     fn save_failed(mut self, mut minted: Minted, outcome: Outcome) -> Step {

@@ -143,6 +143,7 @@ macro_rules! store_conformance {
             a_store_begins_empty
             what_is_saved_is_loaded
             a_look_tells_what_has_changed
+            a_record_ends_when_it_is_told_to
             a_save_takes_the_expected_generation_only
             of_racing_saves_one_wins
             a_sign_out_leaves_its_generation

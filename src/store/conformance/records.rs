@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::{Subject, conflicts, done, holds, record, signed_in, skipped, soon, tokens};
 use crate::{
-    store::{Record, SaveError, TokenStore},
+    store::{KeptUntil, Record, SaveError, TokenStore},
     tokens::{Generation, Tokens},
 };
 
@@ -69,6 +69,48 @@ pub async fn a_look_tells_what_has_changed<S: Subject>(subject: &S) {
     let found = look(first).await;
     assert_eq!(found, Some(Record::new(deleted.generation, None)), "it was signed out");
     assert_eq!(look(deleted.generation).await, None);
+}
+
+/// A record with an end of its own is there until then, and after that as if it had never been
+/// written. The end moves on only, is kept by a holder's save, and is given to nothing but tokens.
+pub async fn a_record_ends_when_it_is_told_to<S: Subject>(subject: &S) {
+    let store = subject.open("ends").await;
+    let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
+    let keep = async |end| done("keep_until", store.keep_until(end)).await;
+    let nothing = keep(now + hour).await;
+    if nothing == KeptUntil::Unsupported {
+        return skipped::<S>("a_record_ends_when_it_is_told_to", "it keeps no ends");
+    }
+    assert_eq!(nothing, KeptUntil::NoTokens, "there is nothing to be kept");
+    assert_eq!(done("load", store.load()).await, Record::default(), "an end was created alone");
+
+    signed_in(&store).await;
+    assert_eq!(keep(now + hour).await, KeptUntil::Kept);
+    assert_eq!(keep(now - hour).await, KeptUntil::Kept);
+    holds(&store, &record(1, "1"), "an end went back").await;
+    let mut lease = super::lease(&store).await;
+    done("save", lease.save(Generation::new(1), record(2, "2"))).await;
+    soon("release", lease.release(None)).await;
+    keep(now - hour).await;
+    holds(&store, &record(2, "2"), "a holder's save forgot the end").await;
+
+    done("save", store.save(Generation::new(2), record(3, "3"))).await;
+    assert_eq!(keep(now - hour).await, KeptUntil::Kept, "a sign-in begins without an end");
+    let store = subject.open("ends").await;
+    assert_eq!(done("load", store.load()).await, Record::default(), "its end has come");
+    let found = done("changed", store.changed(Generation::new(3))).await;
+    assert_eq!(found, Some(Record::default()), "a look does not see that its end has come");
+    let outcome = soon("save", store.save(Generation::new(3), record(4, "4"))).await;
+    assert!(matches!(outcome, Err(SaveError::Conflict)), "it was brought back: {outcome:?}");
+    let end = soon("keep_until", store.keep_until(now + hour)).await;
+    assert!(matches!(end, Ok(KeptUntil::NoTokens)), "it was brought back: {end:?}");
+    done("save", store.save(Generation::ZERO, record(1, "anew"))).await;
+    holds(&store, &record(1, "anew"), "it cannot be signed in to again").await;
+
+    let deleted = done("delete", store.delete()).await;
+    assert_eq!(done("keep_until", store.keep_until(now - hour)).await, KeptUntil::NoTokens);
+    let signed_out = Record::new(deleted.generation, None);
+    holds(&store, &signed_out, "the mark of a sign-out was given an end").await;
 }
 
 /// Any other generation is a conflict, and nothing is written. The next generation may be any

@@ -87,7 +87,7 @@ impl Lease for FileLease {
             if !file.is_leased(&lock) {
                 return Err(SaveError::LeaseLost);
             }
-            file.swap(expected, &record)?;
+            file.swap(expected, &record, true)?;
             // If this fails, the line stays. It is about a generation that is over, and the
             // next holder makes nothing of it.
             let _ = lock.write("");

@@ -37,7 +37,7 @@ use self::{
     disk::Access,
     record::RecordFile,
 };
-use super::{Deleted, Keyring, Leased, Record, Stores, TokenStore, family::Refused};
+use super::{Deleted, KeptUntil, Keyring, Leased, Record, Stores, TokenStore, family::Refused};
 use crate::{
     refresher::BoxFuture,
     store::{SaveError, StoreError},
@@ -249,11 +249,15 @@ impl TokenStore for FileStore {
     }
 
     fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {
-        Box::pin(write(&self.0, move |file| file.swap(expected, &record)))
+        Box::pin(write(&self.0, move |file| file.swap(expected, &record, false)))
     }
 
     fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {
         Box::pin(write(&self.0, |file| file.delete(SystemTime::now())))
+    }
+
+    fn keep_until(&self, end: SystemTime) -> BoxFuture<'_, Result<KeptUntil, StoreError>> {
+        Box::pin(write(&self.0, move |file| file.keep_until(end)))
     }
 
     fn lease(&self, known: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {

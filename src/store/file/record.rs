@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     store::{
-        Deleted, Keyring, Record,
-        format::{Format, Unreadable, Written},
+        Deleted, KeptUntil, Keyring, Record,
+        format::{Format, Unreadable, Written, millis_of},
     },
     store::{SaveError, StoreError},
     tokens::Generation,
@@ -99,10 +99,11 @@ impl RecordFile {
 
     pub(super) fn load(&self) -> Result<Record, StoreError> {
         let file = path::followed(&self.path)?;
-        match self.text(&file)? {
-            None => Ok(Record::default()),
-            Some(text) => self.open(&file, self.parse(&file, &text)?),
-        }
+        let Some(text) = self.text(&file)? else {
+            return Ok(Record::default());
+        };
+        let written = self.parse(&file, &text)?;
+        if has_ended(&written) { Ok(Record::default()) } else { self.open(&file, written) }
     }
 
     /// The record, if its generation is later than this one.
@@ -112,7 +113,7 @@ impl RecordFile {
             return Ok(None);
         };
         let written = self.parse(&file, &text)?;
-        if written.generation() <= known {
+        if written.generation() <= known || has_ended(&written) {
             return Ok(None);
         }
         self.open(&file, written).map(Some)
@@ -125,8 +126,11 @@ impl RecordFile {
             return Ok((known != Generation::ZERO).then(Record::default));
         };
         let written = self.parse(&file, &text)?;
-        if written.generation() == known {
+        if held(&written) == known {
             return Ok(None);
+        }
+        if has_ended(&written) {
+            return Ok(Some(Record::default()));
         }
         self.open(&file, written).map(Some)
     }
@@ -135,22 +139,32 @@ impl RecordFile {
         let file = path::followed(&self.path)?;
         match self.text(&file)? {
             None => Ok(Generation::ZERO),
-            Some(text) => Ok(self.parse(&file, &text)?.generation()),
+            Some(text) => Ok(held(&self.parse(&file, &text)?)),
         }
     }
 
     /// Compare-and-swap. The caller holds the [lock for writing](Self::try_lock).
     ///
-    /// What is damaged has no generation, and counts as never written. Its text is kept.
-    pub(super) fn swap(&self, expected: Generation, record: &Record) -> Result<(), SaveError> {
+    /// What is damaged has no generation, and counts as never written. Its text is kept. The record
+    /// keeps its end or has none any more.
+    pub(super) fn swap(
+        &self,
+        expected: Generation,
+        record: &Record,
+        keeps_end: bool,
+    ) -> Result<(), SaveError> {
         let file = path::followed(&self.path).map_err(StoreError::from)?;
         let text = self.text(&file).map_err(StoreError::from)?;
+        let mut end = None;
         let held = match &text {
             None => Generation::ZERO,
             Some(text) => match self.format.parse(text) {
-                Ok(written) => written.generation(),
+                Ok(written) => {
+                    end = written.ends_at_ms().filter(|_| keeps_end && record.tokens.is_some());
+                    held(&written)
+                }
                 Err(Unreadable::Damaged(_)) if expected == Generation::ZERO => {
-                    let replace = || self.replace(&file, record);
+                    let replace = || self.replace(&file, record, None);
                     return Ok(disk::keep_aside(&file, text, replace)?);
                 }
                 Err(error) => return Err(unreadable(&file, error).into()),
@@ -159,7 +173,7 @@ impl RecordFile {
         if held != expected {
             return Err(SaveError::Conflict);
         }
-        Ok(self.replace(&file, record)?)
+        Ok(self.replace(&file, record, end)?)
     }
 
     /// Leaves the generation only. The caller holds the [lock for writing](Self::try_lock).
@@ -172,13 +186,32 @@ impl RecordFile {
                 failed("tell which generation to end; to sign out, remove", &file, error.reason())
             })?),
         };
-        let held = written.as_ref().map_or(Generation::ZERO, Written::generation);
+        let held = written.as_ref().map_or(Generation::ZERO, held);
         let generation = held.next_at(now);
         // Tokens that no key of ours opens are deleted all the same: the caller cannot revoke
         // them, but a user who has lost the key can still sign out.
+        let written = written.filter(|written| !has_ended(written));
         let tokens = written.and_then(|written| self.format.open(written).ok()?.tokens);
-        self.replace(&file, &Record::new(generation, None))?;
+        self.replace(&file, &Record::new(generation, None), None)?;
         Ok(Deleted::new(generation, tokens))
+    }
+
+    /// Gives the record an end, if it holds tokens and has no later one. The caller holds the [lock
+    /// for writing](Self::try_lock).
+    pub(super) fn keep_until(&self, end: SystemTime) -> Result<KeptUntil, StoreError> {
+        let file = path::followed(&self.path)?;
+        let Some(text) = self.text(&file)? else {
+            return Ok(KeptUntil::NoTokens);
+        };
+        let written = self.parse(&file, &text)?;
+        if has_ended(&written) || !written.holds_tokens() {
+            return Ok(KeptUntil::NoTokens);
+        }
+        let end = millis_of(end);
+        if written.ends_at_ms().is_none_or(|known| known < end) {
+            disk::replace(&file, &written.ending_at(end)?, self.access)?;
+        }
+        Ok(KeptUntil::Kept)
     }
 
     /// The lease's lock, if it is free.
@@ -230,9 +263,18 @@ impl RecordFile {
         Ok(opened.map_err(|error| failed("read", file, error.into_source()).advise(SEALED))?)
     }
 
-    fn replace(&self, file: &Path, record: &Record) -> Result<(), StoreError> {
-        Ok(disk::replace(file, &self.format.write(record)?, self.access)?)
+    fn replace(&self, file: &Path, record: &Record, end: Option<u64>) -> Result<(), StoreError> {
+        Ok(disk::replace(file, &self.format.write(record, end)?, self.access)?)
     }
+}
+
+fn has_ended(written: &Written<'_>) -> bool {
+    written.ends_at_ms().is_some_and(|end| end <= millis_of(SystemTime::now()))
+}
+
+/// The generation that counts: of a record whose end has come, none.
+fn held(written: &Written<'_>) -> Generation {
+    if has_ended(written) { Generation::ZERO } else { written.generation() }
 }
 
 fn unreadable(file: &Path, error: Unreadable) -> StoreError {

@@ -50,15 +50,15 @@ fn documents_are_as_they_are_described() {
         .with_expires_at(at(1_790_000_000_000))
         .with_extra("scope", "x y");
     let record = Record::new(Generation::new(5), tokens);
-    let text = plain().write(&record).unwrap();
+    let text = plain().write(&record, None).unwrap();
     assert_eq!(
         std::str::from_utf8(&text).unwrap(),
         r#"{"version":1,"generation":5,"tokens":{"access_token":"a","refresh_token":"r","expires_at_ms":1790000000000,"extra":{"scope":"x y"}}}"#
     );
     assert_eq!(text.capacity(), text.len(), "it grew, and what it grew out of was not wiped");
-    let out = plain().write(&Record::new(Generation::new(6), None)).unwrap();
+    let out = plain().write(&Record::new(Generation::new(6), None), None).unwrap();
     assert_eq!(&**out, br#"{"version":1,"generation":6}"#);
-    assert_eq!(sealed().write(&Record::new(Generation::new(6), None)).unwrap(), out);
+    assert_eq!(sealed().write(&Record::new(Generation::new(6), None), None).unwrap(), out);
     assert_eq!(document(r#"{"version":1,"generation":6}"#).unwrap().tokens, None);
 }
 
@@ -95,7 +95,7 @@ fn a_later_version_is_told_apart_from_damage() {
 fn moments_are_kept_to_the_millisecond() {
     let expires = |time| {
         let record = Record::new(Generation::ZERO, Tokens::new("a").with_expires_at(time));
-        read(&plain(), &plain().write(&record).unwrap()).unwrap().tokens.unwrap().expires_at()
+        read(&plain(), &plain().write(&record, None).unwrap()).unwrap().tokens.unwrap().expires_at()
     };
     assert_eq!(expires(at(17)), Some(at(17)));
     assert_eq!(expires(at(17) + Duration::from_nanos(999_999)), Some(at(17)));
@@ -128,7 +128,7 @@ fn a_sealed_record_of_old_opens() {
 #[test]
 fn names_and_keys() {
     let record = Record::new(Generation::new(5), Tokens::new("a"));
-    let written = sealed().write(&record).unwrap();
+    let written = sealed().write(&record, None).unwrap();
     let reason = |format: Format| said(&read(&format, &written).unwrap_err());
     assert_eq!(read(&sealed(), &written).unwrap(), record);
     assert!(reason(plain()).contains("no key was given"));
@@ -137,7 +137,7 @@ fn names_and_keys() {
     let later = String::from_utf8(written.to_vec()).unwrap().replace(":5,", ":6,");
     assert!(read(&sealed(), later.as_bytes()).is_err());
 
-    let unsealed = plain().write(&record).unwrap();
+    let unsealed = plain().write(&record, None).unwrap();
     let strict = said(&read(&sealed(), &unsealed).unwrap_err());
     assert!(strict.contains("the record is not sealed"), "{strict}");
     let moving = Format::new("name", Some(Keyring::new(KEY).allow_unsealed()));
@@ -217,7 +217,7 @@ proptest! {
         let record = Record::new(Generation::new(generation), tokens);
         for keys in [None, Some(Keyring::new(KEY))] {
             let format = Format::new(&*name, keys);
-            let text = format.write(&record).unwrap();
+            let text = format.write(&record, None).unwrap();
             prop_assert_eq!(read(&format, &text).unwrap(), record.clone());
             prop_assert!(!text.contains(&b'\n'));
             // And nothing that is cut short.
@@ -240,7 +240,7 @@ proptest! {
     ) {
         let record = Record::new(Generation::new(5), tokens);
         for format in [plain(), sealed()] {
-            let mut text = format.write(&record).unwrap().to_vec();
+            let mut text = format.write(&record, None).unwrap().to_vec();
             for (at, byte) in &changes {
                 let at = at.index(text.len());
                 text[at] = *byte;

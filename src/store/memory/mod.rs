@@ -3,12 +3,12 @@
 
 mod slots;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use tokio::sync::OwnedMutexGuard;
 
 use self::slots::{Family, LockShare, Slot};
-use super::{Deleted, Lease, Leased, OpenCause, OpenRedeem, Record, Stores, TokenStore};
+use super::{Deleted, KeptUntil, Lease, Leased, OpenCause, OpenRedeem, Record, Stores, TokenStore};
 use crate::{
     refresher::BoxFuture,
     store::{SaveError, StoreError},
@@ -129,6 +129,10 @@ impl TokenStore for MemoryStore {
         self.0.delete()
     }
 
+    fn keep_until(&self, end: SystemTime) -> BoxFuture<'_, Result<KeptUntil, StoreError>> {
+        self.0.keep_until(end)
+    }
+
     fn lease(&self, known: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
         self.0.lease(known)
     }
@@ -146,11 +150,15 @@ impl TokenStore for Slot {
     }
 
     fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {
-        Box::pin(async move { self.swap(expected, record) })
+        Box::pin(async move { self.swap(expected, record, false) })
     }
 
     fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {
         Box::pin(async { Ok(self.clear()) })
+    }
+
+    fn keep_until(&self, end: SystemTime) -> BoxFuture<'_, Result<KeptUntil, StoreError>> {
+        Box::pin(async move { Ok(self.end_at(end)) })
     }
 
     fn lease(&self, _known: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
@@ -192,7 +200,7 @@ impl Lease for MemoryLease {
         record: Record,
     ) -> BoxFuture<'_, Result<(), SaveError>> {
         Box::pin(async move {
-            self.share.slot().swap(expected, record)?;
+            self.share.slot().swap(expected, record, true)?;
             *self.open = None;
             Ok(())
         })

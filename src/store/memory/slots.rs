@@ -19,10 +19,14 @@ use std::{
     hash::{BuildHasher, Hash, Hasher},
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, SystemTime},
 };
 
+use tokio::time::Instant;
+
 use crate::{
-    store::{Deleted, OpenRedeem, Record, SaveError},
+    store::{Deleted, KeptUntil, OpenRedeem, Record, SaveError},
+    time::{Due, Time, after},
     tokens::Generation,
 };
 
@@ -42,6 +46,8 @@ pub(super) struct Slot {
 #[derive(Default)]
 struct State {
     record: Record,
+    /// When the record ends, if it has an end of its own.
+    end: Option<Box<Due>>,
     /// There only while a caller has or wants the lease, or a redeem is open.
     lock: Option<Arc<LeaseLock>>,
 }
@@ -64,7 +70,7 @@ impl Slot {
             this: Weak::clone(this),
             family,
             name: name.into(),
-            state: Mutex::new(State { record, lock: None }),
+            state: Mutex::new(State { record, ..State::default() }),
         })
     }
 
@@ -73,13 +79,26 @@ impl Slot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The same, after the record's end if that has come.
+    fn current(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        if state.end.as_ref().is_none_or(|end| !end.has_come(Time::now())) {
+            return state;
+        }
+        let old = mem::take(&mut state.record);
+        state.end = None;
+        drop(state);
+        self.settle(old.tokens.is_some(), false);
+        self.state()
+    }
+
     pub(super) fn record(&self) -> Record {
-        self.state().record.clone()
+        self.current().record.clone()
     }
 
     /// The record, unless it is of this generation.
     pub(super) fn changed_since(&self, known: Generation) -> Option<Record> {
-        let state = self.state();
+        let state = self.current();
         (state.record.generation != known).then(|| state.record.clone())
     }
 
@@ -89,14 +108,20 @@ impl Slot {
         (state.record.generation, state.record.tokens.is_some())
     }
 
-    /// Compare-and-swap.
-    pub(super) fn swap(&self, expected: Generation, record: Record) -> Result<(), SaveError> {
-        let mut state = self.state();
+    /// Compare-and-swap. The record keeps its end or has none any more.
+    pub(super) fn swap(
+        &self,
+        expected: Generation,
+        record: Record,
+        keeps_end: bool,
+    ) -> Result<(), SaveError> {
+        let mut state = self.current();
         if state.record.generation != expected {
             return Err(SaveError::Conflict);
         }
         let holds = record.tokens.is_some();
         let old = mem::replace(&mut state.record, record);
+        state.end = state.end.take().filter(|_| keeps_end && holds);
         drop(state);
         self.settle(old.tokens.is_some(), holds);
         Ok(())
@@ -104,12 +129,32 @@ impl Slot {
 
     /// Leaves the generation after the current one, without tokens.
     pub(super) fn clear(&self) -> Deleted {
-        let mut state = self.state();
+        let mut state = self.current();
         let generation = state.record.generation.next();
+        state.end = None;
         let old = mem::replace(&mut state.record, Record::new(generation, None));
         drop(state);
         self.settle(old.tokens.is_some(), false);
         Deleted::new(generation, old.tokens)
+    }
+
+    /// The record ends then, if it has tokens and no later end.
+    pub(super) fn end_at(&self, end: SystemTime) -> KeptUntil {
+        let time = Time::now();
+        let left = end.duration_since(time.wall).unwrap_or_default();
+        let end = Due { wall: end, ..time.after(left) };
+        let mut state = self.current();
+        if state.record.tokens.is_none() {
+            return KeptUntil::NoTokens;
+        }
+        if state.end.as_ref().is_none_or(|known| known.wall < end.wall) {
+            state.end = Some(Box::new(end));
+        }
+        drop(state);
+        if let Some(family) = self.family.upgrade() {
+            family.sweep(&self.name, time);
+        }
+        KeptUntil::Kept
     }
 
     /// Tells the family if the slot has gone from holding tokens to holding none, or back.
@@ -171,11 +216,16 @@ pub(super) struct Family {
 /// 200 ms, in which no credential of the process can be looked up.
 const SHARDS: usize = 64;
 
+/// How often records whose end has come are looked for.
+const SWEEP: Duration = Duration::from_secs(60);
+
 /// A name is in at most one of the two.
 #[derive(Default)]
 struct Names {
     /// Those that hold tokens.
     kept: HashSet<Kept>,
+    /// When those were last taken out whose end has come.
+    swept: Option<Instant>,
     /// Those without tokens, of which a handle is left. With a copy of the name, since the
     /// slot's own cannot be borrowed through a weak reference.
     known: HashMap<Box<str>, Weak<Slot>>,
@@ -237,6 +287,23 @@ impl Family {
         drop(names);
         // Not the last reference to the slot, as it was called through another one.
         drop(forgotten);
+    }
+
+    /// Takes out the records that have ended beside this name, now and then: nobody may ask for them
+    /// again.
+    fn sweep(&self, name: &str, time: Time) {
+        let mut names = self.names(name);
+        let is_due = |swept: Instant| time.now >= after(swept, SWEEP);
+        if !names.swept.is_none_or(is_due) {
+            return;
+        }
+        names.swept = Some(time.now);
+        let has_ended =
+            |slot: &Slot| slot.state().end.as_ref().is_some_and(|end| end.has_come(time));
+        let ended: Vec<_> = names.kept.iter().filter(|kept| has_ended(&kept.0)).collect();
+        let ended: Vec<_> = ended.into_iter().map(|Kept(slot)| Arc::clone(slot)).collect();
+        drop(names);
+        ended.iter().for_each(|slot| drop(slot.current()));
     }
 
     /// Takes out the entry of a slot that is being dropped.

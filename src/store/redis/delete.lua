@@ -10,7 +10,7 @@ else
   generation = ARGV[3]
   redis.call('HSET', KEYS[1], 'g', generation)
 end
-redis.call('HDEL', KEYS[1], 'd', 'i')
+redis.call('HDEL', KEYS[1], 'd', 'i', 'u')
 -- It is done, even if the user may do neither.
 redis.pcall('PEXPIRE', KEYS[1], ARGV[1])
 redis.pcall('PUBLISH', ARGV[2], generation)

@@ -38,11 +38,11 @@ mod script;
 mod shared;
 mod wake;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 pub use self::builder::RedisStoresBuilder;
 use self::{record::RedisRecord, shared::Shared};
-use super::{Deleted, Keyring, Leased, Record, Stores, TokenStore};
+use super::{Deleted, KeptUntil, Keyring, Leased, Record, Stores, TokenStore};
 use crate::{
     error::ConfigError,
     refresher::BoxFuture,
@@ -92,7 +92,7 @@ use crate::{
 /// |---|---|---|
 /// | `@scripting` | `EVALSHA`, `EVAL` | an error |
 /// | `@read` | `GET`, `HGET`, `HMGET`, `PTTL` | an error |
-/// | `@write` | `SET`, `PEXPIRE`, `HSET`, `HDEL`, `HINCRBY` | an error |
+/// | `@write` | `SET`, `PEXPIRE`, `PEXPIREAT`, `HSET`, `HDEL`, `HINCRBY` | an error |
 /// | `@pubsub` | `PUBLISH`, `SUBSCRIBE`, `UNSUBSCRIBE` | waiters look every [`poll`](RedisStoresBuilder::poll) |
 /// | none | `SELECT` | an error, if the URL has a database other than 0 |
 /// | none | `CLUSTER SLOTS`, `READONLY`, `PING` | in a cluster, the way to a key is found late or not at all |
@@ -174,6 +174,10 @@ impl TokenStore for RedisStore {
 
     fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {
         Box::pin(self.0.delete())
+    }
+
+    fn keep_until(&self, end: SystemTime) -> BoxFuture<'_, Result<KeptUntil, StoreError>> {
+        Box::pin(self.0.keep_until(end))
     }
 
     /// Waits for as long as another holder has the lease. An error, Redis being gone for

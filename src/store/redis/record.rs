@@ -5,11 +5,14 @@ use std::{sync::Arc, time::SystemTime};
 use redis::{Cmd, Value};
 
 use super::{
-    script::{Answer, DELETE, SAVE, Script, unknown},
+    script::{Answer, DELETE, KEEP, SAVE, Script, unknown},
     shared::{Shared, millis},
 };
 use crate::{
-    store::{Deleted, Record, SaveError, StoreError, format::Format},
+    store::{
+        Deleted, KeptUntil, Record, SaveError, StoreError,
+        format::{Format, millis_of},
+    },
     tokens::Generation,
 };
 
@@ -20,10 +23,14 @@ pub(super) struct RedisRecord {
     format: Format,
 }
 
+/// The latest end that a server takes, in milliseconds since the Unix epoch: in nine thousand years.
+const MAX_END: u64 = 1 << 48;
+
 /// The keys of one name. All of them have the same hash tag, so that they are at the same
 /// node of a cluster.
 pub(super) struct RecordKeys {
-    /// A hash: generation `g`, document `d`, fence `f`, the open redeem `i`.
+    /// A hash: generation `g`, document `d`, fence `f`, the open redeem `i`, the record's own end
+    /// `u`.
     record: Box<str>,
 }
 
@@ -126,7 +133,7 @@ impl RedisRecord {
     ) -> Result<(), SaveError> {
         let Shared { connection, ttl, tombstone_ttl, .. } = &*self.shared;
         let (document, ttl) = match &record.tokens {
-            Some(_) => (Some(self.format.write(record)?), ttl),
+            Some(_) => (Some(self.format.write(record, None)?), ttl),
             None => (None, tombstone_ttl),
         };
         let (expected, generation) =
@@ -147,6 +154,17 @@ impl RedisRecord {
             Some("conflict") => Err(SaveError::Conflict),
             Some("lost") => Err(SaveError::LeaseLost),
             _ => Err(unknown().into()),
+        }
+    }
+
+    pub(super) async fn keep_until(&self, end: SystemTime) -> Result<KeptUntil, StoreError> {
+        let end = millis_of(end).min(MAX_END).to_string();
+        let keys = [self.keys.record()];
+        let answer = self.shared.connection.run(&KEEP, &keys, &[end.as_bytes()]).await?;
+        match Answer::new(answer).text()?.as_deref() {
+            Some("kept") => Ok(KeptUntil::Kept),
+            Some("none") => Ok(KeptUntil::NoTokens),
+            _ => Err(unknown()),
         }
     }
 

@@ -19,7 +19,13 @@ else
   redis.call('HDEL', KEYS[1], 'd')
 end
 redis.call('HDEL', KEYS[1], 'i')
-redis.call('PEXPIRE', KEYS[1], ARGV[5])
+-- A holder's save keeps the record's own end, a sign-in begins without.
+if ARGV[1] == '' or ARGV[4] == '' then
+  redis.call('HDEL', KEYS[1], 'u')
+end
+if not redis.call('HGET', KEYS[1], 'u') then
+  redis.call('PEXPIRE', KEYS[1], ARGV[5])
+end
 if ARGV[1] ~= '' then
   -- The lease ends here: its holder may exit without another word. As the fence is still this
   -- one, no other holder has had it. The new fence keeps a renewal that is still on its way

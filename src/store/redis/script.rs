@@ -11,6 +11,7 @@ pub(super) static ACQUIRE: Script = Script::new(include_str!("acquire.lua"));
 pub(super) static INTEND: Script = Script::new(include_str!("intend.lua"));
 pub(super) static RENEW: Script = Script::new(include_str!("renew.lua"));
 pub(super) static SAVE: Script = Script::new(include_str!("save.lua"));
+pub(super) static KEEP: Script = Script::new(include_str!("keep.lua"));
 pub(super) static DELETE: Script = Script::new(include_str!("delete.lua"));
 pub(super) static RELEASE: Script = Script::new(include_str!("release.lua"));
 

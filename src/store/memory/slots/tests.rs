@@ -60,23 +60,23 @@ fn a_made_up_name_goes_with_its_handle() {
 #[test]
 fn a_name_is_kept_while_it_holds_tokens() {
     let family = Arc::new(Family::default());
-    family.slot("alice").swap(ZERO, record(1)).unwrap();
+    family.slot("alice").swap(ZERO, record(1), false).unwrap();
     assert_eq!(family.slot("alice").record(), record(1));
-    family.slot("alice").swap(Generation::new(1), record(2)).unwrap();
+    family.slot("alice").swap(Generation::new(1), record(2), false).unwrap();
     assert_eq!((family.slot("alice").record(), family.len()), (record(2), 1));
 
     let slot = family.slot("alice");
     assert_eq!(slot.clear().tokens, record(2).tokens);
     // The session's late save.
-    let late = family.slot("alice").swap(Generation::new(2), record(3));
+    let late = family.slot("alice").swap(Generation::new(2), record(3), false);
     assert!(matches!(late, Err(SaveError::Conflict)), "{late:?}");
     assert_eq!(family.slot("alice").clear().generation, Generation::new(4));
-    slot.swap(Generation::new(4), record(5)).unwrap();
+    slot.swap(Generation::new(4), record(5), false).unwrap();
     drop(slot);
     assert_eq!(family.slot("alice").record(), record(5));
     // A record without tokens is a sign-out, too.
     let out = Record::new(Generation::new(6), None);
-    family.slot("alice").swap(Generation::new(5), out).unwrap();
+    family.slot("alice").swap(Generation::new(5), out, false).unwrap();
     assert_eq!(family.slot("alice").record(), Record::default());
     assert_eq!(family.len(), 0);
     assert!(is_bare(&family));
@@ -86,11 +86,11 @@ fn a_name_is_kept_while_it_holds_tokens() {
 fn a_handle_outlives_its_family() {
     let family = Arc::new(Family::default());
     let (signed_in, empty) = (family.slot("alice"), family.slot("bob"));
-    signed_in.swap(ZERO, record(1)).unwrap();
+    signed_in.swap(ZERO, record(1), false).unwrap();
     drop(family);
     assert_eq!(signed_in.record(), record(1));
     signed_in.clear();
-    empty.swap(ZERO, record(1)).unwrap();
+    empty.swap(ZERO, record(1), false).unwrap();
     assert_eq!(empty.record(), record(1));
     drop(lease(&empty));
 }
@@ -167,7 +167,7 @@ fn an_idle_name_is_small() {
             let tokens = Tokens::new(format!("access-{number:04}"))
                 .with_refresh_token(format!("refresh-{number:04}"));
             let slot = family.slot(&format!("session-{number:04}"));
-            slot.swap(ZERO, Record::new(Generation::new(1), tokens)).unwrap();
+            slot.swap(ZERO, Record::new(Generation::new(1), tokens), false).unwrap();
         }
     });
     let each = usize::try_from(allocated.bytes_current).unwrap() / NAMES;
@@ -191,7 +191,7 @@ fn threads_do_not_lose_a_write_or_leave_a_name() {
                         let known = slot.record().generation;
                         let done = match turn % 3 {
                             0 => slot.clear().generation > known,
-                            1 => slot.swap(known, record(known.get() + 1)).is_ok(),
+                            1 => slot.swap(known, record(known.get() + 1), false).is_ok(),
                             _ => slot.lease_now(known),
                         };
                         writes.fetch_add(done.into(), Ordering::Relaxed);
