@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::Poll,
@@ -15,7 +16,7 @@ use std::{
 
 use tokio::{
     runtime::{self, Handle},
-    sync::{Notify, Semaphore},
+    sync::{Notify, Semaphore, SemaphorePermit},
     task::yield_now,
     time::{Instant, sleep_until},
 };
@@ -59,7 +60,9 @@ pub(super) struct Bell {
 #[derive(Default)]
 struct List {
     /// Flights, by the deadline of their first waiter.
-    deadlines: BTreeMap<(Instant, Address), Weak<RefreshState>>,
+    deadlines: BTreeMap<DeadlineKey, Weak<RefreshState>>,
+    /// How many keys were given for them.
+    deadlines_given: u64,
     /// Credentials that are kept fresh, by when they are looked at.
     looks: BTreeMap<(Instant, Address), Weak<RefreshState>>,
     kept: HashMap<Address, Kept>,
@@ -68,6 +71,10 @@ struct List {
     /// Until when the task sleeps. `None`: there is none.
     sleeps: Option<Instant>,
 }
+
+/// With a number of its own: a flight may land late, when the next one of the same state has the same
+/// deadline.
+type DeadlineKey = (Instant, u64);
 
 /// A state's address, while there is a `Weak` to it and no other state can have the same.
 type Address = usize;
@@ -99,7 +106,7 @@ enum Ring {
 /// Wakes a flight's waiters at their deadlines, until it is dropped.
 pub(super) struct DeadlineAlarm {
     bell: Arc<Bell>,
-    key: (Instant, Address),
+    key: DeadlineKey,
 }
 
 impl Alarms {
@@ -116,9 +123,8 @@ impl Alarms {
         runtime: &Handle,
     ) -> (DeadlineAlarm, bool) {
         let bell = self.bell(runtime);
-        let key = (from, address(state));
         let mut list = bell.list();
-        list.deadlines.insert(key, Arc::downgrade(state));
+        let key = list.add_deadline(from, state);
         let task = list.rings_at(from);
         drop(list);
         let is_news = bell.tell(task, runtime);
@@ -182,6 +188,13 @@ impl Alarms {
 }
 
 impl List {
+    fn add_deadline(&mut self, at: Instant, state: &Arc<RefreshState>) -> DeadlineKey {
+        self.deadlines_given += 1;
+        let key = (at, self.deadlines_given);
+        self.deadlines.insert(key, Arc::downgrade(state));
+        key
+    }
+
     /// There is an alarm at that moment, and the task will be awake by then.
     fn rings_at(&mut self, at: Instant) -> Task {
         match self.sleeps {
@@ -205,7 +218,9 @@ impl Bell {
         match task {
             Task::IsAwake => return false,
             Task::Sleeps => self.changed.notify_one(),
-            Task::Missing => drop(runtime.spawn(ring(Arc::clone(self)))),
+            Task::Missing => {
+                drop(runtime.spawn(ring(Ringing { bell: Arc::clone(self), is_over: false })))
+            }
         }
         true
     }
@@ -275,9 +290,8 @@ impl Bell {
     /// Until when nothing rings. `None`: nothing will.
     fn sleep(&self, now: Instant, may_look: bool) -> Option<Instant> {
         let mut list = self.list();
-        let first = |list: &BTreeMap<(Instant, Address), _>| Some(list.first_key_value()?.0.0);
-        let deadline = first(&list.deadlines);
-        let look = first(&list.looks).map(|at| match may_look {
+        let deadline = list.deadlines.first_key_value().map(|first| first.0.0);
+        let look = list.looks.first_key_value().map(|first| first.0.0).map(|at| match may_look {
             true => at.min(after(now, LOOK)),
             false => after(now, LOOK),
         });
@@ -290,22 +304,27 @@ impl Bell {
         let Some(state) = state.upgrade() else { return };
         let now = Instant::now();
         if let Some(next) = state.wake_due(now) {
-            let key = (next, address(&state));
-            self.list().deadlines.insert(key, Arc::downgrade(&state));
+            self.list().add_deadline(next, &state);
         }
     }
 
-    /// Looks at a credential.
+    /// Looks at a credential. Code of the user's may run in that, as of who listens to the log: its
+    /// panic is no other credential's matter.
     fn look(&self, address: Address, weak: Weak<RefreshState>, now: Instant) {
-        let Some(state) = weak.upgrade() else { return self.forget(address) };
-        let upkeep = state.with(Machine::upkeep);
-        drop(state);
+        let ask = || Some(weak.upgrade()?.with(Machine::upkeep));
+        let upkeep = match catch_unwind(AssertUnwindSafe(ask)) {
+            Ok(Some(upkeep)) => upkeep,
+            Ok(None) => return self.forget(address),
+            Err(_) => Upkeep::Until(Time::now().after(LOOK)),
+        };
         let mut list = self.list();
         let List { looks, kept: all, .. } = &mut *list;
-        let Some(kept) = all.get_mut(&address) else { return };
+        // If it has a moment already, it was let go and is kept anew since.
+        let Some(kept) = all.get_mut(&address).filter(|kept| kept.at.is_none()) else { return };
         let next = match upkeep {
             _ if kept.again => now,
-            Upkeep::Until(due) => due.now,
+            // By the wall clock if that says less: the machine may have slept.
+            Upkeep::Until(due) => after(now, due.left(Time::now())),
             Upkeep::News => after(now, MAX_WAIT),
             Upkeep::Over => {
                 all.remove(&address);
@@ -359,21 +378,29 @@ impl Drop for Ringing {
 }
 
 /// Ends when there is nothing to come.
-async fn ring(bell: Arc<Bell>) {
-    let mut ringing = Ringing { bell: Arc::clone(&bell), is_over: false };
+async fn ring(mut ringing: Ringing) {
+    let bell = Arc::clone(&ringing.bell);
+    // One that was waited for. Given back right before it is used: by then no other has taken it.
+    let mut turn = None;
     loop {
         bell.notice_clocks();
         for _ in 0..AT_ONCE {
-            let (now, may_look) = (Instant::now(), bell.background.available_permits() > 0);
+            let now = Instant::now();
+            let may_look = turn.is_some() || bell.background.available_permits() > 0;
             match bell.next(now, may_look) {
                 Some(Ring::Deadline(state)) => bell.wake_waiters(&state),
-                Some(Ring::Look(address, state)) => bell.look(address, state, now),
+                Some(Ring::Look(address, state)) => {
+                    // The flight that may begin has it, or waits in the queue for it.
+                    drop(turn.take());
+                    bell.look(address, state, now);
+                }
                 None => {
                     let Some(until) = bell.sleep(now, may_look) else {
                         ringing.is_over = true;
                         return;
                     };
-                    bell.rest(until, may_look).await;
+                    drop(turn.take());
+                    turn = bell.rest(until, may_look).await;
                     break;
                 }
             }
@@ -383,18 +410,22 @@ async fn ring(bell: Arc<Bell>) {
 }
 
 impl Bell {
-    /// Until then, or there is something new, or a flight may begin that had to wait.
-    async fn rest(&self, until: Instant, may_look: bool) {
+    /// Until then, or there is something new, or a flight may begin that had to wait: it has its
+    /// turn then.
+    async fn rest(&self, until: Instant, may_look: bool) -> Option<SemaphorePermit<'_>> {
         let mut over = pin!(sleep_until(until));
         let mut changed = pin!(self.changed.notified());
         let mut free = pin!(self.background.acquire());
         poll_fn(|cx| {
-            let ends = over.as_mut().poll(cx).is_ready()
-                || changed.as_mut().poll(cx).is_ready()
-                || (!may_look && free.as_mut().poll(cx).is_ready());
-            if ends { Poll::Ready(()) } else { Poll::Pending }
+            if !may_look {
+                if let Poll::Ready(turn) = free.as_mut().poll(cx) {
+                    return Poll::Ready(turn.ok());
+                }
+            }
+            let ends = over.as_mut().poll(cx).is_ready() || changed.as_mut().poll(cx).is_ready();
+            if ends { Poll::Ready(None) } else { Poll::Pending }
         })
-        .await;
+        .await
     }
 }
 

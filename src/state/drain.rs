@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{RefreshState, unrevoked::Unrevoked};
+use super::{RefreshState, unrevoked::Unrevoked, waiters::wake};
 use crate::tokens::Tokens;
 
 /// What a [`RefreshState::drain`] had to leave.
@@ -46,9 +46,9 @@ impl RefreshState {
         let channels = self.channels();
         let mut ends = channels.ends.subscribe();
         self.with(|machine, _| machine.drain());
-        // A flight that waits for its lease hears of it. The waiters look, and wait on.
-        let woken = self.lock().waiters.take_all();
-        woken.wake();
+        // A flight that waits for its turn or its lease hears of it.
+        let woken = self.lock().waiters.take_flight();
+        woken.into_iter().for_each(wake);
         // `keep_fresh`, which would wait for the next flight, hears that there is none.
         let is_kept_fresh = self.lock().is_kept_fresh;
         self.look_again(is_kept_fresh);

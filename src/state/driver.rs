@@ -6,7 +6,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -19,6 +19,7 @@ use super::{
     alarms::DeadlineAlarm,
     clock::sleep_until_due,
     machine::{Departure, Landing, Outcome, Step, Ticket},
+    waiters::wake,
 };
 use crate::{
     error::BoxError,
@@ -248,7 +249,8 @@ impl FlightDriver {
                 return Poll::Ready(Ok(turn.ok()));
             }
             let mut inner = state.lock();
-            if inner.waiters.are_there() {
+            // What a flight whose runtime went away has left is saved at once.
+            if inner.waiters.are_there() || inner.machine.has_left_unsaved() {
                 return Poll::Ready(Ok(None));
             }
             if inner.machine.gives_up_lease() {
@@ -327,7 +329,7 @@ impl RefreshState {
         let due = inner.waiters.take_due(now);
         let is_in_flight = inner.machine.in_flight().is_some();
         drop(inner);
-        due.into_iter().for_each(Waker::wake);
+        due.into_iter().for_each(wake);
         // A waiter that comes later has a later deadline than any that is set here, or a timer of its
         // own.
         is_in_flight.then(|| self.first_deadline(now))

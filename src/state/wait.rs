@@ -4,7 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 use tokio::{
@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     RefreshState,
     machine::{Admission, Ticket},
-    waiters::Slot,
+    waiters::{Slot, wake},
 };
 use crate::{
     credential::Credential,
@@ -97,7 +97,7 @@ impl Future for Wait {
                     };
                     drop(inner);
                     drop(stale);
-                    flight.into_iter().for_each(Waker::wake);
+                    flight.into_iter().for_each(wake);
                     if this.slot.replace(slot).is_none() {
                         let here = Handle::try_current().ok().map(|handle| handle.id());
                         let alone = here.is_some() && (this.own_deadline || here != flight_runtime);

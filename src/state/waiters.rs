@@ -4,7 +4,11 @@
 //! order they came, and one timer, the flight's, serves them all; a waiter that may wait less
 //! has a timer of its own, too. All are woken at once: no waiter hands a lock to the next.
 
-use std::{collections::VecDeque, task::Waker};
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    task::Waker,
+};
 
 use tokio::{runtime, time::Instant};
 
@@ -41,14 +45,19 @@ pub(super) struct Slot(u64);
 #[derive(Debug)]
 pub(super) struct Everyone(Option<Box<List>>);
 
+/// Wakes one. If its executor panics, the others hear all the same.
+pub(super) fn wake(waker: Waker) {
+    let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+}
+
 impl Everyone {
     /// Outside the lock. Returns how many waiters there were.
     pub(super) fn wake(self) -> usize {
         let List { flight, waiters, .. } = self.0.map(|list| *list).unwrap_or_default();
-        flight.into_iter().for_each(Waker::wake);
+        flight.into_iter().for_each(wake);
         let mut woken = 0;
         for waiter in waiters.into_iter().flatten() {
-            waiter.waker.wake();
+            wake(waiter.waker);
             woken += 1;
         }
         woken

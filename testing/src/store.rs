@@ -27,6 +27,8 @@ pub enum Op {
     Save,
     /// Signing out.
     Delete,
+    /// Giving the lease back. Only its gate counts.
+    Release,
 }
 
 /// How it goes wrong.
@@ -52,8 +54,8 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     memory: Mutex<Arc<MemoryStore>>,
-    gates: [Gate; 5],
-    faults: Mutex<[VecDeque<Fault>; 5]>,
+    gates: [Gate; 6],
+    faults: Mutex<[VecDeque<Fault>; 6]>,
 }
 
 impl Store {
@@ -226,6 +228,9 @@ impl Lease for Held {
         if let Some(Fault::LostLoudly) = self.fault {
             panic!("the lease panics, as told");
         }
-        self.lease.release(left)
+        Box::pin(async move {
+            self.store.gate(Op::Release).pass().await;
+            self.lease.release(left).await;
+        })
     }
 }

@@ -20,6 +20,7 @@
 //! | `lost_records` | a store that has lost what it held |
 //! | `family` | many credentials that share how they are renewed |
 //! | `fleet` | their refreshes come neither all at one time nor too many at once |
+//! | `alarms` | the task that does it, and what may happen to it |
 //! | `observe` | what a program and its operator hear |
 //! | `outcomes` | what the log says that a flight has done |
 //! | `health` | how a credential does, in a word, and the channel of that |
@@ -27,6 +28,7 @@
 //! | `invariants` | those that are about the credential, by number |
 //! | `cancellation` | every point at which a caller, a runtime or a hook can go away |
 
+mod alarms;
 mod attempt;
 mod basics;
 mod cancellation;

@@ -50,19 +50,27 @@ pub(super) fn object(text: &str) -> Object<'_> {
 /// no names, so that its bracket says nothing. `open`: so many braces may have been open before.
 pub(super) fn find<'a>(unread: &'a str, open: isize, name: &str) -> Option<&'a str> {
     let name = format!("\"{name}\"");
+    let at_top = value_of(unread, 0, &name);
+    // A text that was left too early has opened a brace that is closed in what comes after it.
+    let after_text = || value_of(unread, -open, &name).filter(|_| open > 0);
+    at_top.or_else(after_text)?.ok()
+}
+
+/// The value behind this name at this depth. `Err`: there are several.
+fn value_of<'a>(unread: &'a str, wanted: isize, name: &str) -> Option<Result<&'a str, Lost>> {
     let mut found = None;
     let (mut depth, mut counted_to) = (0, 0);
-    for (at, _) in unread.match_indices(&name) {
+    for (at, _) in unread.match_indices(name) {
         depth += depth_of(&unread[counted_to..at]);
         counted_to = at;
-        let is_at_top = depth == 0 || depth + open == 0;
-        let Some(raw) = value_at(unread, at + name.len()).filter(|_| is_at_top) else { continue };
+        let raw = value_at(unread, at + name.len()).filter(|_| depth == wanted);
+        let Some(raw) = raw else { continue };
         if found.is_some_and(|before| before != raw) {
-            return None;
+            return Some(Err(Lost));
         }
         found = Some(raw);
     }
-    found
+    found.map(Ok)
 }
 
 /// How many braces are open behind it. By count alone: what is a text and what is not cannot be

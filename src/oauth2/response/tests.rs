@@ -151,6 +151,19 @@ fn a_brace_behind_a_quote_too_many_does_not_end_the_answer() {
     }
 }
 
+/// A brace in a text that is whole says nothing of what comes after it.
+#[test]
+fn a_brace_in_a_whole_text_makes_no_other_objects_token_ours() {
+    let theirs = r#""user":{"access_token":"theirs","refresh_token":"theirs"}"#;
+    let begin = r#""scope":"a}b","note":"say "hi""#;
+    let body = format!(r#"{{{begin}",{theirs}}}"#);
+    assert_eq!(pair_in(&body), (None, None), "{body}");
+    let ours = r#""access_token":"access-2","refresh_token":"refresh-2""#;
+    let body = format!(r#"{{{begin}",{ours},{theirs}}}"#);
+    let pair = (Some("access-2".to_owned()), Some("refresh-2".to_owned()));
+    assert_eq!(pair_in(&body), pair, "{body}");
+}
+
 /// Each other field stands before, between or behind the tokens, and is damaged. No damage leaves a
 /// brace without the other: it would put the tokens behind it inside another object, where they
 /// are not the answer's own.

@@ -293,7 +293,7 @@ impl Machine {
     }
 
     /// A flight whose runtime went away has left tokens.
-    fn has_left_unsaved(&self) -> bool {
+    pub(crate) fn has_left_unsaved(&self) -> bool {
         self.troubles.as_ref().is_some_and(|troubles| troubles.unsaved.is_some())
     }
 
