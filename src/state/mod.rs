@@ -226,11 +226,13 @@ impl RefreshState {
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-    /// use tower_refresh::{Renewal, Tokens, store::{MemoryStores, Stores}};
+    /// use std::sync::Arc;
+    ///
+    /// use tower_refresh::{Renewal, Tokens, store::MemoryStores};
     ///
     /// let renewal = Renewal::builder(async |_spent: Tokens| Ok(Tokens::new("next"))).build();
     /// let stores = MemoryStores::new();
-    /// let [here, elsewhere] = [(); 2].map(|()| renewal.state(stores.store("alice")));
+    /// let [here, elsewhere] = [(); 2].map(|()| renewal.state(Arc::new(stores.store("alice"))));
     /// here.set(Tokens::new("first")).await?;
     ///
     /// elsewhere.look().await?;
