@@ -124,6 +124,8 @@ mod reqwest;
 pub mod seal;
 #[cfg(feature = "serde")]
 mod serialize;
+#[cfg(feature = "session")]
+pub mod session;
 pub mod state;
 pub mod store;
 mod time;

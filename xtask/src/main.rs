@@ -72,6 +72,8 @@ const CHECKS: &[Check] = &[
         Cargo("clippy --lib --locked --features redis-tls,ring -- -D warnings"),
     ),
     ("redis-cluster-build", Cargo("clippy --lib --locked --features redis-cluster -- -D warnings")),
+    ("session-build", Cargo("clippy --lib --locked --features session -- -D warnings")),
+    ("session-docs", Doc("doc --no-deps --lib --locked --features session")),
     ("serde-build", Cargo("clippy --lib --locked --features serde -- -D warnings")),
     ("file-redis-build", Cargo("clippy --lib --locked --features file,redis -- -D warnings")),
     ("full-build", Cargo("clippy --lib --locked --features full -- -D warnings")),

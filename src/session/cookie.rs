@@ -1,0 +1,305 @@
+//! The cookie of a session ([`SessionCookie`]): how it is set, found, and kept from going further
+//! than it has to.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{COOKIE, SET_COOKIE},
+};
+use secrecy::zeroize::Zeroizing;
+
+use super::id::SessionId;
+use crate::error::ConfigError;
+
+/// How many cookies of its name are looked at: a browser may bring more than one, and each costs a
+/// look at the store.
+const MAX_TWINS: usize = 4;
+
+/// The cookie that a browser's session is known by (RFC 6265). It holds the session's
+/// [id](SessionId) and is set at sign-in and cleared at sign-out, and by nothing else: a cookie that
+/// names no session is not cleared in passing, since that answer may arrive after another tab has
+/// signed in, and would wipe the new one.
+///
+/// Its attributes are `HttpOnly`, `Secure`, `Path=/` and `SameSite=Lax`, it has no `Domain`, and ends
+/// with the browser's session. `Priority=High` keeps Chromium from evicting it first when a site has
+/// more cookies than the browser takes.
+#[derive(Clone, Debug)]
+pub struct SessionCookie {
+    name: Box<str>,
+    is_strict: bool,
+    is_secure: bool,
+}
+
+impl SessionCookie {
+    /// A cookie of this host alone, called `__Host-Http-<name>`: browsers let no other host and no
+    /// page without TLS set one of that name, and those that know this prefix no script either.
+    /// Chromium takes it from `http://localhost` and `http://127.0.0.1`, too; Safari does not.
+    ///
+    /// # Errors
+    ///
+    /// The name is empty or has something else in it than letters, digits, `-` and `_`.
+    pub fn host(name: &str) -> Result<Self, ConfigError> {
+        Self::new(name, "__Host-Http-", true)
+    }
+
+    /// A cookie for development over `http` where the browser refuses the other one, called `<name>`:
+    /// without `Secure` and without a prefix, so whoever is between the two can read and set it. The
+    /// ports of a host share their cookies: two programs of one machine need two names.
+    ///
+    /// # Errors
+    ///
+    /// As [`host`](Self::host).
+    pub fn insecure_for_development(name: &str) -> Result<Self, ConfigError> {
+        Self::new(name, "", false)
+    }
+
+    fn new(name: &str, prefix: &str, is_secure: bool) -> Result<Self, ConfigError> {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if name.is_empty() || !name.bytes().all(is_plain) {
+            return Err(ConfigError::new(
+                "the name of a session cookie consists of letters, digits, `-` and `_`",
+            ));
+        }
+        let name = format!("{prefix}{name}").into();
+        Ok(Self { name, is_strict: false, is_secure })
+    }
+
+    /// With `SameSite=Strict`: it comes with no request that another site has begun. Then it does not
+    /// come with the navigation that brings a user back from the authorization server either: after a
+    /// sign-in answer with a page of your own that goes on, and not with a redirect.
+    #[must_use]
+    pub fn strict(self) -> Self {
+        Self { is_strict: true, ..self }
+    }
+
+    /// The name, as the browser has it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The value of the `Set-Cookie` header that gives a browser this session. The header's value is
+    /// sensitive, and its response must not be stored (`Cache-Control: no-store`).
+    #[must_use]
+    pub fn set(&self, id: &SessionId) -> HeaderValue {
+        self.header(id.expose(), "")
+    }
+
+    /// The value of the `Set-Cookie` header that takes it away. The attributes are those that it was
+    /// set with: with others a browser keeps it.
+    #[must_use]
+    pub fn clear(&self) -> HeaderValue {
+        self.header("", "; Max-Age=0")
+    }
+
+    fn header(&self, value: &str, age: &str) -> HeaderValue {
+        let name = &self.name;
+        let secure = if self.is_secure { "; Secure" } else { "" };
+        let site = if self.is_strict { "Strict" } else { "Lax" };
+        let text = Zeroizing::new(format!(
+            "{name}={value}; HttpOnly{secure}; SameSite={site}; Path=/; Priority=High{age}"
+        ));
+        // Cannot fail: the name and the value consist of letters, digits, `-` and `_`.
+        let mut header = HeaderValue::from_str(&text).expect("plain letters");
+        header.set_sensitive(true);
+        header
+    }
+
+    /// The ids in a request's cookies of this name, in their order. There may be several: a stale
+    /// twin with another path, say, and their order says nothing. The session is the first one that
+    /// lives. What is no id is left out, and so is what comes after the fourth.
+    ///
+    /// Over HTTP/2 each cookie may be a header field of its own (RFC 9113, section 8.2.3).
+    pub fn ids<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = SessionId> + 'a {
+        // By bytes: another program's cookie may be no text, and is in the same field.
+        let pairs = headers.get_all(COOKIE).into_iter().flat_map(|field| pairs(field.as_bytes()));
+        let values = pairs.filter_map(|pair| self.value_of(pair));
+        let ids = values.filter_map(|value| std::str::from_utf8(value).ok()?.parse().ok());
+        ids.take(MAX_TWINS)
+    }
+
+    /// Takes every cookie of this name out of a request's headers, so that it goes no further: the
+    /// servers behind this one have no use for it. Other cookies stay as they are.
+    pub fn strip(&self, headers: &mut HeaderMap) {
+        let is_ours = |pair: &[u8]| self.value_of(pair).is_some();
+        without(headers, COOKIE, |field| {
+            if !pairs(field.as_bytes()).any(is_ours) {
+                return Some(field.clone());
+            }
+            let others: Vec<_> = pairs(field.as_bytes()).filter(|pair| !is_ours(pair)).collect();
+            let mut kept = HeaderValue::from_bytes(others.join(&b"; "[..]).trim_ascii()).ok()?;
+            kept.set_sensitive(field.is_sensitive());
+            (!kept.is_empty()).then_some(kept)
+        });
+    }
+
+    /// Takes every `Set-Cookie` of this name out of a response's headers: what comes from a server
+    /// behind this one must not set it.
+    pub fn strip_response(&self, headers: &mut HeaderMap) {
+        without(headers, SET_COOKIE, |field| {
+            let pair = pairs(field.as_bytes()).next()?;
+            self.value_of(pair).is_none().then(|| field.clone())
+        });
+    }
+
+    /// The value, if the pair is of this name.
+    fn value_of<'a>(&self, pair: &'a [u8]) -> Option<&'a [u8]> {
+        let (name, value) = pair.split_at_checked(pair.iter().position(|byte| *byte == b'=')?)?;
+        (name.trim_ascii() == self.name.as_bytes()).then(|| value[1..].trim_ascii())
+    }
+}
+
+/// The pairs of a `Cookie` field, and the first one of a `Set-Cookie` field with its attributes.
+fn pairs(field: &[u8]) -> impl Iterator<Item = &[u8]> {
+    field.split(|byte| *byte == b';').map(<[u8]>::trim_ascii)
+}
+
+/// Changes all fields of this name, or leaves them out.
+fn without(
+    headers: &mut HeaderMap,
+    name: HeaderName,
+    change: impl Fn(&HeaderValue) -> Option<HeaderValue>,
+) {
+    let kept: Vec<_> = headers.get_all(&name).iter().filter_map(change).collect();
+    headers.remove(&name);
+    for field in kept {
+        headers.append(&name, field);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[&[u8]]) -> HeaderMap {
+        let value = |field: &&[u8]| HeaderValue::from_bytes(field).unwrap();
+        fields.iter().map(|field| (COOKIE, value(field))).collect()
+    }
+
+    fn found(cookie: &SessionCookie, fields: &[&[u8]]) -> Vec<String> {
+        cookie.ids(&headers(fields)).map(|id| id.expose().to_owned()).collect()
+    }
+
+    fn ids() -> (String, String) {
+        let id = || SessionId::random().unwrap().expose().to_owned();
+        (id(), id())
+    }
+
+    #[test]
+    fn it_is_set_and_cleared_with_the_same_attributes() {
+        let id = SessionId::random().unwrap();
+        for (cookie, name, attributes) in [
+            (
+                SessionCookie::host("sid").unwrap(),
+                "__Host-Http-sid",
+                "; HttpOnly; Secure; SameSite=Lax; Path=/; Priority=High",
+            ),
+            (
+                SessionCookie::host("sid").unwrap().strict(),
+                "__Host-Http-sid",
+                "; HttpOnly; Secure; SameSite=Strict; Path=/; Priority=High",
+            ),
+            (
+                SessionCookie::insecure_for_development("sid").unwrap(),
+                "sid",
+                "; HttpOnly; SameSite=Lax; Path=/; Priority=High",
+            ),
+        ] {
+            assert_eq!(cookie.name(), name);
+            let set = cookie.set(&id);
+            assert_eq!(set, format!("{name}={}{attributes}", id.expose()));
+            assert!(set.is_sensitive());
+            assert_eq!(cookie.clear(), format!("{name}={attributes}; Max-Age=0"));
+        }
+    }
+
+    #[test]
+    fn a_name_that_needs_quotes_is_refused() {
+        for name in ["", "a b", "a=b", "a;b", "ä", "a\n"] {
+            assert!(SessionCookie::host(name).is_err(), "{name}");
+            assert!(SessionCookie::insecure_for_development(name).is_err(), "{name}");
+        }
+    }
+
+    /// HTTP/2 sends each cookie as a field of its own; a twin with another path comes first; another
+    /// program's cookie is no text.
+    #[test]
+    fn it_is_found_among_all_others() {
+        let (cookie, (one, other)) = (SessionCookie::host("sid").unwrap(), ids());
+        let ours = format!("__Host-Http-sid={one}");
+        let twin = format!("__Host-Http-sid={other}");
+        let both = [one.clone(), other.clone()];
+        assert_eq!(found(&cookie, &[ours.as_bytes()]), both[..1]);
+        assert_eq!(found(&cookie, &[b"a=1", ours.as_bytes(), b"b=2"]), both[..1]);
+        assert_eq!(found(&cookie, &[ours.as_bytes(), twin.as_bytes()]), both);
+        let line = format!("a=1; {ours};b=2;  {twin} ; c");
+        assert_eq!(found(&cookie, &[line.as_bytes()]), both);
+        let odd = [b"name=M\xfcller; ", ours.as_bytes(), b"; q=\"a; b\""].concat();
+        assert_eq!(found(&cookie, &[&odd]), both[..1]);
+    }
+
+    #[test]
+    fn what_is_no_id_of_its_name_is_not_found() {
+        let (cookie, (id, _)) = (SessionCookie::host("sid").unwrap(), ids());
+        let no = |pair: String| assert!(found(&cookie, &[pair.as_bytes()]).is_empty(), "{pair}");
+        no(format!("sid={id}"));
+        no(format!("__host-http-sid={id}"));
+        no(format!("x__Host-Http-sid={id}"));
+        no(format!("__Host-Http-sid2={id}"));
+        no(format!("a=__Host-Http-sid={id}"));
+        no(format!("__Host-Http-sid=\"{id}\""));
+        no("__Host-Http-sid=deleted".to_owned());
+        no("__Host-Http-sid".to_owned());
+    }
+
+    /// Each costs a look at the store.
+    #[test]
+    fn no_more_than_four_are_looked_at() {
+        let cookie = SessionCookie::host("sid").unwrap();
+        let line = (0..100).map(|_| format!("__Host-Http-sid={}", ids().0));
+        let line = line.collect::<Vec<_>>().join("; ");
+        assert_eq!(found(&cookie, &[line.as_bytes()]).len(), 4);
+    }
+
+    #[test]
+    fn it_goes_no_further_and_others_stay_as_they_are() {
+        let (cookie, (one, other)) = (SessionCookie::host("sid").unwrap(), ids());
+        let line = format!("a=1;b=\"x y\"; __Host-Http-sid={one}; c=M\u{fc}ller");
+        let twin = format!("__Host-Http-sid={other}");
+        let mut headers = headers(&[line.as_bytes(), b"d=4;e=5", twin.as_bytes()]);
+        cookie.strip(&mut headers);
+        let left: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        assert_eq!(left, ["a=1; b=\"x y\"; c=M\u{fc}ller".as_bytes(), b"d=4;e=5"]);
+        assert_eq!(cookie.ids(&headers).count(), 0);
+    }
+
+    /// What is found is stripped: the two read the same.
+    #[test]
+    fn nothing_that_is_found_is_left() {
+        let cookie = SessionCookie::host("sid").unwrap();
+        let pieces = ["__Host-Http-sid", "=", ";", " ", "\t", "a", "\"", ","];
+        for seed in 0..20_000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let (id, _) = ids();
+            let piece = |random: &mut fastrand::Rng| match random.usize(..9) {
+                8 => id.clone(),
+                number => pieces[number].to_owned(),
+            };
+            let line: String = (0..12).map(|_| piece(&mut random)).collect();
+            let mut headers = headers(&[line.as_bytes()]);
+            cookie.strip(&mut headers);
+            assert_eq!(cookie.ids(&headers).count(), 0, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_server_behind_does_not_set_it() {
+        let cookie = SessionCookie::host("sid").unwrap();
+        let mut headers = HeaderMap::new();
+        for field in ["a=1; Path=/", "__Host-Http-sid=theirs; Path=/", "b=__Host-Http-sid=x"] {
+            headers.append(SET_COOKIE, HeaderValue::from_static(field));
+        }
+        cookie.strip_response(&mut headers);
+        let left: Vec<_> = headers.get_all(SET_COOKIE).iter().collect();
+        assert_eq!(left, ["a=1; Path=/", "b=__Host-Http-sid=x"]);
+    }
+}
