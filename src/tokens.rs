@@ -66,6 +66,21 @@ impl fmt::Display for Generation {
     }
 }
 
+/// What this crate itself keeps with tokens is in extras whose names begin like this. No answer of a
+/// server has them.
+const RESERVED: &str = "tower_refresh.";
+
+/// Where tokens that were put into an empty store are from: the store may have lost what other
+/// processes have.
+pub(crate) const RESERVED_ORIGIN: &str = "tower_refresh.origin";
+
+/// What tokens were minted for.
+pub(crate) const RESERVED_MINTED_FOR: &str = "tower_refresh.minted_for";
+
+/// Whose they are.
+#[cfg(feature = "session")]
+pub(crate) const RESERVED_IDENTITY: &str = "tower_refresh.identity";
+
 /// When an access token runs out, as the server said it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expiry {
@@ -246,6 +261,15 @@ impl Tokens {
 
     pub(crate) fn shared_extra(&self) -> Option<Arc<Extra>> {
         self.extra.clone()
+    }
+
+    /// What a server has sent, and nothing that only this crate may say.
+    pub(crate) fn without_reserved(mut self) -> Self {
+        let is_reserved = |name: &String| name.starts_with(RESERVED);
+        if self.extra.as_ref().is_some_and(|extra| extra.keys().any(is_reserved)) {
+            Arc::make_mut(self.extra.get_or_insert_default()).retain(|name, _| !is_reserved(name));
+        }
+        self
     }
 
     /// Fills what a refresh's answer may leave out from the tokens it replaces.

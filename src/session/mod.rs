@@ -1,7 +1,7 @@
 //! Browser sessions: the browser holds one cookie, the server the tokens (feature `session`).
 //!
-//! What stands so far is what they are made of: the [cookie](SessionCookie) and the
-//! [id](SessionId) in it. A server that keeps its sessions by hand takes the id's
+//! What stands so far is what they are made of: the [cookie](SessionCookie), the [id](SessionId) in
+//! it, and [who](Identity) is signed in. A server that keeps its sessions by hand takes the id's
 //! [name](SessionId::name) for the name of a store, with a family of
 //! [states](crate::Renewal::state), and [looks](crate::RefreshState::look) for each request.
 //!
@@ -30,8 +30,10 @@
 
 mod cookie;
 mod id;
+mod identity;
 
 pub use self::{
     cookie::SessionCookie,
     id::{SessionId, SessionName},
+    identity::Identity,
 };

@@ -1,14 +1,14 @@
 //! What the machine knows of the credential and its flight: plain data of its own, which the shell
 //! never sees.
 
-use super::{messages::Landing, policy::ORIGIN};
+use super::messages::Landing;
 use crate::{
     credential::Credential,
     refresher::Trigger,
     state::failure::RefreshFailure,
     store::{OpenRedeem, Record},
     time::Time,
-    tokens::{Generation, Tokens},
+    tokens::{Generation, RESERVED_ORIGIN, Tokens},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,8 +173,8 @@ impl Origin {
     /// The tokens, with a word of where they are from, if that has to be known.
     pub(super) fn mark(self, tokens: Tokens) -> Tokens {
         match self.word() {
-            Some(word) => tokens.with_extra(ORIGIN, word),
-            None => tokens.without_extra(ORIGIN),
+            Some(word) => tokens.with_extra(RESERVED_ORIGIN, word),
+            None => tokens.without_extra(RESERVED_ORIGIN),
         }
     }
 
@@ -196,7 +196,7 @@ impl Origin {
 
 /// The word of where the tokens of this record are from.
 fn marked(record: &Record) -> Option<&str> {
-    record.tokens.as_ref()?.extra(ORIGIN)
+    record.tokens.as_ref()?.extra(RESERVED_ORIGIN)
 }
 
 impl Flight {

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use crate::{time::MAX_WAIT, tokens::Tokens};
+use crate::{
+    time::MAX_WAIT,
+    tokens::{RESERVED_MINTED_FOR, RESERVED_ORIGIN, Tokens},
+};
 
 /// What requests get while new tokens are minted but could not be saved.
 ///
@@ -68,27 +71,20 @@ impl Default for Policy {
 /// where seconds should be is half a century.
 pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
-/// Under this name tokens that were put into an empty store say where they are from: the store
-/// may have lost what other processes have.
-pub(super) const ORIGIN: &str = "tower_refresh.origin";
-
-/// The name under which tokens keep what they were minted for.
-const MINTED_FOR: &str = "tower_refresh.minted_for";
-
 impl Policy {
     /// Notes in tokens what they were minted for, and nothing of where they are from: tokens that
     /// were read from a store, and are signed in with, say what they were there.
     pub(crate) fn stamp(&self, tokens: Tokens) -> Tokens {
-        let tokens = tokens.without_extra(ORIGIN);
+        let tokens = tokens.without_extra(RESERVED_ORIGIN);
         match &self.minted_for {
-            Some(target) => tokens.with_extra(MINTED_FOR, target),
-            None => tokens.without_extra(MINTED_FOR),
+            Some(target) => tokens.with_extra(RESERVED_MINTED_FOR, target),
+            None => tokens.without_extra(RESERVED_MINTED_FOR),
         }
     }
 
     /// Whether these tokens were minted for what this refresher asks for, as far as is known.
     pub(crate) fn accepts(&self, tokens: &Tokens) -> bool {
-        match (&self.minted_for, tokens.extra(MINTED_FOR)) {
+        match (&self.minted_for, tokens.extra(RESERVED_MINTED_FOR)) {
             (Some(asked), Some(minted)) => asked == minted,
             _ => true,
         }

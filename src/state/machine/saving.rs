@@ -75,6 +75,7 @@ impl Course<'_> {
 
     /// The refresher's answer.
     pub(super) fn redeemed(self, tokens: Tokens, redeem: Redeem) -> Step {
+        let tokens = tokens.without_reserved();
         let mut tokens = match &redeem.tokens {
             Some(redeemed) => tokens.or_keep(redeemed),
             None => tokens,
