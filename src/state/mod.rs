@@ -213,7 +213,7 @@ impl RefreshState {
     /// Looks at the store, and goes by what another process has written there: its new tokens, and
     /// above all its sign-out, which is otherwise not heard of before the token is refused. For a
     /// server whose sessions end on every replica at once. What needs a refresh is left to the next
-    /// one, and while one is under way nothing changes: it reads the store itself.
+    /// one, and while one is under way that has read the store nothing changes: it finds out itself.
     ///
     /// One round trip, as long as nothing has changed ([`TokenStore::changed`]). Returns what
     /// [`current`](Self::current) returns then.

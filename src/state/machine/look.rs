@@ -5,7 +5,7 @@ use super::{
     Machine,
     landing::EMPTY_STORE,
     messages::Moment,
-    parts::{Origin, Standing},
+    parts::{Flight, Origin, Stage, Standing},
 };
 use crate::{state::failure::RefreshFailure, store::Record, tokens::Generation};
 
@@ -21,9 +21,12 @@ impl Machine {
     /// Left to the next flight is what needs one: tokens that have run out, that were minted for
     /// another resource, or that only stand in for what the store has lost.
     pub(crate) fn looked(&mut self, known: Generation, record: &Record, at: Moment<'_>) {
+        // A flight that has not begun to read may wait for long: for its turn, or for its lease.
+        let leasing = |flight: &Flight| matches!(flight.stage, Stage::Leasing);
+        let is_read = self.flight.as_deref().is_some_and(|flight| !leasing(flight));
         let has_left_unsaved = self.has_left_unsaved();
         // Something has happened since, or is about to: it knows better.
-        if self.stored != known || self.flight.is_some() || self.signing_out || has_left_unsaved {
+        if self.stored != known || is_read || self.signing_out || has_left_unsaved {
             return;
         }
         let is_known = self.standing != Standing::Unread;
@@ -31,6 +34,7 @@ impl Machine {
             if is_known && at.policy.absent_ends && self.credential.is_present() {
                 self.publish_absent(self.credential.generation().next());
                 self.reset_history();
+                self.needs_no_relaunch();
                 self.tell_waiters(RefreshFailure::signed_out().with_code(EMPTY_STORE));
             }
             return;
@@ -42,6 +46,7 @@ impl Machine {
             None => {
                 self.publish_record(record, at);
                 self.reset_history();
+                self.needs_no_relaunch();
                 self.tell_waiters(RefreshFailure::signed_out());
             }
             Some(tokens) => {
@@ -52,6 +57,7 @@ impl Machine {
                 }
                 self.publish_record(record, at);
                 self.reset_history();
+                self.needs_no_relaunch();
             }
         }
     }
@@ -83,6 +89,19 @@ mod tests {
         machine.looked(known, &Record::new(generation(8), None), rules.at(0));
         machine.looked(machine.stored(), &record(6), rules.at(0));
         assert_eq!(machine.credential().access_token(), Some("access-7"));
+    }
+
+    /// It waits for its turn, or for a lease that another process has.
+    #[test]
+    fn a_flight_that_has_not_begun_to_read_hides_no_sign_out() {
+        let (mut machine, rules) = signed_in();
+        begin(&mut machine, &rules);
+        machine.looked(machine.stored(), &Record::new(generation(8), None), rules.at(0));
+        assert!(!machine.credential().is_present());
+        // And redeems nothing.
+        let _ = machine.advance(Outcome::Leased(None), rules.at(0));
+        let next = machine.advance(Outcome::Loaded(record(1)), rules.at(0));
+        assert!(matches!(next, Step::Land { .. }), "{next:?}");
     }
 
     #[test]

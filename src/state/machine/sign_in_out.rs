@@ -74,7 +74,7 @@ impl Machine {
     }
 
     /// The waiters who wanted another flight have just heard that there is no need.
-    fn needs_no_relaunch(&mut self) {
+    pub(super) fn needs_no_relaunch(&mut self) {
         if let Some(flight) = &mut self.flight {
             flight.relaunch = None;
         }
