@@ -10,10 +10,11 @@
 // | `driver.rs` | does what a flight's steps say, in a task of its own |
 // | `waiters.rs`, `wait.rs` | the list of waiters, and the waiting |
 // | `clock.rs` | sleeping by both clocks |
+// | `look.rs` | looking at the store for what another process has written |
 // | `refusals.rs` | what responses say of the token: what the machine hears of it |
 // | `attempt.rs` | a call with the token, for protocols without a layer |
 // | `auto_refresh.rs` | refreshes ahead of expiry where no request does |
-// | `alarms.rs` | what has to happen later in a family: waiters' deadlines, looks ahead |
+// | `alarms/` | what has to happen later in a family: waiters' deadlines, looks ahead |
 // | `sign.rs`, `revocation.rs` | sign-in and sign-out, and what the latter tells |
 // | `unrevoked.rs` | what is left at the server, until a hook has revoked it |
 // | `drain.rs` | graceful shutdown |
@@ -28,6 +29,7 @@ mod clock;
 mod drain;
 mod driver;
 mod failure;
+mod look;
 mod machine;
 mod observe;
 mod refusals;
@@ -62,7 +64,7 @@ pub use self::{
     status::{Counts, Health, PastFailure, Status},
 };
 use self::{
-    driver::{FlightDriver, PANICKED, catch},
+    driver::FlightDriver,
     failure::present,
     machine::{Effects, Gate, Landing, Machine, Moment},
     observe::{Channels, Extras},
@@ -73,11 +75,7 @@ pub(crate) use self::{
     wait::Wait,
 };
 use crate::{
-    credential::Credential,
-    metrics,
-    refresher::Refresher,
-    store::{StoreError, TokenStore},
-    time::Time,
+    credential::Credential, metrics, refresher::Refresher, store::TokenStore, time::Time,
     tokens::Generation,
 };
 
@@ -208,46 +206,6 @@ impl RefreshState {
             }
             answer => self.settle(answer).await,
         }
-    }
-
-    /// Looks at the store, and goes by what another process has written there: its new tokens, and
-    /// above all its sign-out, which is otherwise not heard of before the token is refused. For a
-    /// server whose sessions end on every replica at once. What needs a refresh is left to the next
-    /// one, and while one is under way that has read the store nothing changes: it finds out itself.
-    ///
-    /// One round trip, as long as nothing has changed ([`TokenStore::changed`]). Returns what
-    /// [`current`](Self::current) returns then.
-    ///
-    /// Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// The store cannot be read; nothing is concluded from that.
-    ///
-    /// ```
-    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-    /// use std::sync::Arc;
-    ///
-    /// use tower_refresh::{Renewal, Tokens, store::MemoryStores};
-    ///
-    /// let renewal = Renewal::builder(async |_spent: Tokens| Ok(Tokens::new("next"))).build();
-    /// let stores = MemoryStores::new();
-    /// let [here, elsewhere] = [(); 2].map(|()| renewal.state(Arc::new(stores.store("alice"))));
-    /// here.set(Tokens::new("first")).await?;
-    ///
-    /// elsewhere.look().await?;
-    /// elsewhere.clear().await?;
-    /// assert_eq!(here.token().await?.access_token(), Some("first"));
-    /// assert_eq!(here.look().await?.access_token(), None);
-    /// # Ok::<_, tower_refresh::BoxError>(()) }).unwrap();
-    /// ```
-    pub async fn look(self: &Arc<Self>) -> Result<Credential, StoreError> {
-        let known = self.lock().machine.stored();
-        let found = catch(async { self.store.changed(known).await }).await;
-        if let Some(record) = found.ok_or_else(|| StoreError::new(PANICKED))?? {
-            self.with(|machine, at| machine.looked(known, &record, at));
-        }
-        Ok(self.current())
     }
 
     /// A server refused the token of this generation: waits for a newer one, which

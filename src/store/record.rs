@@ -1,0 +1,103 @@
+//! What stores hold and tell: [`Record`], and what comes of a store's operations.
+
+use super::{Lease, OpenCause};
+use crate::tokens::{Generation, Tokens};
+
+/// What a store holds for one credential: its generation, and its tokens unless
+/// it is signed out. The default is a store that was never written.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Record {
+    /// The version. It grows with every write and survives a deletion.
+    pub generation: Generation,
+    /// `None`: signed out, or never signed in.
+    pub tokens: Option<Tokens>,
+}
+
+/// What [`TokenStore::delete`](super::TokenStore::delete) did.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Deleted {
+    /// The version that the store is at now.
+    pub generation: Generation,
+    /// The tokens that were there, to be revoked. `None` if there were none, or none
+    /// that can be read.
+    pub tokens: Option<Tokens>,
+}
+
+/// What came of [`TokenStore::keep_until`](super::TokenStore::keep_until).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum KeptUntil {
+    /// The store holds tokens, and their end is no earlier than that.
+    Kept,
+    /// The store holds none, and has written nothing.
+    NoTokens,
+    /// This store keeps every record for as long as it does.
+    Unsupported,
+}
+
+/// What came of [`TokenStore::lease`](super::TokenStore::lease).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Leased {
+    /// The caller has the lock.
+    Lease(Box<dyn Lease>),
+    /// The caller does not have the lock and can do without: another process or task has
+    /// written this record meanwhile.
+    Newer(Record),
+}
+
+/// A redeem that was begun and whose end is not known: the refresh token of that generation
+/// may be spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct OpenRedeem {
+    /// Whose refresh token it is. Of no meaning once the store holds a later generation.
+    pub generation: Generation,
+    /// Why its end is not known.
+    pub cause: OpenCause,
+}
+
+impl Record {
+    /// A record of this generation. `None`: signed out.
+    #[must_use]
+    pub fn new(generation: Generation, tokens: impl Into<Option<Tokens>>) -> Self {
+        Self { generation, tokens: tokens.into() }
+    }
+}
+
+impl Deleted {
+    /// The store is at `generation` now, and held these tokens.
+    #[must_use]
+    pub fn new(generation: Generation, tokens: impl Into<Option<Tokens>>) -> Self {
+        Self { generation, tokens: tokens.into() }
+    }
+}
+
+impl OpenRedeem {
+    /// The redeem of this generation's refresh token is open.
+    #[must_use]
+    pub fn new(generation: Generation, cause: OpenCause) -> Self {
+        Self { generation, cause }
+    }
+}
+
+impl Record {
+    /// Whether this is what was written as `other`. The expiry does not count: a store may
+    /// keep it less exactly than it was given.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.generation == other.generation && self.has_tokens_of(other)
+    }
+
+    /// Whether these are the same tokens, whatever the generations.
+    pub(crate) fn has_tokens_of(&self, other: &Self) -> bool {
+        match (&self.tokens, &other.tokens) {
+            (Some(ours), Some(theirs)) => {
+                ours.access_token() == theirs.access_token()
+                    && ours.refresh_token() == theirs.refresh_token()
+            }
+            (ours, theirs) => ours.is_none() && theirs.is_none(),
+        }
+    }
+}
