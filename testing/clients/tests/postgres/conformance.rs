@@ -40,7 +40,7 @@ impl Subject for Place {
         );
         let name = name.to_owned();
         Box::pin(async move {
-            self.client().await.execute(&statement, &[&name]).await.unwrap();
+            self.sight().await.client.execute(&statement, &[&name]).await.unwrap();
             Ok(())
         })
     }
@@ -58,11 +58,7 @@ impl FamilySubject for Place {
     }
 
     fn count(&self) -> BoxFuture<'_, Result<usize, &'static str>> {
-        Box::pin(async {
-            let statement = format!("SELECT count(*) FROM {}", self.table());
-            let row = self.client().await.query_one(&statement, &[]).await.unwrap();
-            Ok(row.get::<_, i64>(0).try_into().unwrap())
-        })
+        Box::pin(async { Ok(self.sight().await.count().await.try_into().unwrap()) })
     }
 }
 
