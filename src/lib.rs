@@ -25,12 +25,13 @@
 //! | `oauth2` | OAuth 2.0 grants and revocation, over a tower HTTP service of yours |
 //! | `oauth2-client` | a ready-made HTTP client for them, and `oauth2` |
 //! | `oauth2-jwt` | clients that authenticate by a JWT (RFC 7523), and `oauth2` |
+//! | `postgres` | `PostgresStores`: tokens in PostgreSQL, shared by replicas |
 //! | `reqwest` | `ReqwestLayer`, the layer over reqwest's client and services like it |
 //! | `reqwest-middleware` | `RefreshMiddleware`, the layer among reqwest's middlewares; and `reqwest` |
 //! | `redis` | `RedisStores`: tokens in Redis, shared by replicas |
 //! | `redis-tls`, `redis-cluster` | `rediss://`; Redis clusters; and `redis` |
 //! | `ring` | ring does the cryptography of TLS unless the process has installed another provider |
-//! | `seal` | `seal::Keyring`: sealed text, bound to a name; `file` and `redis` bring it |
+//! | `seal` | `seal::Keyring`: sealed text, bound to a name; `file`, `postgres` and `redis` bring it |
 //! | `serde` | [`Status`](state::Status) and its parts are `Serialize`, and their words `Deserialize`; durations are in seconds |
 //! | `test-util` | `store::conformance`: the tests that every store has to pass |
 //! | `full` | all of them |

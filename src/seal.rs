@@ -1,5 +1,5 @@
 //! Sealing: text that only the holder of a key can read, and that opens only under the name
-//! it was sealed for (feature `seal`; `file` and `redis` bring it).
+//! it was sealed for (feature `seal`; `file`, `postgres` and `redis` bring it).
 //!
 //! The crate's stores seal their records with a [`Keyring`]. Programs may seal what is
 //! theirs with the same one: the value of a cookie, a `state` parameter, a file.
@@ -83,8 +83,8 @@ pub struct Keyring {
 /// no purpose's [label](Self::label) begins with another's.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Purpose {
-    /// A store's record. The label is part of the format of files and of Redis.
-    #[cfg(any(feature = "file", feature = "redis"))]
+    /// A store's record. The label is part of the format of records.
+    #[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
     Record,
     /// Whatever the user of the crate seals.
     Users,
@@ -174,7 +174,7 @@ impl Keyring {
         self.decrypt(Purpose::Users, name.as_ref(), &sealed)
     }
 
-    #[cfg(any(feature = "file", feature = "redis"))]
+    #[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
     pub(crate) fn allows_unsealed(&self) -> bool {
         self.unsealed
     }
@@ -224,7 +224,7 @@ fn cipher(key: &[u8; 32]) -> XChaCha20Poly1305 {
 impl Purpose {
     fn label(self) -> &'static str {
         match self {
-            #[cfg(any(feature = "file", feature = "redis"))]
+            #[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
             Self::Record => "tower-refresh record ",
             Self::Users => "tower-refresh sealed 1 ",
         }

@@ -44,7 +44,7 @@ fn no_two_seals_are_alike() {
 
 /// What a program has sealed would otherwise be a record in a store that it can write to, and
 /// a record would open for a program that asks under the right name.
-#[cfg(any(feature = "file", feature = "redis"))]
+#[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
 #[test]
 fn a_purpose_is_part_of_the_seal() {
     use super::Purpose;
@@ -87,7 +87,7 @@ fn what_is_no_sealed_text_is_told_apart() {
     assert_eq!(refused(&keys, "name", &other), SealErrorKind::NoKeyOpens);
 }
 
-#[cfg(any(feature = "file", feature = "redis"))]
+#[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
 #[test]
 fn unsealed_records_are_refused_unless_allowed() {
     assert!(!Keyring::new(A).also_opens(B).allows_unsealed());

@@ -29,8 +29,8 @@ use crate::{
 ///   its generation while a handle on it lives, and at a place that outlives the process for
 ///   as long as that place promises.
 ///
-/// [`MemoryStores`](super::MemoryStores), `FileStores` (feature `file`) and `RedisStores`
-/// (feature `redis`) are families. Write your own against the tests of
+/// [`MemoryStores`](super::MemoryStores), `FileStores` (feature `file`), `RedisStores` (feature
+/// `redis`) and `PostgresStores` (feature `postgres`) are families. Write your own against the tests of
 /// `stores_conformance!` (feature `test-util`).
 ///
 /// ```

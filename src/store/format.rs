@@ -1,4 +1,4 @@
-//! How a record is written down: one JSON document, the same in a file and in Redis.
+//! How a record is written down: one JSON document, the same at every place.
 //!
 //! ```json
 //! {"version":1,"generation":5,"tokens":{"access_token":"...","refresh_token":"...","expires_at_ms":1790000000000,"extra":{}}}

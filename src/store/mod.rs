@@ -6,6 +6,7 @@
 //! | [`MemoryStore`], the default | [`MemoryStores`] | | one process |
 //! | `FileStore` | `FileStores` | `file` | processes of one machine |
 //! | `RedisStore` | `RedisStores` | `redis` | replicas |
+//! | `PostgresStore` | `PostgresStores` | `postgres` | replicas |
 //!
 //! The store's record is the truth for the refresh token: every flight takes the lease, reads
 //! the record, redeems what it finds there (or adopts it, if another process was faster) and
@@ -17,9 +18,11 @@ mod error;
 mod family;
 #[cfg(feature = "file")]
 mod file;
-#[cfg(any(feature = "file", feature = "redis"))]
+#[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
 mod format;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod record;
 #[cfg(feature = "redis")]
 mod redis;
@@ -31,10 +34,12 @@ pub use self::family::Stores;
 #[cfg(feature = "file")]
 pub use self::file::{FileStore, FileStores};
 pub use self::memory::{MemoryStore, MemoryStores};
+#[cfg(feature = "postgres")]
+pub use self::postgres::{PostgresStore, PostgresStores, PostgresStoresBuilder};
 pub use self::record::{Deleted, KeptUntil, Leased, OpenRedeem, Record};
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisStore, RedisStores, RedisStoresBuilder};
-#[cfg(any(feature = "file", feature = "redis"))]
+#[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
 pub use crate::seal::Keyring;
 
 use crate::{refresher::BoxFuture, tokens::Generation};

@@ -10,6 +10,7 @@
 //! | `api` | [`Api`]: a strict API in process; [`mock()`]: one that answers by hand | `api` |
 //! | `logs` | [`Logs`]: what is logged while a test runs; [`listen()`]: with a subscriber of its own | `logs` |
 //! | [`loopback`] | [`Loopback`]: an authorization server and an API on sockets | `loopback` |
+//! | `postgres` | [`PostgresServer`]: a PostgreSQL server that ends with its test | `postgres` |
 //! | `redis` | [`RedisServer`]: a Redis server that ends with its test | `redis` |
 //! | [`echo`] | a gRPC service, generated from `echo.proto` | `grpc` |
 
@@ -34,6 +35,8 @@ mod gate;
 mod logs;
 #[cfg(feature = "loopback")]
 pub mod loopback;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 pub mod script_body;
@@ -54,6 +57,8 @@ pub use self::api::{
 pub use self::logs::{Logs, listen};
 #[cfg(feature = "loopback")]
 pub use self::loopback::Loopback;
+#[cfg(feature = "postgres")]
+pub use self::postgres::PostgresServer;
 #[cfg(feature = "redis")]
 pub use self::redis::RedisServer;
 pub use self::{

@@ -18,7 +18,7 @@ enum Step {
     Cargo(&'static str),
     /// The same, with warnings of rustdoc as errors.
     Doc(&'static str),
-    /// The same, with more tests at once than there are processors: those of Redis wait for
+    /// The same, with more tests at once than there are processors: those of stores wait for
     /// leases to run out, and use none.
     Test(&'static str),
     /// Runs an example that is built already, with these arguments.
@@ -65,6 +65,8 @@ const CHECKS: &[Check] = &[
     ("seal-build", Cargo("clippy --lib --locked --features seal -- -D warnings")),
     ("file-build", Cargo("clippy --lib --locked --features file -- -D warnings")),
     ("file-docs", Doc("doc --no-deps --lib --locked --features file")),
+    ("postgres-build", Cargo("clippy --lib --locked --features postgres -- -D warnings")),
+    ("postgres-docs", Doc("doc --no-deps --lib --locked --features postgres")),
     ("redis-build", Cargo("clippy --lib --locked --features redis -- -D warnings")),
     ("redis-tls-build", Cargo("clippy --lib --locked --features redis-tls -- -D warnings")),
     (
@@ -119,6 +121,12 @@ const BENCHES: &[Check] = &[
 const PACKAGES: &[(&str, &[&str], IsThere)] = &[
     ("redis-server", &["tests", "replicas", "torture-redis", "wake"], || {
         works("redis-server", &["--version"])
+    }),
+    ("postgresql", &["tests"], || {
+        // Debian has the programs of each version in a folder of its own, which is not on the path.
+        let versions = Path::new("/usr/lib/postgresql").read_dir().into_iter().flatten().flatten();
+        versions.map(|version| version.path().join("bin/initdb")).any(|initdb| initdb.exists())
+            || works("initdb", &["--version"])
     }),
     // It moves a process's wall clock.
     ("libfaketime", &["tests"], || {
