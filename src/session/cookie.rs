@@ -6,6 +6,7 @@ use http::{
     header::{COOKIE, SET_COOKIE},
 };
 use secrecy::zeroize::Zeroizing;
+use smallvec::SmallVec;
 
 use super::id::SessionId;
 use crate::error::ConfigError;
@@ -29,6 +30,9 @@ pub struct SessionCookie {
     is_secure: bool,
 }
 
+/// How long a name may be: what a browser takes is far more, and far less than everything.
+const MAX_NAME: usize = 64;
+
 impl SessionCookie {
     /// A cookie of this host alone, called `__Host-Http-<name>`: browsers let no other host and no
     /// page without TLS set one of that name, and those that know this prefix no script either.
@@ -36,7 +40,8 @@ impl SessionCookie {
     ///
     /// # Errors
     ///
-    /// The name is empty or has something else in it than letters, digits, `-` and `_`.
+    /// The name is empty, has more than 64 letters, begins with `__`, or has something else in it than
+    /// letters, digits, `-` and `_`.
     pub fn host(name: &str) -> Result<Self, ConfigError> {
         Self::new(name, "__Host-Http-", true)
     }
@@ -54,9 +59,12 @@ impl SessionCookie {
 
     fn new(name: &str, prefix: &str, is_secure: bool) -> Result<Self, ConfigError> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if name.is_empty() || !name.bytes().all(is_plain) {
+        // A browser takes none of the reserved names without their attributes, and no long one.
+        let is_reserved = name.starts_with("__");
+        if name.is_empty() || name.len() > MAX_NAME || is_reserved || !name.bytes().all(is_plain) {
             return Err(ConfigError::new(
-                "the name of a session cookie consists of letters, digits, `-` and `_`",
+                "the name of a session cookie consists of up to 64 letters, digits, `-` and `_`, and \
+                 does not begin with `__`",
             ));
         }
         let name = format!("{prefix}{name}").into();
@@ -106,14 +114,22 @@ impl SessionCookie {
 
     /// The ids in a request's cookies of this name, in their order. There may be several: a stale
     /// twin with another path, say, and their order says nothing. The session is the first one that
-    /// lives. What is no id is left out, and so is what comes after the fourth.
+    /// lives. What is no id is left out, the same one a second time, and what comes after the fourth.
     ///
     /// Over HTTP/2 each cookie may be a header field of its own (RFC 9113, section 8.2.3).
     pub fn ids<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = SessionId> + 'a {
         // By bytes: another program's cookie may be no text, and is in the same field.
         let pairs = headers.get_all(COOKIE).into_iter().flat_map(|field| pairs(field.as_bytes()));
         let values = pairs.filter_map(|pair| self.value_of(pair));
-        let ids = values.filter_map(|value| std::str::from_utf8(value).ok()?.parse().ok());
+        let mut known = SmallVec::<[&[u8]; MAX_TWINS]>::new();
+        let others = values.filter(move |value| {
+            let is_new = !known.contains(value);
+            if is_new {
+                known.push(value);
+            }
+            is_new
+        });
+        let ids = others.filter_map(|value| std::str::from_utf8(value).ok()?.parse().ok());
         ids.take(MAX_TWINS)
     }
 
@@ -137,6 +153,8 @@ impl SessionCookie {
     pub fn strip_response(&self, headers: &mut HeaderMap) {
         without(headers, SET_COOKIE, |field| {
             let pair = pairs(field.as_bytes()).next()?;
+            // A nameless cookie comes back as its value, which may look like a pair of ours.
+            let pair = pair.strip_prefix(b"=").map_or(pair, <[u8]>::trim_ascii_start);
             self.value_of(pair).is_none().then(|| field.clone())
         });
     }
@@ -214,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_name_that_needs_quotes_is_refused() {
-        for name in ["", "a b", "a=b", "a;b", "ä", "a\n"] {
+        for name in ["", "a b", "a=b", "a;b", "ä", "a\n", "__Host-sid", &"a".repeat(65)] {
             assert!(SessionCookie::host(name).is_err(), "{name}");
             assert!(SessionCookie::insecure_for_development(name).is_err(), "{name}");
         }
@@ -258,6 +276,11 @@ mod tests {
         let line = (0..100).map(|_| format!("__Host-Http-sid={}", ids().0));
         let line = line.collect::<Vec<_>>().join("; ");
         assert_eq!(found(&cookie, &[line.as_bytes()]).len(), 4);
+        // Copies of one take no place.
+        let (dead, lives) = ids();
+        let copies = format!("__Host-Http-sid={dead}; ").repeat(5);
+        let line = format!("{copies}__Host-Http-sid={lives}");
+        assert_eq!(found(&cookie, &[line.as_bytes()]), [dead, lives]);
     }
 
     #[test]
@@ -295,7 +318,12 @@ mod tests {
     fn a_server_behind_does_not_set_it() {
         let cookie = SessionCookie::host("sid").unwrap();
         let mut headers = HeaderMap::new();
-        for field in ["a=1; Path=/", "__Host-Http-sid=theirs; Path=/", "b=__Host-Http-sid=x"] {
+        for field in [
+            "a=1; Path=/",
+            "__Host-Http-sid=theirs; Path=/",
+            " = __Host-Http-sid=theirs; Path=/",
+            "b=__Host-Http-sid=x",
+        ] {
             headers.append(SET_COOKIE, HeaderValue::from_static(field));
         }
         cookie.strip_response(&mut headers);

@@ -34,6 +34,6 @@ mod identity;
 
 pub use self::{
     cookie::SessionCookie,
-    id::{SessionId, SessionName},
+    id::{NoSessionId, SessionId, SessionName},
     identity::Identity,
 };

@@ -104,6 +104,11 @@ pub async fn a_record_ends_when_it_is_told_to<S: Subject>(subject: &S) {
     assert!(matches!(outcome, Err(SaveError::Conflict)), "it was brought back: {outcome:?}");
     let end = soon("keep_until", store.keep_until(now + hour)).await;
     assert!(matches!(end, Ok(KeptUntil::NoTokens)), "it was brought back: {end:?}");
+    let mut lease = super::lease(&store).await;
+    done("save", lease.save(Generation::ZERO, record(1, "holder"))).await;
+    soon("release", lease.release(None)).await;
+    holds(&store, &record(1, "holder"), "what a holder saves over it has its end").await;
+    keep(now - hour).await;
     done("save", store.save(Generation::ZERO, record(1, "anew"))).await;
     holds(&store, &record(1, "anew"), "it cannot be signed in to again").await;
 

@@ -160,7 +160,8 @@ impl RecordFile {
             None => Generation::ZERO,
             Some(text) => match self.format.parse(text) {
                 Ok(written) => {
-                    end = written.ends_at_ms().filter(|_| keeps_end && record.tokens.is_some());
+                    let keeps = keeps_end && record.tokens.is_some() && !has_ended(&written);
+                    end = written.ends_at_ms().filter(|_| keeps);
                     held(&written)
                 }
                 Err(Unreadable::Damaged(_)) if expected == Generation::ZERO => {

@@ -147,9 +147,9 @@ impl Slot {
         if state.record.tokens.is_none() {
             return KeptUntil::NoTokens;
         }
-        if state.end.as_ref().is_none_or(|known| known.wall < end.wall) {
-            state.end = Some(Box::new(end));
-        }
+        // By both clocks: the wall clock may have been set back since.
+        let end = state.end.as_ref().map_or(end, |known| known.max(end));
+        state.end = Some(Box::new(end));
         drop(state);
         if let Some(family) = self.family.upgrade() {
             family.sweep(&self.name, time);
@@ -162,6 +162,7 @@ impl Slot {
         if held != holds {
             if let Some(family) = self.family.upgrade() {
                 family.settle(self);
+                family.sweep(&self.name, Time::now());
             }
         }
     }

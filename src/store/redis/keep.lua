@@ -8,6 +8,9 @@ local ends = ARGV[1]
 if known and (#known > #ends or (#known == #ends and known >= ends)) then
   return 'kept'
 end
-redis.call('HSET', KEYS[1], 'u', ends)
+-- First, so that nothing is half done for want of the right. What has ended already is gone then.
 redis.call('PEXPIREAT', KEYS[1], ends)
+if redis.call('HGET', KEYS[1], 'g') then
+  redis.call('HSET', KEYS[1], 'u', ends)
+end
 return 'kept'

@@ -188,6 +188,21 @@ impl Holding {
     }
 }
 
+impl RedisLease {
+    async fn give_back(&self, open_redeem: Option<OpenRedeem>) {
+        let Holding { record, owner, fence, .. } = &*self.holding;
+        let open_redeem = open_redeem.map_or_else(String::new, |open| {
+            format!("{} {}", open.generation, open.cause.as_str())
+        });
+        let keys = [record.keys.record(), &*record.keys.lease()];
+        let arguments = [owner.clone(), fence.clone(), open_redeem, record.keys.wake()];
+        let released: Result<Value, _> = record.run(&RELEASE, &keys, &arguments).await;
+        if released.is_err() {
+            tracing::debug!("a lease in Redis could not be given back, and will run out");
+        }
+    }
+}
+
 impl Lease for RedisLease {
     fn open_redeem(&self) -> Option<OpenRedeem> {
         self.open_redeem
@@ -225,6 +240,11 @@ impl Lease for RedisLease {
                 self.holding.lost();
                 self.ended = true;
             }
+            if matches!(saved, Err(SaveError::LeaseLost)) {
+                // The record may be gone, and the fence with it, while the lease is ours yet:
+                // nobody is to wait for it.
+                self.give_back(None).await;
+            }
             saved
         })
     }
@@ -235,16 +255,7 @@ impl Lease for RedisLease {
                 return;
             }
             self.renewal.abort();
-            let Holding { record, owner, fence, .. } = &*self.holding;
-            let open_redeem = open_redeem.map_or_else(String::new, |open| {
-                format!("{} {}", open.generation, open.cause.as_str())
-            });
-            let keys = [record.keys.record(), &*record.keys.lease()];
-            let arguments = [owner.clone(), fence.clone(), open_redeem, record.keys.wake()];
-            let released: Result<Value, _> = record.run(&RELEASE, &keys, &arguments).await;
-            if released.is_err() {
-                tracing::debug!("a lease in Redis could not be given back, and will run out");
-            }
+            self.give_back(open_redeem).await;
         })
     }
 }
