@@ -75,19 +75,10 @@ impl Shared {
         row.try_get(0).map_err(|_| unknown())
     }
 
-    /// Begins a sweep if it is time for one. The first one of a process comes within an hour, so
-    /// that replicas that were started together do not sweep together.
+    /// Begins a sweep if it is time for one.
     pub(super) fn sweep_seldom(self: &Arc<Self>) {
-        const HOUR: Duration = Duration::from_secs(60 * 60);
-        let now = Instant::now();
-        {
-            // Nothing panics while it is locked.
-            let mut next = self.sweeping.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let due = *next.get_or_insert_with(|| after(now, HOUR.mul_f64(fastrand::f64())));
-            if now < due {
-                return;
-            }
-            *next = Some(after(now, HOUR));
+        if !self.sweeping.is_due(Instant::now()) {
+            return;
         }
         let shared = Arc::clone(self);
         tokio::spawn(async move {
@@ -95,6 +86,22 @@ impl Shared {
                 tracing::debug!("ended records in PostgreSQL could not be swept");
             }
         });
+    }
+}
+
+impl Sweeping {
+    /// The first one of a process is due within an hour, so that replicas that were started
+    /// together do not sweep together; each other one an hour later.
+    fn is_due(&self, now: Instant) -> bool {
+        const HOUR: Duration = Duration::from_secs(60 * 60);
+        // Nothing panics while it is locked.
+        let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = *next.get_or_insert_with(|| after(now, HOUR.mul_f64(fastrand::f64())));
+        let is_due = now >= due;
+        if is_due {
+            *next = Some(after(now, HOUR));
+        }
+        is_due
     }
 }
 
@@ -107,4 +114,17 @@ pub(super) fn millis(time: Duration) -> i64 {
 /// The error for an answer that none of the statements gives.
 pub(super) fn unknown() -> StoreError {
     StoreError::new("the server's answer is not understood: the table is another one")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_sweep_once_an_hour() {
+        let (sweeping, begun) = (Sweeping::default(), Instant::now());
+        let minutes = (0..600).map(|minute| begun + Duration::from_secs(60 * minute + 1));
+        let swept = minutes.filter(|now| sweeping.is_due(*now)).count();
+        assert!((9..=10).contains(&swept), "{swept} times in ten hours");
+    }
 }

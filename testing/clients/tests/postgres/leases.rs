@@ -1,5 +1,6 @@
 //! The lease: which store holds it, for how long, and what is left behind.
 
+use tokio_postgres::types::{ToSql, Type};
 use tower_refresh::{
     Generation,
     store::{OpenCause, OpenRedeem, SaveError, TokenStore},
@@ -155,4 +156,34 @@ async fn an_intent_is_never_shorter_than_the_lease() {
     holder.intend(Generation::ZERO).await.unwrap();
     assert!(place.sight().await.row().await.unwrap().left > 1000);
     assert!(holder.is_held());
+}
+
+/// It was on its way when the connection was given up for another.
+#[tokio::test]
+async fn a_renewal_that_comes_late_brings_no_lease_back() {
+    let place = Place::new().await;
+    let sight = place.sight().await;
+    let store = place.patient();
+    sign_in(&store).await;
+    for saves in [true, false] {
+        let known = store.load().await.unwrap().generation;
+        let mut holder = lease(&store, known.get()).await;
+        let row = sight.row().await.unwrap();
+        if saves {
+            holder.save(known, record(known.next().get())).await.unwrap();
+        } else {
+            holder.release(None).await;
+        }
+        let renew = include_str!("../../../../src/store/postgres/renew.sql");
+        let renew = renew.replace("tower_refresh_records", &place.table());
+        let values: [(&(dyn ToSql + Sync), Type); 4] = [
+            (&NAME, Type::TEXT),
+            (&row.fence, Type::INT8),
+            (&row.owner, Type::TEXT),
+            (&60_000_i64, Type::INT8),
+        ];
+        let renewed = sight.client.query_typed(&renew, &values).await.unwrap();
+        assert!(renewed.is_empty());
+        assert!(!sight.is_leased().await);
+    }
 }

@@ -3,6 +3,7 @@
 
 mod config;
 mod conformance;
+mod ends;
 mod isolation;
 mod leases;
 mod outages;
