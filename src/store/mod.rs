@@ -26,6 +26,8 @@ mod postgres;
 mod record;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod timed_lease;
 
 use std::{fmt, sync::Arc, time::SystemTime};
 

@@ -11,7 +11,10 @@ use super::{
     statement::{Statements, Table},
     wake::Wakes,
 };
-use crate::{error::ConfigError, store::Keyring};
+use crate::{
+    error::ConfigError,
+    store::{Keyring, timed_lease::Times},
+};
 
 /// Builds [`PostgresStores`](super::PostgresStores): every knob.
 #[must_use]
@@ -135,10 +138,12 @@ impl PostgresStoresBuilder {
             sweeping: Sweeping::default(),
             table: self.table,
             keys: self.keys,
-            lease: self.lease,
-            intent: self.intent.max(self.lease),
             tombstone_ttl: self.tombstone_ttl,
-            poll: self.poll,
+            times: Times {
+                lease: self.lease,
+                intent: self.intent.max(self.lease),
+                poll: self.poll,
+            },
         })
     }
 

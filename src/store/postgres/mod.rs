@@ -19,7 +19,7 @@
 //! |---|---|
 //! | `mod.rs` | [`PostgresStores`], [`PostgresStore`] |
 //! | `builder.rs` | where PostgreSQL is, and every knob |
-//! | `lease.rs` | the lease: waited for, renewed, given back |
+//! | `lease.rs` | what the server is asked for the lease, which `timed_lease.rs` beside this folder keeps |
 //! | `record.rs` | one name's record: read and written |
 //! | `shared.rs` | what all names share; sweeping |
 //! | `wake.rs` | callers that wait for a lease, and the connection that wakes them |
@@ -42,7 +42,7 @@ use super::{Deleted, KeptUntil, Keyring, Leased, Record, Stores, TokenStore};
 use crate::{
     error::ConfigError,
     refresher::BoxFuture,
-    store::{SaveError, StoreError},
+    store::{SaveError, StoreError, timed_lease},
     tokens::Generation,
 };
 
@@ -169,7 +169,7 @@ impl TokenStore for PostgresStore {
     }
 
     fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {
-        Box::pin(async move { self.0.save(None, expected, &record).await })
+        Box::pin(async move { self.0.save_as(None, expected, &record).await })
     }
 
     fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {
@@ -184,7 +184,7 @@ impl TokenStore for PostgresStore {
     /// instance, ends the wait. If the future is dropped at the moment it takes the lease, the
     /// lease is not free until [its time](PostgresStoresBuilder::lease) is over.
     fn lease(&self, known: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
-        Box::pin(lease::lease(&self.0, known))
+        Box::pin(timed_lease::lease(&self.0, known))
     }
 }
 

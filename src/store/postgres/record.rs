@@ -113,7 +113,7 @@ impl PostgresRecord {
 
     /// Saves for the holder of a lease, whose fence is given, and ends the lease; or for a
     /// sign-in: then there is no fence.
-    pub(super) async fn save(
+    pub(super) async fn save_as(
         &self,
         fence: Option<i64>,
         expected: Generation,

@@ -14,7 +14,7 @@ use super::{
     wake::Wakes,
 };
 use crate::{
-    store::{Keyring, StoreError},
+    store::{Keyring, StoreError, timed_lease::Times},
     time::after,
 };
 
@@ -25,10 +25,8 @@ pub(super) struct Shared {
     pub(super) sweeping: Sweeping,
     pub(super) table: Table,
     pub(super) keys: Keyring,
-    pub(super) lease: Duration,
-    pub(super) intent: Duration,
     pub(super) tombstone_ttl: Duration,
-    pub(super) poll: Duration,
+    pub(super) times: Times,
 }
 
 /// When the stores sweep the next time. `None`: they have not begun to count.

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_postgres::{AsyncMessage, Config, NoTls};
 
 use super::connection::told;
-use crate::store::StoreError;
+use crate::store::{StoreError, timed_lease::Listens};
 
 /// How long a connection may be silent before it is asked whether it is still there.
 const MAX_SILENCE: Duration = Duration::from_secs(10);
@@ -108,10 +108,9 @@ impl Drop for Wakes {
     }
 }
 
-impl Listener {
-    /// Waits until it is time to look. A message that comes between two calls ends the second
-    /// one at once.
-    pub(super) async fn woken(&mut self) {
+impl Listens for Listener {
+    /// A message that comes between two calls ends the second one at once.
+    async fn woken(&mut self) {
         // Never an error: the sender is on the board for as long as there is a listener.
         let _ = self.wake.changed().await;
     }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::{BoxError, ConfigError},
-    store::Keyring,
+    store::{Keyring, timed_lease::Times},
 };
 
 /// Builds [`RedisStores`](super::RedisStores): every knob.
@@ -138,11 +138,13 @@ impl RedisStoresBuilder {
             wakes: Wakes::new(nodes, self.timeout, Rights::new(&self.prefix)),
             keys: self.keys,
             prefix: self.prefix,
-            lease: self.lease,
-            intent: self.intent.max(self.lease),
             ttl: self.ttl,
             tombstone_ttl: self.tombstone_ttl,
-            poll: self.poll,
+            times: Times {
+                lease: self.lease,
+                intent: self.intent.max(self.lease),
+                poll: self.poll,
+            },
         })
     }
 

@@ -1,122 +1,125 @@
-//! The lease in Redis: taken, renewed, and given back.
+//! The lease in Redis: what its scripts are given, and what they answer.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
-};
-
-use redis::Value;
-use tokio::{
-    task::AbortHandle,
-    time::{sleep, timeout},
-};
+use std::time::{Duration, SystemTime};
 
 use super::{
     record::RedisRecord,
     script::{ACQUIRE, Answer, INTEND, RELEASE, RENEW, Script, unknown},
-    shared::{Shared, millis},
+    shared::millis,
+    wake::Listener,
 };
 use crate::{
-    refresher::BoxFuture,
-    store::{Lease, Leased, OpenCause, OpenRedeem, Record, SaveError, StoreError},
-    time::{Due, Time},
+    store::{
+        OpenRedeem, Record, SaveError, StoreError,
+        timed_lease::{Acquired, Held, Keeper, Times, open_cause},
+    },
+    time::Time,
     tokens::Generation,
 };
 
-/// Stands in the record, in the place of an [`OpenCause`], while the holder that noted its
-/// intent has neither saved nor said how the redeem ended.
+/// Stands in the record, in the place of an [`OpenCause`](crate::store::OpenCause), while the holder
+/// that noted its intent has neither saved nor said how the redeem ended.
 const OPEN: &str = "open";
 
-/// The longest pause after a renewal that has failed.
-const MAX_RENEWAL_PAUSE: Duration = Duration::from_millis(250);
+impl Keeper for RedisRecord {
+    const SERVER: &'static str = "Redis";
 
-pub(super) struct RedisLease {
-    holding: Arc<Holding>,
-    open_redeem: Option<OpenRedeem>,
-    renewal: AbortHandle,
-    /// It has ended with a save: there is nothing to be given back.
-    ended: bool,
-}
+    type Fence = String;
+    type Listener = Listener;
 
-/// What the lease and the task that renews it share.
-struct Holding {
-    record: Arc<RedisRecord>,
-    owner: String,
-    fence: String,
-    validity: Mutex<Validity>,
-}
+    fn times(&self) -> Times {
+        self.shared.times
+    }
 
-/// Until when the lease is held for certain, by both clocks, and for how long the next renewal
-/// takes it.
-struct Validity {
-    until: Due,
-    time: Duration,
-}
+    async fn acquire(
+        &self,
+        known: Generation,
+        owner: &str,
+        begun: Time,
+    ) -> Result<Acquired<String>, StoreError> {
+        let Times { lease, intent, .. } = self.shared.times;
+        let keys = [self.keys.record(), &*self.keys.lease()];
+        let (known, first) = (known.get().to_string(), first_fence(begun.wall));
+        let arguments = [known, owner.to_owned(), millis(lease), millis(intent), first];
+        let mut answer = Answer::new(self.run(&ACQUIRE, &keys, &arguments).await?);
+        match answer.text()?.as_deref() {
+            Some("newer") => {
+                let generation = answer.text()?;
+                Ok(Acquired::Newer(self.read(generation, answer.bytes()?)?))
+            }
+            Some("wait") => {
+                // `PTTL` is -2 without a key and -1 without an expiry: not known, so poll.
+                let left = u64::try_from(answer.number()?).ok().map(Duration::from_millis);
+                Ok(Acquired::Wait(left))
+            }
+            Some("held") => {
+                let fence = answer.text()?.ok_or_else(unknown)?;
+                let open_redeem = answer.text()?.and_then(|text| parse_open_redeem(&text));
+                Ok(Acquired::Held { fence, open_redeem })
+            }
+            _ => Err(unknown()),
+        }
+    }
 
-/// What came of an attempt to take the lease.
-enum Attempt {
-    Done(Leased),
-    /// Another holder has it, for that long if it does not renew it. `None`: not known.
-    Wait(Option<Duration>),
-}
+    async fn renew(&self, held: &Held<String>, time: Duration) -> Result<bool, StoreError> {
+        let intent = self.shared.times.intent;
+        self.is_held(held, &RENEW, &[millis(time), millis(intent)]).await
+    }
 
-/// Waits for the lease, or for a record that is later than `known`.
-pub(super) async fn lease(
-    record: &Arc<RedisRecord>,
-    known: Generation,
-) -> Result<Leased, StoreError> {
-    let Shared { wakes, poll, .. } = &*record.shared;
-    let mut listener = None;
-    loop {
-        let left = match attempt(record, known).await? {
-            Attempt::Done(leased) => return Ok(leased),
-            Attempt::Wait(left) => left,
-        };
-        let jittered = poll.mul_f64(0.5 + fastrand::f64() / 2.0);
-        // A millisecond later than the lease runs out, because it is the server's clock that
-        // decides.
-        let wait = left.map_or(jittered, |left| jittered.min(left + Duration::from_millis(1)));
-        // A listener is woken once when its subscription begins, because it has heard nothing
-        // of what was published before. So the attempt before this line misses no message.
-        let listener = listener.get_or_insert_with(|| wakes.listen(&record.keys.wake()));
-        let _ = timeout(wait, listener.woken()).await;
+    async fn intend(
+        &self,
+        held: &Held<String>,
+        generation: Generation,
+    ) -> Result<bool, StoreError> {
+        let open = format!("{generation} {OPEN}");
+        let (intent, ttl) = (self.shared.times.intent, self.shared.ttl);
+        self.is_held(held, &INTEND, &[open, millis(intent), millis(ttl)]).await
+    }
+
+    async fn save(
+        &self,
+        held: &Held<String>,
+        expected: Generation,
+        record: &Record,
+    ) -> Result<(), SaveError> {
+        self.save_as(&held.fence, expected, record).await
+    }
+
+    async fn release(
+        &self,
+        held: &Held<String>,
+        open_redeem: Option<OpenRedeem>,
+    ) -> Result<(), StoreError> {
+        let open_redeem = open_redeem.map_or_else(String::new, |open| {
+            format!("{} {}", open.generation, open.cause.as_str())
+        });
+        let keys = [self.keys.record(), &*self.keys.lease()];
+        let (owner, fence) = (held.owner.clone(), held.fence.clone());
+        let arguments = [owner, fence, open_redeem, self.keys.wake()];
+        self.run(&RELEASE, &keys, &arguments).await.map(drop)
+    }
+
+    fn listen(&self) -> Listener {
+        self.shared.wakes.listen(&self.keys.wake())
     }
 }
 
-async fn attempt(record: &Arc<RedisRecord>, known: Generation) -> Result<Attempt, StoreError> {
-    let Shared { lease: time, intent, .. } = *record.shared;
-    // Two holders of one name would take each other's lease for their own.
-    let owner = crate::seal::random().map(u128::from_ne_bytes).ok_or_else(|| {
-        StoreError::new("the operating system has no random bytes to name a lease's owner with")
-    })?;
-    let owner = format!("{owner:032x}");
-    let begun = Time::now();
-    let keys = [record.keys.record(), &*record.keys.lease()];
-    let known = known.get().to_string();
-    let arguments = [known, owner.clone(), millis(time), millis(intent), first_fence(begun.wall)];
-    let mut answer = Answer::new(record.run(&ACQUIRE, &keys, &arguments).await?);
-    match answer.text()?.as_deref() {
-        Some("newer") => {
-            let generation = answer.text()?;
-            let record = record.read(generation, answer.bytes()?)?;
-            Ok(Attempt::Done(Leased::Newer(record)))
+impl RedisRecord {
+    /// Runs a script that says whether the lease is held.
+    async fn is_held(
+        &self,
+        held: &Held<String>,
+        script: &Script,
+        rest: &[String],
+    ) -> Result<bool, StoreError> {
+        let keys = [self.keys.record(), &*self.keys.lease()];
+        let arguments = [&[held.owner.clone(), held.fence.clone()], rest].concat();
+        let answer = self.run(script, &keys, &arguments).await?;
+        match Answer::new(answer).text()?.as_deref() {
+            Some("held") => Ok(true),
+            Some("lost") => Ok(false),
+            _ => Err(unknown()),
         }
-        Some("wait") => {
-            // `PTTL` is -2 without a key and -1 without an expiry: not known, so poll.
-            let left = u64::try_from(answer.number()?).ok().map(Duration::from_millis);
-            Ok(Attempt::Wait(left))
-        }
-        Some("held") => {
-            let fence = answer.text()?.ok_or_else(unknown)?;
-            let open_redeem = answer.text()?.and_then(|text| parse_open_redeem(&text));
-            let validity = Mutex::new(Validity { until: begun.after(time), time });
-            let record = Arc::clone(record);
-            let holding = Arc::new(Holding { record, owner, fence, validity });
-            let renewal = tokio::spawn(renew(Arc::clone(&holding))).abort_handle();
-            let lease = RedisLease { holding, open_redeem, renewal, ended: false };
-            Ok(Attempt::Done(Leased::Lease(Box::new(lease))))
-        }
-        _ => Err(unknown()),
     }
 }
 
@@ -129,150 +132,10 @@ fn first_fence(wall: SystemTime) -> String {
     (since.as_nanos() % (1 << 62)).to_string()
 }
 
-/// Renews the lease until it is lost, or dropped.
-async fn renew(holding: Arc<Holding>) {
-    // After the intent, too, although its time is longer: when that has run out, a waiter
-    // gives the holder one lease time to renew, and then takes over.
-    let Shared { lease, intent, .. } = *holding.record.shared;
-    let often = lease / 3;
-    let mut pause = often;
-    loop {
-        sleep(pause).await;
-        let (begun, time) = (Time::now(), holding.validity().time);
-        match holding.run(&RENEW, &[millis(time), millis(intent)]).await {
-            Ok(true) => {
-                holding.extend(begun, time);
-                pause = often;
-            }
-            Ok(false) => return holding.lost(),
-            Err(error) => {
-                // It is not logged, because it may quote what the server was sent. If it
-                // lasts, the holder's next step meets it and tells.
-                drop(error);
-                tracing::debug!("a lease in Redis could not be renewed, and is tried again");
-                pause = MAX_RENEWAL_PAUSE.min(often);
-            }
-        }
-    }
-}
-
-impl Holding {
-    /// Runs a script that says whether the lease is held.
-    async fn run(&self, script: &Script, rest: &[String]) -> Result<bool, StoreError> {
-        let keys = [self.record.keys.record(), &*self.record.keys.lease()];
-        let arguments = [&[self.owner.clone(), self.fence.clone()], rest].concat();
-        let answer = self.record.run(script, &keys, &arguments).await?;
-        match Answer::new(answer).text()?.as_deref() {
-            Some("held") => Ok(true),
-            Some("lost") => Ok(false),
-            _ => Err(unknown()),
-        }
-    }
-
-    fn validity(&self) -> MutexGuard<'_, Validity> {
-        // Nothing panics while it is locked.
-        self.validity.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The command was sent at `begun`, and the server's time limit begins later than that.
-    fn extend(&self, begun: Time, time: Duration) {
-        let (mut validity, until) = (self.validity(), begun.after(time));
-        // An intent may have made it longer since then.
-        if until.now >= validity.until.now {
-            validity.until = until;
-        }
-    }
-
-    fn lost(&self) {
-        self.validity().until = Time::now().after(Duration::ZERO);
-    }
-}
-
-impl RedisLease {
-    async fn give_back(&self, open_redeem: Option<OpenRedeem>) {
-        let Holding { record, owner, fence, .. } = &*self.holding;
-        let open_redeem = open_redeem.map_or_else(String::new, |open| {
-            format!("{} {}", open.generation, open.cause.as_str())
-        });
-        let keys = [record.keys.record(), &*record.keys.lease()];
-        let arguments = [owner.clone(), fence.clone(), open_redeem, record.keys.wake()];
-        let released: Result<Value, _> = record.run(&RELEASE, &keys, &arguments).await;
-        if released.is_err() {
-            tracing::debug!("a lease in Redis could not be given back, and will run out");
-        }
-    }
-}
-
-impl Lease for RedisLease {
-    fn open_redeem(&self) -> Option<OpenRedeem> {
-        self.open_redeem
-    }
-
-    fn is_held(&self) -> bool {
-        !self.ended && !self.holding.validity().until.has_come(Time::now())
-    }
-
-    fn intend(&mut self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move {
-            let Shared { intent: time, ttl, .. } = *self.holding.record.shared;
-            let begun = Time::now();
-            let open = format!("{generation} {OPEN}");
-            if !self.holding.run(&INTEND, &[open, millis(time), millis(ttl)]).await? {
-                self.holding.lost();
-                return Err(StoreError::new("the lease was lost"));
-            }
-            self.holding.validity().time = time;
-            self.holding.extend(begun, time);
-            Ok(())
-        })
-    }
-
-    fn save(
-        &mut self,
-        expected: Generation,
-        record: Record,
-    ) -> BoxFuture<'_, Result<(), SaveError>> {
-        Box::pin(async move {
-            let Holding { record: keeper, fence, .. } = &*self.holding;
-            let saved = keeper.save(fence, expected, &record).await;
-            if matches!(saved, Ok(()) | Err(SaveError::LeaseLost)) {
-                self.renewal.abort();
-                self.holding.lost();
-                self.ended = true;
-            }
-            if matches!(saved, Err(SaveError::LeaseLost)) {
-                // The record may be gone, and the fence with it, while the lease is ours yet:
-                // nobody is to wait for it.
-                self.give_back(None).await;
-            }
-            saved
-        })
-    }
-
-    fn release(self: Box<Self>, open_redeem: Option<OpenRedeem>) -> BoxFuture<'static, ()> {
-        Box::pin(async move {
-            if self.ended {
-                return;
-            }
-            self.renewal.abort();
-            self.give_back(open_redeem).await;
-        })
-    }
-}
-
-impl Drop for RedisLease {
-    fn drop(&mut self) {
-        self.renewal.abort();
-    }
-}
-
-/// The open redeem in a record. Where no cause is given (`open`, `open silent`), its holder
-/// has not come back in its time: it is silent.
+/// The open redeem in a record.
 fn parse_open_redeem(text: &str) -> Option<OpenRedeem> {
     let (generation, word) = text.split_once(' ')?;
-    let generation = Generation::new(generation.parse().ok()?);
-    let cause = OpenCause::from_word(word).unwrap_or(OpenCause::HolderSilent);
-    Some(OpenRedeem::new(generation, cause))
+    Some(OpenRedeem::new(Generation::new(generation.parse().ok()?), open_cause(word)))
 }
 
 #[cfg(test)]

@@ -125,7 +125,7 @@ impl RedisRecord {
 
     /// Saves for the holder of a lease, whose fence is given, and ends the lease; or for a
     /// sign-in: then the fence is empty.
-    pub(super) async fn save(
+    pub(super) async fn save_as(
         &self,
         fence: &str,
         expected: Generation,

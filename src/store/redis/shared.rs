@@ -3,18 +3,16 @@
 use std::time::Duration;
 
 use super::{connection::Connection, wake::Wakes};
-use crate::store::Keyring;
+use crate::store::{Keyring, timed_lease::Times};
 
 pub(super) struct Shared {
     pub(super) connection: Connection,
     pub(super) wakes: Wakes,
     pub(super) keys: Keyring,
     pub(super) prefix: String,
-    pub(super) lease: Duration,
-    pub(super) intent: Duration,
     pub(super) ttl: Duration,
     pub(super) tombstone_ttl: Duration,
-    pub(super) poll: Duration,
+    pub(super) times: Times,
 }
 
 /// A time as Redis takes it. A century stands for everything longer, which Redis refuses.

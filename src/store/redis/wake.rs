@@ -26,6 +26,7 @@ use tokio::{
 };
 
 use super::rights::Rights;
+use crate::store::timed_lease::Listens;
 
 /// How long a connection may be silent before it is asked whether it is still there.
 const MAX_SILENCE: Duration = Duration::from_secs(10);
@@ -110,10 +111,9 @@ impl Wakes {
     }
 }
 
-impl Listener {
-    /// Waits until it is time to look. A message that comes between two calls ends the second
-    /// one at once.
-    pub(super) async fn woken(&mut self) {
+impl Listens for Listener {
+    /// A message that comes between two calls ends the second one at once.
+    async fn woken(&mut self) {
         // Never an error: the sender is on the board for as long as there is a listener.
         let _ = self.wake.changed().await;
     }
