@@ -40,6 +40,8 @@ mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 pub mod script_body;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod server_process;
 mod store;
 
 use std::{sync::Arc, time::Duration};

@@ -3,41 +3,21 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
-    net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
+    process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
-    thread,
 };
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
-/// Waits until its standard input ends, as it does when the process that started it is gone, and
-/// then ends the server at once: all that it does not write is what it writes at a shutdown. The
-/// folder stays only if the word `keep` came before.
-const WRAPPER: &str = r#"
-folder=$1; shift
-"$@" 2>&1 & server=$!
-echo "pid $server"
-read word || word=
-kill -QUIT $server
-wait $server
-[ "$word" = keep ] || rm -rf "$folder"
-"#;
+use super::server_process::{Said, ServerProcess, free_port};
 
 /// A running server, or one that was killed and can be started again.
 pub struct PostgresServer {
     programs: PathBuf,
     port: u16,
     folder: PathBuf,
-    running: Option<Running>,
-}
-
-struct Running {
-    wrapper: Child,
-    stdin: ChildStdin,
-    server: Pid,
+    running: Option<ServerProcess>,
 }
 
 impl PostgresServer {
@@ -100,7 +80,7 @@ impl PostgresServer {
     }
 
     /// `None`: it ended before it was ready.
-    fn run(&self) -> Option<Running> {
+    fn run(&self) -> Option<ServerProcess> {
         let mut server = self.program("postgres");
         server.arg("-D").arg(self.data()).arg("-p").arg(self.port.to_string());
         server.arg("-k").arg(&self.folder).args(["-h", "127.0.0.1"]);
@@ -108,39 +88,12 @@ impl PostgresServer {
         for setting in ["fsync=off", "max_connections=200", "shared_buffers=16MB"] {
             server.args(["-c", setting]);
         }
-        let mut command = Command::new("sh");
-        command.args(["-c", WRAPPER, "sh"]).arg(&self.folder);
-        command.arg(server.get_program()).args(server.get_args());
-        // With pipes of its own, it does not end with the terminal's Ctrl-C first.
-        let mut wrapper = command
-            .current_dir(&self.folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("a shell");
-        let stdin = wrapper.stdin.take().expect("it was asked for");
-        let stdout = wrapper.stdout.take().expect("it was asked for");
-        // The shell's line and those of the server come in any order.
-        let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
-        let (mut server, mut ready) = (None, false);
-        while server.is_none() || !ready {
-            let Some(line) = lines.next() else { break };
-            ready |= line.contains("ready to accept connections");
-            let pid = line.strip_prefix("pid ").and_then(|pid| pid.parse().ok());
-            server = server.or(pid.and_then(Pid::from_raw));
-            if line.contains("FATAL") {
-                break;
-            }
-        }
-        let running = Running { wrapper, stdin, server: server.expect("the shell says it") };
-        if !ready {
-            running.end(true);
-            return None;
-        }
-        // What it says is read to its end, or it would have to wait for a reader.
-        thread::spawn(move || lines.for_each(drop));
-        Some(running)
+        // Immediately: all that it does not write is what it writes at a shutdown.
+        ServerProcess::start(&server, &self.folder, "QUIT", |line| match line {
+            _ if line.contains("ready to accept connections") => Said::Ready,
+            _ if line.contains("FATAL") => Said::Failed,
+            _ => Said::Nothing,
+        })
     }
 
     /// The URL of its database, for this user.
@@ -165,8 +118,14 @@ impl PostgresServer {
 
     /// An immediate shutdown, as good as a crash: the next start recovers what was committed.
     pub fn kill(&mut self) {
+        self.end(true);
+    }
+
+    fn end(&mut self, keep: bool) {
         if let Some(running) = self.running.take() {
-            running.end(true);
+            // A server that is stopped hears nothing.
+            let _ = kill_process(running.pid, Signal::CONT);
+            running.end(keep);
         }
     }
 
@@ -188,7 +147,7 @@ impl PostgresServer {
 
     /// To the server, and to the processes that it has for its connections.
     fn signal(&self, signal: Signal) {
-        let server = self.running.as_ref().expect("a running server").server;
+        let server = self.running.as_ref().expect("a running server").pid;
         kill_process(server, signal).expect("it is there");
         let pid = server.as_raw_nonzero();
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
@@ -200,24 +159,9 @@ impl PostgresServer {
     }
 }
 
-impl Running {
-    fn end(mut self, keep: bool) {
-        // A server that is stopped hears nothing.
-        let _ = kill_process(self.server, Signal::CONT);
-        if keep {
-            // If the shell is gone, so is the server.
-            let _ = self.stdin.write_all(b"keep\n");
-        }
-        drop(self.stdin);
-        let _ = self.wrapper.wait();
-    }
-}
-
 impl Drop for PostgresServer {
     fn drop(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.end(false);
-        }
+        self.end(false);
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
@@ -233,9 +177,4 @@ fn programs() -> Option<PathBuf> {
     all.reverse();
     all.extend(std::env::split_paths(&path));
     all.into_iter().find(|folder| folder.join("initdb").exists())
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
-    listener.local_addr().expect("it is bound").port()
 }

@@ -3,40 +3,22 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
-    net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
+    process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 
-/// Waits until its standard input ends, as it does when the process that started it is
-/// gone, and then kills the server. The folder stays only if the word `keep` came before.
-const WRAPPER: &str = r#"
-folder=$1; shift
-"$@" & server=$!
-echo "pid $server"
-read word || word=
-kill -9 $server
-wait $server
-[ "$word" = keep ] || rm -rf "$folder"
-"#;
+use super::server_process::{Said, ServerProcess, free_port};
 
 /// A running server, or one that was killed and can be started again.
 pub struct RedisServer {
     kind: Kind,
     port: u16,
     folder: PathBuf,
-    running: Option<Running>,
-}
-
-struct Running {
-    wrapper: Child,
-    stdin: ChildStdin,
-    server: Pid,
+    running: Option<ServerProcess>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -102,7 +84,7 @@ impl RedisServer {
         let mut server = Self { kind, port: 0, folder, running: None };
         // Another process may be given the same port at the same moment.
         for _ in 0..10 {
-            server.port = free_port();
+            server.port = low_port();
             server.running = server.run();
             if server.running.is_some() {
                 return server;
@@ -112,11 +94,10 @@ impl RedisServer {
     }
 
     /// `None`: it ended before it was ready.
-    fn run(&self) -> Option<Running> {
+    fn run(&self) -> Option<ServerProcess> {
         let folder = self.folder.to_str().expect("a readable path");
         let port = self.port.to_string();
-        let mut command = Command::new("sh");
-        command.args(["-c", WRAPPER, "sh", folder, "redis-server"]);
+        let mut command = Command::new("redis-server");
         if self.kind == Kind::Sentinel {
             // It keeps what it knows in there.
             let file = format!("{folder}/sentinel.conf");
@@ -138,33 +119,13 @@ impl RedisServer {
                 .args(["--port", &port, "--cluster-enabled", "yes"])
                 .args(["--cluster-announce-ip", "127.0.0.1"]),
         };
-        // With pipes of its own, it does not end with the terminal's Ctrl-C first.
-        let mut wrapper = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("a shell");
-        let stdin = wrapper.stdin.take().expect("it was asked for");
-        let stdout = wrapper.stdout.take().expect("it was asked for");
-        // The shell's line and those of the server come in any order.
-        let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
-        let (mut server, mut ready) = (None, false);
-        while server.is_none() || !ready {
-            let Some(line) = lines.next() else { break };
-            ready |= line.contains("Ready to accept connections");
-            ready |= line.contains("Sentinel ID is");
-            let pid = line.strip_prefix("pid ").and_then(|pid| pid.parse().ok());
-            server = server.or(pid.and_then(Pid::from_raw));
-        }
-        let running = Running { wrapper, stdin, server: server.expect("the shell says it") };
-        if !ready {
-            running.end(true);
-            return None;
-        }
-        // What it says is read to its end, or it would have to wait for a reader.
-        thread::spawn(move || lines.for_each(drop));
-        Some(running)
+        ServerProcess::start(&command, &self.folder, "KILL", |line| {
+            let ready = ["Ready to accept connections", "Sentinel ID is"];
+            match ready.iter().any(|ready| line.contains(ready)) {
+                true => Said::Ready,
+                false => Said::Nothing,
+            }
+        })
     }
 
     /// Its URL.
@@ -215,24 +176,13 @@ impl RedisServer {
 
     fn signal(&self, signal: Signal) {
         let running = self.running.as_ref().expect("a running server");
-        kill_process(running.server, signal).expect("it is there");
+        kill_process(running.pid, signal).expect("it is there");
     }
 
     /// A connection of its own, to ask it what it has.
     pub fn connection(&self) -> redis::Connection {
         let client = redis::Client::open(self.url()).expect("its own URL");
         client.get_connection().expect("it runs")
-    }
-}
-
-impl Running {
-    fn end(mut self, keep: bool) {
-        if keep {
-            // If the shell is gone, so is the server.
-            let _ = self.stdin.write_all(b"keep\n");
-        }
-        drop(self.stdin);
-        let _ = self.wrapper.wait();
     }
 }
 
@@ -257,10 +207,9 @@ fn new_folder(name: &str) -> PathBuf {
 }
 
 /// One that leaves room for the port of a cluster's bus, which is 10000 further up.
-fn free_port() -> u16 {
+fn low_port() -> u16 {
     loop {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
-        let port = listener.local_addr().expect("it is bound").port();
+        let port = free_port();
         if port < 55_000 {
             return port;
         }
