@@ -96,6 +96,16 @@ pub(super) fn millis_of(at: SystemTime) -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The latest end that a server takes, in milliseconds since the Unix epoch: in nine thousand years.
+#[cfg(any(feature = "postgres", feature = "redis"))]
+const MAX_END: u64 = 1 << 48;
+
+/// An end as a server takes it, in milliseconds since the Unix epoch.
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub(super) fn end_millis_of(end: SystemTime) -> u64 {
+    millis_of(end).min(MAX_END)
+}
+
 /// Why a document is no record.
 #[derive(Debug)]
 pub(super) enum Unreadable {
@@ -206,6 +216,31 @@ impl Format {
     /// What a sealed record is bound to: its name and its generation.
     fn bound_to(&self, generation: u64) -> Vec<u8> {
         format!("{VERSION} {generation} {}", self.name).into_bytes()
+    }
+}
+
+/// For a server, which keeps the generation beside the document, and no document for a sign-out.
+#[cfg(any(feature = "postgres", feature = "redis"))]
+impl Format {
+    pub(super) fn read(
+        &self,
+        generation: Generation,
+        document: Option<&[u8]>,
+    ) -> Result<Record, StoreError> {
+        let Some(document) = document else {
+            return Ok(Record::new(generation, None));
+        };
+        let written = self.parse(document)?;
+        if written.generation() != generation {
+            return Err(StoreError::new("the record is damaged: it has two generations"));
+        }
+        self.open(written)
+    }
+
+    /// The tokens of a record that was deleted. What cannot be read cannot be revoked either.
+    pub(super) fn deleted_tokens(&self, document: Option<&[u8]>) -> Option<Tokens> {
+        let written = self.parse(document?).ok()?;
+        self.open(written).ok()?.tokens
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     store::{
         Deleted, KeptUntil, Record, SaveError, StoreError,
-        format::{Format, millis_of},
+        format::{Format, end_millis_of},
     },
     tokens::Generation,
 };
@@ -25,9 +25,6 @@ pub(super) struct PostgresRecord {
     pub(super) name: Box<str>,
     format: Format,
 }
-
-/// The latest end that a server takes, in milliseconds since the Unix epoch: in nine thousand years.
-const MAX_END: u64 = 1 << 48;
 
 /// An index takes 2704 bytes, less what is its own.
 const MAX_NAME: usize = 2000;
@@ -100,15 +97,7 @@ impl PostgresRecord {
         generation: i64,
         document: Option<Vec<u8>>,
     ) -> Result<Record, StoreError> {
-        let generation = to_generation(generation)?;
-        let Some(document) = document else {
-            return Ok(Record::new(generation, None));
-        };
-        let written = self.format.parse(&document)?;
-        if written.generation() != generation {
-            return Err(StoreError::new("the record is damaged: it has two generations"));
-        }
-        self.format.open(written)
+        self.format.read(to_generation(generation)?, document.as_deref())
     }
 
     /// Saves for the holder of a lease, whose fence is given, and ends the lease; or for a
@@ -180,7 +169,7 @@ impl PostgresRecord {
     }
 
     pub(super) async fn keep_until(&self, end: SystemTime) -> Result<KeptUntil, StoreError> {
-        let end = Duration::from_millis(millis_of(end).min(MAX_END));
+        let end = Duration::from_millis(end_millis_of(end));
         let end = SystemTime::UNIX_EPOCH
             .checked_add(end)
             .ok_or_else(|| StoreError::new("this system's clock cannot say that end"))?;
@@ -213,10 +202,7 @@ impl PostgresRecord {
             };
             let generation: i64 = column(row, 0)?;
             let document: Option<Vec<u8>> = column(row, 1)?;
-            let deleted = document.and_then(|document| {
-                let written = self.format.parse(&document).ok()?;
-                self.format.open(written).ok()?.tokens
-            });
+            let deleted = self.format.deleted_tokens(document.as_deref());
             return Ok(Deleted::new(to_generation(generation)?, deleted));
         }
     }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     store::{
         Deleted, KeptUntil, Record, SaveError, StoreError,
-        format::{Format, millis_of},
+        format::{Format, end_millis_of},
     },
     tokens::Generation,
 };
@@ -22,9 +22,6 @@ pub(super) struct RedisRecord {
     pub(super) keys: RecordKeys,
     format: Format,
 }
-
-/// The latest end that a server takes, in milliseconds since the Unix epoch: in nine thousand years.
-const MAX_END: u64 = 1 << 48;
 
 /// The keys of one name. All of them have the same hash tag, so that they are at the same
 /// node of a cluster.
@@ -113,14 +110,7 @@ impl RedisRecord {
             return Ok(Record::default());
         };
         let generation = Generation::new(generation.parse().map_err(|_| unknown())?);
-        let Some(document) = document else {
-            return Ok(Record::new(generation, None));
-        };
-        let written = self.format.parse(&document)?;
-        if written.generation() != generation {
-            return Err(StoreError::new("the record is damaged: it has two generations"));
-        }
-        self.format.open(written)
+        self.format.read(generation, document.as_deref())
     }
 
     /// Saves for the holder of a lease, whose fence is given, and ends the lease; or for a
@@ -158,7 +148,7 @@ impl RedisRecord {
     }
 
     pub(super) async fn keep_until(&self, end: SystemTime) -> Result<KeptUntil, StoreError> {
-        let end = millis_of(end).min(MAX_END).to_string();
+        let end = end_millis_of(end).to_string();
         let keys = [self.keys.record()];
         let answer = self.shared.connection.run(&KEEP, &keys, &[end.as_bytes()]).await?;
         match Answer::new(answer).text()?.as_deref() {
@@ -181,11 +171,7 @@ impl RedisRecord {
         let answer = connection.run_once(&DELETE, &[self.keys.record()], &arguments).await?;
         let mut answer = Answer::new(answer);
         let generation = answer.text()?.and_then(|text| text.parse().ok()).ok_or_else(unknown)?;
-        let document = answer.bytes()?;
-        let deleted = document.and_then(|document| {
-            let written = self.format.parse(&document).ok()?;
-            self.format.open(written).ok()?.tokens
-        });
+        let deleted = self.format.deleted_tokens(answer.bytes()?.as_deref());
         Ok(Deleted::new(Generation::new(generation), deleted))
     }
 }
