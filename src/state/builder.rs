@@ -255,17 +255,8 @@ impl<T> RenewalBuilder<T> {
 
     fn renewal(self) -> Renewal {
         let Self { refresher, policy, on_discard, on_sign_out, on_failure, .. } = self;
-        let background = Arc::new(Semaphore::new(self.background_refreshes));
-        let alarms = Alarms::new(Arc::clone(&background));
-        Renewal::new(Shared {
-            refresher,
-            policy,
-            on_discard,
-            on_sign_out,
-            on_failure,
-            background,
-            alarms,
-        })
+        let alarms = Alarms::new(self.background_refreshes);
+        Renewal::new(Shared { refresher, policy, on_discard, on_sign_out, on_failure, alarms })
     }
 }
 

@@ -8,7 +8,7 @@ use crate::time::{Due, Time, after};
 
 /// How long the wall clock is not looked at, at most. tokio's clock stands still while the
 /// machine sleeps.
-const LOOK: Duration = Duration::from_secs(30);
+pub(super) const LOOK: Duration = Duration::from_secs(30);
 
 /// Sleeps until either clock says that the moment has come; by the wall clock half a minute
 /// late at most.

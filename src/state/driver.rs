@@ -67,12 +67,14 @@ impl FlightDriver {
 
     pub(super) fn spawn(mut self: Box<Self>) {
         // Without a runtime the driver is dropped here, which tells the waiters.
-        self.runs = Handle::try_current().is_ok();
+        let runtime = Handle::try_current().ok();
+        self.runs = runtime.is_some();
         if self.departure.in_background {
             // At once, so that it is known how many more may begin.
-            self.turn = Arc::clone(self.state().renewal.background()).try_acquire_owned().ok();
+            self.turn =
+                Arc::clone(self.state().renewal.alarms().background()).try_acquire_owned().ok();
         }
-        if let Ok(runtime) = Handle::try_current() {
+        if let Some(runtime) = runtime {
             let name = self.state().name();
             self.span = tracing::info_span!(
                 "refresh_flight",
@@ -243,7 +245,7 @@ impl FlightDriver {
             return true;
         }
         let state = self.state();
-        let mut turn = pin!(Arc::clone(state.renewal.background()).acquire_owned());
+        let mut turn = pin!(Arc::clone(state.renewal.alarms().background()).acquire_owned());
         let turn = poll_fn(|cx| {
             if let Poll::Ready(turn) = turn.as_mut().poll(cx) {
                 return Poll::Ready(Ok(turn.ok()));

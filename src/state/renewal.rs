@@ -2,8 +2,6 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
-
 use super::{
     RefreshState, RenewalBuilder,
     alarms::Alarms,
@@ -53,8 +51,6 @@ pub(super) struct Shared {
     pub(super) on_discard: Option<TokensHook>,
     pub(super) on_sign_out: Option<TokensHook>,
     pub(super) on_failure: Option<FailureHook>,
-    /// The flights that may begin of which no request waits.
-    pub(super) background: Arc<Semaphore>,
     pub(super) alarms: Alarms,
 }
 
@@ -111,11 +107,6 @@ impl Renewal {
 
     pub(super) fn alarms(&self) -> &Alarms {
         &self.0.alarms
-    }
-
-    /// The flights that may begin of which no request waits.
-    pub(super) fn background(&self) -> &Arc<Semaphore> {
-        &self.0.background
     }
 
     pub(super) fn deadline(&self) -> Duration {

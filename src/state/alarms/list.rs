@@ -10,16 +10,12 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::super::{RefreshState, machine::Upkeep};
+use super::super::{RefreshState, clock::LOOK, machine::Upkeep};
 use crate::time::{MAX_WAIT, Time, after};
 
 /// However short the tokens' lives and the cool-down are, no credential is looked at sooner after the
 /// time before.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
-
-/// How long the wall clock is not looked at, at most, while a credential is kept fresh. tokio's clock
-/// stands still while the machine sleeps.
-pub(super) const LOOK: Duration = Duration::from_secs(30);
 
 /// By how much the wall clock may have gained before all credentials are looked at.
 const DRIFT: Duration = Duration::from_secs(1);

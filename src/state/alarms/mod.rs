@@ -21,9 +21,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use self::list::{Address, DeadlineKey, LOOK, List, Ring, Task};
+use self::list::{Address, DeadlineKey, List, Ring, Task};
 use super::{
     RefreshState,
+    clock::LOOK,
     machine::{Machine, Upkeep},
 };
 use crate::time::Time;
@@ -54,8 +55,15 @@ pub(super) struct DeadlineAlarm {
 }
 
 impl Alarms {
-    pub(super) fn new(background: Arc<Semaphore>) -> Self {
+    /// With so many flights at once of which no request waits.
+    pub(super) fn new(background_refreshes: usize) -> Self {
+        let background = Arc::new(Semaphore::new(background_refreshes));
         Self { bells: Mutex::default(), background }
+    }
+
+    /// The flights that may begin of which no request waits.
+    pub(super) fn background(&self) -> &Arc<Semaphore> {
+        &self.background
     }
 
     /// Wakes the waiters of this state's flight from then on. `true`: the task has to run once, so
@@ -183,6 +191,24 @@ impl Bell {
         };
         self.list().looked(address, weak, upkeep, Time::now());
     }
+
+    /// Until then, or there is something new, or a flight may begin that had to wait: it has its
+    /// turn then.
+    async fn rest(&self, until: Instant, may_look: bool) -> Option<SemaphorePermit<'_>> {
+        let mut over = pin!(sleep_until(until));
+        let mut changed = pin!(self.changed.notified());
+        let mut free = pin!(self.background.acquire());
+        poll_fn(|cx| {
+            if !may_look {
+                if let Poll::Ready(turn) = free.as_mut().poll(cx) {
+                    return Poll::Ready(turn.ok());
+                }
+            }
+            let ends = over.as_mut().poll(cx).is_ready() || changed.as_mut().poll(cx).is_ready();
+            if ends { Poll::Ready(None) } else { Poll::Pending }
+        })
+        .await
+    }
 }
 
 /// The task's hold on its bell.
@@ -232,26 +258,6 @@ async fn ring(mut ringing: Ringing) {
             }
         }
         yield_now().await;
-    }
-}
-
-impl Bell {
-    /// Until then, or there is something new, or a flight may begin that had to wait: it has its
-    /// turn then.
-    async fn rest(&self, until: Instant, may_look: bool) -> Option<SemaphorePermit<'_>> {
-        let mut over = pin!(sleep_until(until));
-        let mut changed = pin!(self.changed.notified());
-        let mut free = pin!(self.background.acquire());
-        poll_fn(|cx| {
-            if !may_look {
-                if let Poll::Ready(turn) = free.as_mut().poll(cx) {
-                    return Poll::Ready(turn.ok());
-                }
-            }
-            let ends = over.as_mut().poll(cx).is_ready() || changed.as_mut().poll(cx).is_ready();
-            if ends { Poll::Ready(None) } else { Poll::Pending }
-        })
-        .await
     }
 }
 

@@ -61,18 +61,18 @@ impl Machine {
     ) {
         let is_absent = *record == Record::default();
         let is_lower = record.generation < self.stored && self.stored == known;
-        let failure = RefreshFailure::signed_out();
+        let mut failure = RefreshFailure::signed_out();
         if is_newer && !is_absent {
             self.publish_record(record, at);
-            self.reset_history();
-            self.needs_no_relaunch();
-            self.tell_waiters(failure);
         } else if is_lower && at.policy.absent_ends && self.credential.is_present() {
             self.publish_absent(self.credential.generation().next());
-            self.reset_history();
-            self.needs_no_relaunch();
-            self.tell_waiters(failure.with_code(EMPTY_STORE));
+            failure = failure.with_code(EMPTY_STORE);
+        } else {
+            return;
         }
+        self.reset_history();
+        self.needs_no_relaunch();
+        self.tell_waiters(failure);
     }
 }
 
