@@ -161,8 +161,9 @@ impl Slot {
     fn settle(&self, held: bool, holds: bool) {
         if held != holds {
             if let Some(family) = self.family.upgrade() {
-                family.settle(self);
-                family.sweep(&self.name, Time::now());
+                if family.settle(self) {
+                    family.sweep(&self.name, Time::now());
+                }
             }
         }
     }
@@ -225,7 +226,7 @@ const SWEEP: Duration = Duration::from_secs(60);
 struct Names {
     /// Those that hold tokens.
     kept: HashSet<Kept>,
-    /// When those were last taken out whose end has come.
+    /// When those were last taken out whose end has come. `None`: none was given an end.
     swept: Option<Instant>,
     /// Those without tokens, of which a handle is left. With a copy of the name, since the
     /// slot's own cannot be borrowed through a weak reference.
@@ -268,8 +269,9 @@ impl Family {
         names.map(|names| names.kept.len() + names.known.len()).sum()
     }
 
-    /// Keeps the slot if it holds tokens, and knows it otherwise.
-    fn settle(&self, slot: &Slot) {
+    /// Keeps the slot if it holds tokens, and knows it otherwise. `true`: a record beside it was
+    /// given an end.
+    fn settle(&self, slot: &Slot) -> bool {
         let mut names = self.names(&slot.name);
         // The record is read under the lock of the names: of several writers, the last one to
         // come here sees what is there in the end.
@@ -285,9 +287,11 @@ impl Family {
             }
         };
         names.shrink();
+        let has_ends = names.swept.is_some();
         drop(names);
         // Not the last reference to the slot, as it was called through another one.
         drop(forgotten);
+        has_ends
     }
 
     /// Takes out the records that have ended beside this name, now and then: nobody may ask for them
