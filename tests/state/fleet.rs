@@ -163,19 +163,25 @@ async fn requests_do_not_wait_for_a_turn() {
     callers.iter_mut().for_each(|caller| drop(assert_ready_ok!(caller.poll())));
 }
 
+/// So many credentials, each of which was used and is renewed early meanwhile. There is one turn, and
+/// the server does not answer.
+async fn early_with_one_turn(count: usize) -> (Server, Vec<Arc<RefreshState>>) {
+    let server = Server::new();
+    let renewal = server.family().early_spread(0).background_refreshes(1).build();
+    let states = many(count, |name| renewal.in_memory(tokens(name)));
+    sleep(secs(LIFE - 30)).await;
+    server.gate.close();
+    for state in &states {
+        assert_ready_ok!(task::spawn(state.token()).poll());
+    }
+    (server, states)
+}
+
 /// A refresh that has begun in the background, and has no turn yet, goes on as soon as a request waits
 /// for it.
 #[tokio::test(start_paused = true)]
 async fn what_a_request_waits_for_goes_first() {
-    let server = Server::new();
-    let renewal = server.family().early_spread(0).background_refreshes(1).build();
-    let states = many(3, |name| renewal.in_memory(tokens(name)));
-    sleep(secs(LIFE - 30)).await;
-    server.gate.close();
-    // Each is early, and used on meanwhile.
-    for state in &states {
-        assert_ready_ok!(task::spawn(state.token()).poll());
-    }
+    let (server, states) = early_with_one_turn(3).await;
     idle().await;
     assert_eq!(server.names(), ["refresh-0"]);
     assert_eq!(states[2].status().in_flight, Some(Trigger::Early));
@@ -211,14 +217,7 @@ async fn a_turn_is_given_back_however_a_refresh_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn drain_ends_a_refresh_that_has_no_turn_yet() {
-    let server = Server::new();
-    let renewal = server.family().early_spread(0).background_refreshes(1).build();
-    let states = many(2, |name| renewal.in_memory(tokens(name)));
-    sleep(secs(LIFE - 30)).await;
-    server.gate.close();
-    for state in &states {
-        assert_ready_ok!(task::spawn(state.token()).poll());
-    }
+    let (server, states) = early_with_one_turn(2).await;
     idle().await;
     assert!(states[1].drain().await.is_clean());
     assert_eq!(server.names(), ["refresh-0"]);
@@ -228,14 +227,7 @@ async fn drain_ends_a_refresh_that_has_no_turn_yet() {
 /// Whoever signs in meanwhile is not redeemed for.
 #[tokio::test(start_paused = true)]
 async fn a_sign_in_ends_a_refresh_that_has_no_turn_yet() {
-    let server = Server::new();
-    let renewal = server.family().early_spread(0).background_refreshes(1).build();
-    let states = many(2, |name| renewal.in_memory(tokens(name)));
-    sleep(secs(LIFE - 30)).await;
-    server.gate.close();
-    for state in &states {
-        assert_ready_ok!(task::spawn(state.token()).poll());
-    }
+    let (server, states) = early_with_one_turn(2).await;
     states[1].set(tokens("another")).await.unwrap();
     server.gate.open();
     sleep(secs(10)).await;
