@@ -7,6 +7,7 @@
 //! | `auth` | [`Auth`]: an authorization server in process, which does what it is told next | |
 //! | `store` | [`Store`]: a token store that can be held, broken and set back | |
 //! | [`script_body`] | a request body that follows a script | |
+//! | `secrets` | [`clean()`]: what is shown tells no secret | |
 //! | `api` | [`Api`]: a strict API in process; [`mock()`]: one that answers by hand | `api` |
 //! | `logs` | [`Logs`]: what is logged while a test runs; [`listen()`]: with a subscriber of its own | `logs` |
 //! | [`loopback`] | [`Loopback`]: an authorization server and an API on sockets | `loopback` |
@@ -40,6 +41,7 @@ mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 pub mod script_body;
+mod secrets;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod server_process;
 mod store;
@@ -66,6 +68,7 @@ pub use self::redis::RedisServer;
 pub use self::{
     auth::{Auth, Play},
     gate::Gate,
+    secrets::{clean, clean_debug, clean_error},
     store::{Fault, Op, Store},
 };
 

@@ -1,34 +1,14 @@
 //! Neither a password nor a token is in what is shown, told or logged.
 
-use std::{error::Error, fmt::Debug};
+use std::error::Error;
 
-use testing::{Logs, PostgresServer};
+use testing::{Logs, PostgresServer, clean, clean_debug, clean_error};
 use tower_refresh::{
     Generation, Tokens,
     store::{Keyring, Leased, PostgresStores, Record, TokenStore},
 };
 
 use super::{KEY, NAME, Place, millis, soon};
-
-#[track_caller]
-fn clean(text: &str) {
-    assert!(!text.contains("SECRET"), "{text}");
-}
-
-#[track_caller]
-fn clean_debug(value: &impl Debug) {
-    clean(&format!("{value:?} {value:#?}"));
-}
-
-/// With everything that it was caused by.
-#[track_caller]
-fn clean_error(error: &dyn Error) {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        clean(&format!("{error} {error:?} {error:#?}"));
-        next = error.source();
-    }
-}
 
 #[tokio::test]
 async fn a_secret_is_shown_nowhere() {

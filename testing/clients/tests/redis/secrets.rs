@@ -1,8 +1,8 @@
 //! Neither a password nor a token is in what is shown, told or logged.
 
-use std::{error::Error, fmt::Debug};
+use std::error::Error;
 
-use testing::Logs;
+use testing::{Logs, clean_debug, clean_error};
 use tower_refresh::{
     Generation, Tokens,
     store::{Keyring, Leased, Record, RedisStores, TokenStore},
@@ -14,26 +14,6 @@ use tokio::{
 };
 
 use super::{KEY, NAME, RedisServer, listening, millis, soon};
-
-#[track_caller]
-fn clean(text: &str) {
-    assert!(!text.contains("SECRET"), "{text}");
-}
-
-#[track_caller]
-fn clean_debug(value: &impl Debug) {
-    clean(&format!("{value:?} {value:#?}"));
-}
-
-/// With everything that it was caused by.
-#[track_caller]
-fn clean_error(error: &dyn Error) {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        clean(&format!("{error} {error:?} {error:#?}"));
-        next = error.source();
-    }
-}
 
 fn with_password(server: &RedisServer, password: &str) -> String {
     server.url().replace("redis://", &format!("redis://:{password}@"))
