@@ -10,7 +10,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
-use super::server_process::{Said, ServerProcess, free_port};
+use super::server_process::{ServerProcess, free_port};
 
 /// A running server, or one that was killed and can be started again.
 pub struct PostgresServer {
@@ -89,10 +89,8 @@ impl PostgresServer {
             server.args(["-c", setting]);
         }
         // Immediately: all that it does not write is what it writes at a shutdown.
-        ServerProcess::start(&server, &self.folder, "QUIT", |line| match line {
-            _ if line.contains("ready to accept connections") => Said::Ready,
-            _ if line.contains("FATAL") => Said::Failed,
-            _ => Said::Nothing,
+        ServerProcess::start(&server, &self.folder, "QUIT", |line| {
+            line.contains("ready to accept connections")
         })
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use rustix::process::{Signal, kill_process};
 
-use super::server_process::{Said, ServerProcess, free_port};
+use super::server_process::{ServerProcess, free_port};
 
 /// A running server, or one that was killed and can be started again.
 pub struct RedisServer {
@@ -121,10 +121,7 @@ impl RedisServer {
         };
         ServerProcess::start(&command, &self.folder, "KILL", |line| {
             let ready = ["Ready to accept connections", "Sentinel ID is"];
-            match ready.iter().any(|ready| line.contains(ready)) {
-                true => Said::Ready,
-                false => Said::Nothing,
-            }
+            ready.iter().any(|ready| line.contains(ready))
         })
     }
 

@@ -12,11 +12,13 @@ use std::{
 use rustix::process::Pid;
 
 /// Waits until its standard input ends, as it does when the process that started it is gone, and
-/// then sends the server a signal. The folder stays only if the word `keep` came before.
+/// then sends the server a signal. The folder stays only if the word `keep` came before. Only
+/// the server holds the output after the first line, so that the output ends with it.
 const WRAPPER: &str = r#"
 folder=$1; signal=$2; shift 2
 "$@" 2>&1 & server=$!
 echo "pid $server"
+exec >&-
 read word || word=
 kill -$signal $server
 wait $server
@@ -29,22 +31,14 @@ pub(crate) struct ServerProcess {
     pub(crate) pid: Pid,
 }
 
-/// What a line that the server writes says of it.
-#[derive(PartialEq)]
-pub(crate) enum Said {
-    Nothing,
-    Ready,
-    Failed,
-}
-
 impl ServerProcess {
-    /// Starts this command, with a folder that is gone with it, and a signal that ends it. `None`:
-    /// it ended before it was ready.
+    /// Starts this command, with a folder that is gone with it, and a signal that ends it. It writes
+    /// a line when it is ready. `None`: it ended before.
     pub(crate) fn start(
         server: &Command,
         folder: &Path,
         signal: &str,
-        read: impl Fn(&str) -> Said,
+        is_ready: impl Fn(&str) -> bool,
     ) -> Option<Self> {
         let mut command = Command::new("sh");
         command.args(["-c", WRAPPER, "sh"]).arg(folder).arg(signal);
@@ -66,11 +60,7 @@ impl ServerProcess {
             let Some(line) = lines.next() else { break };
             let found = line.strip_prefix("pid ").and_then(|pid| pid.parse().ok());
             pid = pid.or(found.and_then(Pid::from_raw));
-            match read(&line) {
-                Said::Nothing => {}
-                Said::Ready => ready = true,
-                Said::Failed => break,
-            }
+            ready |= is_ready(&line);
         }
         let process = Self { wrapper, stdin, pid: pid.expect("the shell says it") };
         if !ready {

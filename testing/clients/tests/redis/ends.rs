@@ -3,7 +3,7 @@
 use std::{
     env,
     io::{BufRead, BufReader},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     process::{Command, Stdio},
     thread,
 };
@@ -43,4 +43,14 @@ async fn a_server_does_not_outlive_a_process_that_is_killed() {
     child.wait().unwrap();
     until("gone", || TcpStream::connect(("127.0.0.1", port)).is_err()).await;
     until("removed", || !folder.exists()).await;
+}
+
+/// Otherwise a test would wait for it for good.
+#[test]
+#[should_panic(expected = "its port is still free")]
+fn a_server_that_cannot_start_is_noticed() {
+    let mut server = RedisServer::start();
+    server.kill();
+    let _taken = TcpListener::bind(("127.0.0.1", server.port())).unwrap();
+    server.start_again();
 }
