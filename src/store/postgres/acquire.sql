@@ -1,7 +1,8 @@
 -- $1 name, $2 generation known, $3 owner, $4 milliseconds of a lease.
 WITH seen AS MATERIALIZED (
     SELECT CASE WHEN ends_at <= now() THEN 0 ELSE generation END AS generation,
-        document, lease_until
+        document, lease_until,
+        awaited AND lease_until > now() AND owner IS DISTINCT FROM $3 AS awaits
     FROM tower_refresh_records
     WHERE name = $1
 ),
@@ -69,3 +70,6 @@ SELECT CASE WHEN generation > $2 THEN 'newer' ELSE 'wait' END,
     (extract(epoch FROM lease_until - now()) * 1000)::bigint,
     generation, CASE WHEN generation > $2 THEN document END
 FROM seen WHERE NOT EXISTS (SELECT FROM updated)
+    -- Else the row has changed while this waited for it, and says nothing of who waits: whoever
+    -- changed it may have told nobody. No answer means to look again.
+    AND (generation > $2 OR awaits)

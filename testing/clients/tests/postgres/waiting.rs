@@ -85,6 +85,50 @@ async fn waiters_take_turns_without_looking() {
     assert_eq!(sight.count().await, 0);
 }
 
+/// A caller looks while the holder's release, or another's sign-out, is under way. That it waits is not
+/// in the row, so that it is told nothing.
+#[tokio::test]
+async fn who_looks_at_the_moment_of_a_change_looks_again() {
+    for change in [
+        "DELETE FROM records",
+        "UPDATE records SET generation = 2, document = NULL, fence = fence + 1",
+        "UPDATE records SET owner = NULL, lease_until = NULL, fence = fence + 1",
+    ] {
+        let place = Place::new().await;
+        let (holder, sight) = (place.sight().await, place.sight().await);
+        let store = place.patient();
+        sign_in(&store).await;
+        let _lease = lease(&store, 1).await;
+        let waiter = tokio::spawn({
+            let store = place.patient();
+            async move { store.lease(Generation::new(1)).await }
+        });
+        sight.until("awaited", |row| row.is_some_and(|row| row.awaited)).await;
+        sight.listening(1).await;
+        let channel = place.table().replace("records", "wake");
+        // The message that this name has been written.
+        let message = format!("SELECT pg_notify('{channel}', '508b2abb65a03907')");
+        let blocked = "SELECT count(*) FROM pg_stat_activity
+            WHERE wait_event_type = 'Lock' AND query LIKE '%records%'";
+        until("it is held up", async || {
+            // In a transaction of its own each.
+            for statement in ["ROLLBACK", "UPDATE records SET awaited = false", "BEGIN", change] {
+                holder.run(statement).await;
+            }
+            sight.client.batch_execute(&message).await.unwrap();
+            for _ in 0..20 {
+                if sight.number(blocked).await > 0 {
+                    return true;
+                }
+            }
+            false
+        })
+        .await;
+        holder.run("COMMIT").await;
+        soon(waiter).await.unwrap().unwrap();
+    }
+}
+
 #[tokio::test]
 async fn many_names_share_one_connection() {
     const NAMES: usize = 30;
