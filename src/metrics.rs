@@ -15,6 +15,10 @@
 //! | `tower_refresh_store_errors_total` | `operation`: `lease`, `load`, `intend`, `save`, `delete` | calls of a store that failed. That another process came first is no failure |
 //! | `tower_refresh_revocations_total` | `outcome` ([`Revocation::as_str`](crate::state::Revocation::as_str)) | calls of a hook that revokes tokens: `done`, `pending` (it failed, and is called again), `failed` |
 //! | `tower_refresh_open_redeems_total` | `cause` ([`OpenCause::as_str`]) | open redeems that a flight has found with its lease |
+//! | `tower_refresh_sessions_begun_total` | | browser sessions that were signed in (feature `session`) |
+//! | `tower_refresh_sessions_ended_total` | `reason` (`session::Ended::as_str`) | browser sessions that have ended, once a process that has heard of it |
+//! | `tower_refresh_session_looks_total` | | looks at the store for a browser's request or stream |
+//! | `tower_refresh_session_refusals_total` | `reason`: `csrf`, `no_session`, `unavailable` | browsers' requests that the session layer has answered itself |
 //!
 //! | histogram | labels | what |
 //! |---|---|---|
@@ -49,6 +53,10 @@ pub fn describe() {
         ("tower_refresh_store_errors_total", "Calls of a token store that failed, by operation"),
         ("tower_refresh_revocations_total", "Tries to revoke tokens at the server, by outcome"),
         ("tower_refresh_open_redeems_total", "Redeems of unknown end that were found, by cause"),
+        ("tower_refresh_sessions_begun_total", "Browser sessions that were signed in"),
+        ("tower_refresh_sessions_ended_total", "Browser sessions that have ended, by reason"),
+        ("tower_refresh_session_looks_total", "Looks at the store for browser sessions"),
+        ("tower_refresh_session_refusals_total", "Browsers' requests that were refused, by reason"),
     ] {
         describe_counter!(name, Count, what);
     }
@@ -116,4 +124,32 @@ pub(crate) fn revoked(outcome: &'static str) {
 pub(crate) fn open_redeem(cause: &'static str) {
     #[cfg(feature = "metrics")]
     counter!("tower_refresh_open_redeems_total", "cause" => cause).increment(1);
+}
+
+/// A browser session was signed in.
+#[cfg(feature = "session")]
+pub(crate) fn session_begun() {
+    #[cfg(feature = "metrics")]
+    counter!("tower_refresh_sessions_begun_total").increment(1);
+}
+
+/// This process has heard that a browser session has ended.
+#[cfg(feature = "session")]
+pub(crate) fn session_ended(reason: &'static str) {
+    #[cfg(feature = "metrics")]
+    counter!("tower_refresh_sessions_ended_total", "reason" => reason).increment(1);
+}
+
+/// The store is looked at for a browser session.
+#[cfg(feature = "session")]
+pub(crate) fn session_looked() {
+    #[cfg(feature = "metrics")]
+    counter!("tower_refresh_session_looks_total").increment(1);
+}
+
+/// A browser's request was answered by the session layer.
+#[cfg(feature = "session")]
+pub(crate) fn session_refused(reason: &'static str) {
+    #[cfg(feature = "metrics")]
+    counter!("tower_refresh_session_refusals_total", "reason" => reason).increment(1);
 }

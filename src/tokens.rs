@@ -81,6 +81,18 @@ pub(crate) const RESERVED_MINTED_FOR: &str = "tower_refresh.minted_for";
 #[cfg(feature = "session")]
 pub(crate) const RESERVED_IDENTITY: &str = "tower_refresh.identity";
 
+/// When their session ends at the latest, in seconds since the Unix epoch.
+#[cfg(feature = "session")]
+pub(crate) const RESERVED_DEADLINE: &str = "tower_refresh.deadline";
+
+/// Instead of tokens: how their session has ended.
+#[cfg(feature = "session")]
+pub(crate) const RESERVED_ENDED: &str = "tower_refresh.ended";
+
+/// Instead of tokens: the sessions of a user.
+#[cfg(feature = "session")]
+pub(crate) const RESERVED_SESSIONS: &str = "tower_refresh.sessions";
+
 /// When an access token runs out, as the server said it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expiry {

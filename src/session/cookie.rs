@@ -79,6 +79,10 @@ impl SessionCookie {
         Self { is_strict: true, ..self }
     }
 
+    pub(super) fn is_strict(&self) -> bool {
+        self.is_strict
+    }
+
     /// The name, as the browser has it.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -9,6 +9,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{error::ConfigError, seal::random};
 
+/// A SHA-256.
+pub(super) type Digested = [u8; 32];
+
 /// How many random bytes an id has.
 const BYTES: usize = 32;
 
@@ -49,8 +52,12 @@ impl SessionId {
     /// What this session is called everywhere else.
     #[must_use]
     pub fn name(&self) -> SessionName {
-        let hash = Sha256::digest(self.expose());
-        SessionName(BASE64_URL_SAFE_NO_PAD.encode(hash).into())
+        SessionName::of(self.digest())
+    }
+
+    /// The same, shorter.
+    pub(super) fn digest(&self) -> Digested {
+        Sha256::digest(self.expose()).into()
     }
 }
 
@@ -83,6 +90,20 @@ impl fmt::Display for NoSessionId {
 impl std::error::Error for NoSessionId {}
 
 impl SessionName {
+    pub(super) fn of(hash: Digested) -> Self {
+        Self(BASE64_URL_SAFE_NO_PAD.encode(hash).into())
+    }
+
+    /// A name that a list holds.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let name = Self(text.into());
+        name.digest().is_some().then_some(name)
+    }
+
+    pub(super) fn digest(&self) -> Option<Digested> {
+        BASE64_URL_SAFE_NO_PAD.decode(&*self.0).ok()?.try_into().ok()
+    }
+
     /// The name as text: letters, digits, `-` and `_`.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -1,9 +1,14 @@
 //! Who is signed in: [`Identity`].
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Deserialize, Serialize};
 
+use super::index::seconds;
 use crate::{
     credential::Credential,
     tokens::{RESERVED_IDENTITY, Tokens},
@@ -44,6 +49,10 @@ pub struct Identity {
     subject: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     sid: Option<String>,
+    #[serde(rename = "iat", skip_serializing_if = "Option::is_none", default)]
+    issued: Option<u64>,
+    #[serde(rename = "session_expiry", skip_serializing_if = "Option::is_none", default)]
+    expiry: Option<u64>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     claims: BTreeMap<String, String>,
 }
@@ -52,7 +61,7 @@ impl Identity {
     /// A user by issuer and subject (`iss` and `sub`), which name one person together and for ever.
     pub fn new(issuer: impl Into<String>, subject: impl Into<String>) -> Self {
         let (issuer, subject) = (issuer.into(), subject.into());
-        Self { issuer, subject, sid: None, claims: BTreeMap::new() }
+        Self { issuer, subject, sid: None, issued: None, expiry: None, claims: BTreeMap::new() }
     }
 
     /// With the provider's id of its own session (`sid`), by which it may end this one (OpenID Connect
@@ -60,6 +69,21 @@ impl Identity {
     #[must_use]
     pub fn sid(self, sid: impl Into<String>) -> Self {
         Self { sid: Some(sid.into()), ..self }
+    }
+
+    /// With the moment at which the ID token was issued (`iat`), in full seconds: a logout of all of a
+    /// user's sessions that comes before this one is stored ends it, too
+    /// ([`Sessions::end_all`](super::Sessions::end_all)).
+    #[must_use]
+    pub fn issued_at(self, at: SystemTime) -> Self {
+        Self { issued: Some(seconds(at)), ..self }
+    }
+
+    /// With the moment at which the session ends at the latest, in full seconds, if the provider has
+    /// said so (`session_expiry`), or what is known of the refresh token's own end.
+    #[must_use]
+    pub fn expires_at(self, at: SystemTime) -> Self {
+        Self { expiry: Some(seconds(at)), ..self }
     }
 
     /// With another claim, as text. All of them are in the record, which is read for each look at the
@@ -88,6 +112,18 @@ impl Identity {
         self.sid.as_deref()
     }
 
+    /// When the ID token was issued (`iat`), if that was given.
+    #[must_use]
+    pub fn issued(&self) -> Option<SystemTime> {
+        moment(self.issued?)
+    }
+
+    /// When the session ends at the latest, if that was given.
+    #[must_use]
+    pub fn expiry(&self) -> Option<SystemTime> {
+        moment(self.expiry?)
+    }
+
     /// Another claim.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
@@ -105,8 +141,21 @@ impl Identity {
     /// Whose tokens these are, if that was put into them.
     #[must_use]
     pub fn of(credential: &Credential) -> Option<Self> {
-        serde_json::from_str(credential.extra(RESERVED_IDENTITY)?).ok()
+        Self::parse(credential.extra(RESERVED_IDENTITY)?)
     }
+
+    /// The same of what a store holds.
+    pub(super) fn of_tokens(tokens: &Tokens) -> Option<Self> {
+        Self::parse(tokens.extra(RESERVED_IDENTITY)?)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+}
+
+fn moment(seconds: u64) -> Option<SystemTime> {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 // By hand, because it is personal.

@@ -28,12 +28,54 @@
 //! # Ok(()) }
 //! ```
 
+// | file | what is in it |
+// |---|---|
+// | `sessions.rs` | [`Sessions`]: how a session begins, is found, and ends |
+// | `layer.rs`, `service.rs`, `body.rs` | the tower layer, and the order of things in it |
+// | `visitor.rs`, `csrf.rs` | what a browser's request says of itself |
+// | `answer.rs` | the layer's own answers, and the headers of others' |
+// | `slot.rs`, `session.rs`, `extract.rs` | what a handler gets |
+// | `entry.rs`, `registry.rs` | the sessions that this process has loaded |
+// | `record.rs`, `index.rs` | what a store holds of a session, and of a user's sessions |
+// | `cookie.rs`, `id.rs`, `identity.rs`, `ended.rs`, `status.rs` | what they are made of |
+// | `refresher.rs` | whose a refreshed ID token has to be |
+
+mod answer;
+mod body;
 mod cookie;
+mod csrf;
+mod ended;
+mod entry;
+#[cfg(feature = "axum")]
+mod extract;
 mod id;
 mod identity;
+mod index;
+mod layer;
+mod record;
+mod refresher;
+mod registry;
+mod service;
+#[allow(clippy::module_inception, reason = "it is the session")]
+mod session;
+mod sessions;
+mod slot;
+mod status;
+mod visitor;
 
+#[cfg(feature = "axum")]
+pub use self::extract::NoSession;
 pub use self::{
+    body::SessionBody,
     cookie::SessionCookie,
+    ended::Ended,
     id::{NoSessionId, SessionId, SessionName},
     identity::Identity,
+    index::IndexKey,
+    layer::SessionLayer,
+    service::{SessionFuture, SessionService},
+    session::Session,
+    sessions::{Sessions, SessionsBuilder, SignInError},
+    slot::SessionSlot,
+    status::SessionsStatus,
 };

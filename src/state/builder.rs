@@ -277,6 +277,18 @@ impl RenewalBuilder {
     pub fn build(self) -> Renewal {
         self.renewal()
     }
+
+    /// Puts another refresher before this one, which is given it and the hook for tokens that nothing
+    /// will use.
+    #[cfg(feature = "session")]
+    pub(crate) fn wrap<R: Refresher>(
+        mut self,
+        wrap: impl FnOnce(Arc<dyn Refresher>, Option<TokensHook>) -> R,
+    ) -> Self {
+        let hook = self.on_discard.clone().or_else(|| self.on_sign_out.clone());
+        self.refresher = Arc::new(wrap(self.refresher, hook));
+        self
+    }
 }
 
 impl RenewalBuilder<RefreshState> {

@@ -70,6 +70,8 @@ use self::{
     observe::{Channels, Extras},
     waiters::{Everyone, Waiters},
 };
+#[cfg(feature = "session")]
+pub(crate) use self::revocation::TokensHook;
 pub(crate) use self::{
     machine::{Accepted, Admission, Route},
     wait::Wait,
@@ -244,6 +246,28 @@ impl RefreshState {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Credential> {
         self.channels().changes.subscribe()
+    }
+
+    /// The store's generation, as far as this state knows it.
+    #[cfg(feature = "session")]
+    pub(crate) fn stored(&self) -> Generation {
+        self.lock().machine.stored()
+    }
+
+    /// Whether a refresh is under way.
+    #[cfg(feature = "session")]
+    pub(crate) fn is_in_flight(&self) -> bool {
+        self.lock().machine.in_flight().is_some()
+    }
+
+    /// Whether another state over the same store would do as well: nothing is under way, and nothing is
+    /// known here alone.
+    #[cfg(feature = "session")]
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let inner = self.lock();
+        let is_busy = inner.running > 0 || inner.waiters.are_there() || inner.is_kept_fresh;
+        let owes = inner.deletion_open || inner.unrevoked().is_some_and(|it| it.len() > 0);
+        !is_busy && !owes && inner.machine.is_at_rest(Time::now())
     }
 
     /// The word that changes with everything a request has to know. Even while the

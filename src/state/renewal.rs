@@ -76,6 +76,23 @@ impl Renewal {
         RefreshState::new(self.clone(), store, Machine::unread(true, None))
     }
 
+    /// The same, where the store has just been read, and holds these tokens. Those that were minted
+    /// for another resource are left to the first use.
+    #[cfg(feature = "session")]
+    pub(crate) fn state_of(
+        &self,
+        store: Arc<dyn TokenStore>,
+        record: &Record,
+    ) -> Arc<RefreshState> {
+        let mut machine = Machine::unread(true, None);
+        if record.tokens.as_ref().is_some_and(|tokens| self.0.policy.accepts(tokens)) {
+            machine.signed_in(record, machine.sign_outs(), self.moment());
+            // A state announces nothing when it is made.
+            let _ = machine.effects();
+        }
+        RefreshState::new(self.clone(), store, machine)
+    }
+
     /// A credential in this process's memory: signed in with these tokens, or with `None`
     /// signed out until [`RefreshState::set`].
     #[must_use]

@@ -59,7 +59,7 @@ mod sealed {
     }
 }
 
-pub(super) type TokensHook =
+pub(crate) type TokensHook =
     Arc<dyn Fn(Tokens) -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync>;
 
 /// What has become of tokens at the server.

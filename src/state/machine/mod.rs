@@ -210,6 +210,12 @@ impl Machine {
         self.failures
     }
 
+    /// Neither a flight, nor a pause before the next, nor tokens that the store does not have.
+    #[cfg(feature = "session")]
+    pub(crate) fn is_at_rest(&self, time: Time) -> bool {
+        self.flight.is_none() && self.retry_at(time).is_none() && !self.is_unsaved()
+    }
+
     pub(crate) fn last_failure(&self) -> Option<&RefreshFailure> {
         self.troubles.as_ref()?.last_failure.as_ref()
     }

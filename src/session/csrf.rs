@@ -1,0 +1,204 @@
+//! Requests that another site's page has made a browser send ([`CsrfCheck`]).
+
+use http::{
+    HeaderMap, HeaderName, Method, Uri,
+    header::{HOST, ORIGIN, UPGRADE},
+    request::Parts,
+};
+
+use crate::error::ConfigError;
+
+pub(super) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Which unsafe requests are let through: those of the application's own pages.
+///
+/// | the browser says | |
+/// |---|---|
+/// | `Origin` of a trusted page | passes |
+/// | `Sec-Fetch-Site: same-origin` | passes |
+/// | `Sec-Fetch-Site` of any other kind, `none` too | refused |
+/// | only `Origin` (plain `http`, old browsers) | passes if it is that of the request's host |
+/// | neither | passes without a session's cookie: there is nothing to abuse |
+///
+/// Requests that open a WebSocket are unsafe, too, whatever their method.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CsrfCheck {
+    trusted: Vec<Origin>,
+    header: Option<HeaderName>,
+}
+
+/// A scheme, a host and a port, in lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Origin {
+    scheme: String,
+    host: String,
+    port: Option<u16>,
+}
+
+impl Origin {
+    fn parse(text: &str) -> Option<Self> {
+        let uri: Uri = text.parse().ok()?;
+        let is_bare = uri.path_and_query().is_none_or(|it| it == "/" || it == "");
+        let authority = uri.authority().filter(|it| is_bare && !it.as_str().contains('@'))?;
+        let scheme = uri.scheme_str()?.to_ascii_lowercase();
+        let port = authority.port_u16().or_else(|| default_port(&scheme));
+        Some(Self { host: authority.host().to_ascii_lowercase(), port, scheme })
+    }
+
+    /// Whether that is what the request's host says.
+    fn is_of(&self, uri: &Uri, headers: &HeaderMap) -> bool {
+        let named = match uri.authority() {
+            Some(authority) => Some(authority.clone()),
+            None => single(headers, &HOST).and_then(|host| host.parse().ok()),
+        };
+        named.is_some_and(|it| {
+            it.host().eq_ignore_ascii_case(&self.host)
+                && it.port_u16().or_else(|| default_port(&self.scheme)) == self.port
+        })
+    }
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    }
+}
+
+/// The one field of this name. Of several, browsers send none.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut fields = headers.get_all(name).iter();
+    let field = fields.next()?;
+    fields.next().is_none().then(|| field.to_str().ok())?
+}
+
+/// A page of the application itself has sent it, as far as the browser says so.
+pub(super) fn is_same_origin(parts: &Parts) -> bool {
+    single(&parts.headers, &SEC_FETCH_SITE) == Some("same-origin")
+}
+
+impl CsrfCheck {
+    pub(super) fn trust(&mut self, origin: &str) -> Result<(), ConfigError> {
+        let origin = Origin::parse(origin).ok_or(ConfigError::new(
+            "a trusted origin is a scheme and an authority alone: `https://host:port`",
+        ))?;
+        self.trusted.push(origin);
+        Ok(())
+    }
+
+    pub(super) fn require(&mut self, name: HeaderName) {
+        self.header = Some(name);
+    }
+
+    /// `has_cookie`: it brings a cookie of our name.
+    pub(super) fn allows(&self, parts: &Parts, has_cookie: bool) -> bool {
+        if is_safe(parts) {
+            return true;
+        }
+        let headers = &parts.headers;
+        if has_cookie && self.header.as_ref().is_some_and(|name| !headers.contains_key(name)) {
+            return false;
+        }
+        let origin = single(headers, &ORIGIN).and_then(Origin::parse);
+        if origin.as_ref().is_some_and(|origin| self.trusted.contains(origin)) {
+            return true;
+        }
+        if headers.contains_key(SEC_FETCH_SITE) {
+            return is_same_origin(parts);
+        }
+        match origin {
+            Some(origin) => origin.is_of(&parts.uri, headers),
+            // `Origin: null` is there, and no origin.
+            None => !has_cookie && !headers.contains_key(ORIGIN),
+        }
+    }
+}
+
+fn is_safe(parts: &Parts) -> bool {
+    let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE].contains(&parts.method);
+    is_safe && !parts.headers.contains_key(UPGRADE)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn allows(check: &CsrfCheck, method: &str, headers: &[(&str, &str)], has_cookie: bool) -> bool {
+        let mut request = Request::builder().method(method).uri("/orders").header("host", "app.test");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        check.allows(&request.body(()).unwrap().into_parts().0, has_cookie)
+    }
+
+    #[test]
+    fn s14_only_pages_of_the_application_send_unsafe_requests() {
+        let check = CsrfCheck::default();
+        for (headers, passes) in [
+            (&[("sec-fetch-site", "same-origin")][..], true),
+            (&[("sec-fetch-site", "same-origin"), ("origin", "https://app.test")], true),
+            (&[("sec-fetch-site", "same-site")], false),
+            (&[("sec-fetch-site", "cross-site")], false),
+            (&[("sec-fetch-site", "none")], false),
+            (&[("sec-fetch-site", "Same-Origin")], false),
+            (&[("sec-fetch-site", "cross-site"), ("sec-fetch-site", "same-origin")], false),
+            (&[("sec-fetch-site", "cross-site"), ("origin", "https://app.test")], false),
+            (&[("origin", "https://app.test")], true),
+            (&[("origin", "https://APP.test:443")], true),
+            (&[("origin", "http://app.test")], true),
+            (&[("origin", "https://app.test:8443")], false),
+            (&[("origin", "https://app.test.evil.test")], false),
+            (&[("origin", "https://evil.test")], false),
+            (&[("origin", "https://app.test@evil.test")], false),
+            (&[("origin", "null")], false),
+            (&[("origin", "https://app.test"), ("origin", "https://evil.test")], false),
+            (&[], false),
+        ] {
+            for method in ["POST", "PUT", "DELETE", "PATCH", "QUERY", "CONNECT"] {
+                assert_eq!(allows(&check, method, headers, true), passes, "{method} {headers:?}");
+            }
+            for method in ["GET", "HEAD", "OPTIONS"] {
+                assert!(allows(&check, method, headers, true), "{method} {headers:?}");
+                let opens = [&[("upgrade", "websocket")], headers].concat();
+                assert_eq!(allows(&check, method, &opens, true), passes, "{method} {opens:?}");
+            }
+        }
+    }
+
+    /// A program sends neither header. Without a cookie there is nothing that it could abuse.
+    #[test]
+    fn without_a_cookie_programs_pass_and_foreign_pages_do_not() {
+        let check = CsrfCheck::default();
+        assert!(allows(&check, "POST", &[], false));
+        assert!(!allows(&check, "POST", &[("sec-fetch-site", "cross-site")], false));
+        assert!(!allows(&check, "POST", &[("origin", "https://evil.test")], false));
+        assert!(!allows(&check, "POST", &[("origin", "null")], false));
+    }
+
+    #[test]
+    fn a_trusted_origin_passes_and_only_that_one() {
+        let mut check = CsrfCheck::default();
+        check.trust("https://www.app.test").unwrap();
+        let from = |origin| [("sec-fetch-site", "same-site"), ("origin", origin)];
+        assert!(allows(&check, "POST", &from("https://www.app.test"), true));
+        assert!(!allows(&check, "POST", &from("http://www.app.test"), true));
+        assert!(!allows(&check, "POST", &from("https://app.test"), true));
+        for wrong in ["app.test", "https://app.test/path", "https://u@app.test", "null", ""] {
+            assert!(check.trust(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_header_of_yours_is_asked_for_besides() {
+        let mut check = CsrfCheck::default();
+        check.require(HeaderName::from_static("x-csrf"));
+        let same = ("sec-fetch-site", "same-origin");
+        assert!(!allows(&check, "POST", &[same], true));
+        assert!(allows(&check, "POST", &[same, ("x-csrf", "1")], true));
+        assert!(!allows(&check, "POST", &[("x-csrf", "1"), ("sec-fetch-site", "none")], true));
+        assert!(allows(&check, "GET", &[], true));
+    }
+}

@@ -1,0 +1,105 @@
+//! [`SessionLayer`]: finds each request's session.
+
+use std::{fmt, sync::Arc};
+
+use http::request::Parts;
+use tower_layer::Layer;
+
+use super::{service::SessionService, sessions::Sessions, slot::is_local};
+use crate::error::ConfigError;
+
+type Exempt = dyn Fn(&Parts) -> bool + Send + Sync;
+
+/// A tower layer that finds the session of each request by the browser's cookie, for routes of a
+/// server. What it does, in order:
+///
+/// 1. refuses unsafe requests that another site's page has sent (403);
+/// 2. looks at the store, once, whether the session lives; with several cookies of its name the first
+///    that does is the one;
+/// 3. takes its cookie, and any `Authorization`, off the request;
+/// 4. puts a [`SessionSlot`](super::SessionSlot), and of a session that lives its
+///    `Arc<RefreshState>`, into the request's extensions, and calls the service below;
+/// 5. sets or clears the cookie if there was a sign-in or a sign-out, says who may store the response,
+///    and takes off what a server behind has put on it: a cookie of its name, the challenge of its
+///    bearer scheme.
+///
+/// It answers itself where the handler could not know better: 503 while the store cannot be asked, or
+/// no token can be had; then the browser keeps its cookie. Nested in another one of the same
+/// [`Sessions`] it goes by what that has found.
+#[derive(Clone)]
+#[must_use]
+pub struct SessionLayer {
+    pub(super) sessions: Sessions,
+    pub(super) rules: Arc<Rules>,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Rules {
+    pub(super) is_required: bool,
+    pub(super) sign_in_at: Option<Box<str>>,
+    exempt: Option<Arc<Exempt>>,
+}
+
+impl Rules {
+    pub(super) fn is_exempt(&self, parts: &Parts) -> bool {
+        self.exempt.as_ref().is_some_and(|exempt| exempt(parts))
+    }
+}
+
+impl SessionLayer {
+    pub(super) fn new(sessions: Sessions) -> Self {
+        Self { sessions, rules: Arc::default() }
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Rules)) -> Self {
+        change(Arc::make_mut(&mut self.rules));
+        self
+    }
+
+    /// Answers requests without a session itself: 401, with the reason in the header `Session-Ended` if
+    /// it is known. A prefetch gets 503, which a browser asks again when the user clicks.
+    pub fn required(self) -> Self {
+        self.with(|rules| rules.is_required = true)
+    }
+
+    /// As [`required`](Self::required), but the user who opens a page is taken to this path, which
+    /// begins a sign-in; the page's own path is in the query, as `return_to`. Only navigations are: a
+    /// script that fetches gets its 401, and a prefetch begins no sign-in.
+    ///
+    /// # Errors
+    ///
+    /// It is not a path of this application: it has to begin with one `/`.
+    pub fn sign_in_at(self, path: &str) -> Result<Self, ConfigError> {
+        if !is_local(path) || !path.is_ascii() || path.contains(['?', '#']) {
+            return Err(ConfigError::new(
+                "a sign-in begins at a path of the application: it begins with one `/`, and has no query",
+            ));
+        }
+        Ok(self.required().with(|rules| rules.sign_in_at = Some(path.into())))
+    }
+
+    /// Lets unsafe requests of other sites' pages through for which this predicate says `true`: the
+    /// callback of an authorization server that answers by `form_post`. Its handler has to check the
+    /// request by other means (`state`).
+    pub fn csrf_exempt(self, exempt: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.with(|rules| rules.exempt = Some(Arc::new(exempt)))
+    }
+}
+
+impl<S> Layer<S> for SessionLayer {
+    type Service = SessionService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        SessionService::new(inner, self.clone())
+    }
+}
+
+impl fmt::Debug for SessionLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionLayer")
+            .field("cookie", self.sessions.cookie())
+            .field("is_required", &self.rules.is_required)
+            .field("sign_in_at", &self.rules.sign_in_at)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,168 @@
+//! What a store holds for a session: its tokens, or for some minutes how it has ended.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    ended::{Ended, EndedCell},
+    identity::Identity,
+};
+use crate::{
+    refresher::BoxFuture,
+    store::{Deleted, KeptUntil, Leased, Record, SaveError, StoreError, TokenStore},
+    tokens::{Generation, RESERVED_DEADLINE, RESERVED_ENDED, Tokens},
+};
+
+/// For how long a session that has ended is told from one that never was.
+pub(super) const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// A session's record in a store. To its [`RefreshState`](crate::RefreshState) the note of an ended
+/// session is what a sign-out leaves: a later number, and no tokens.
+pub(super) struct SessionRecord {
+    store: Arc<dyn TokenStore>,
+    /// How the session has ended, as far as this process knows.
+    pub(super) ended: EndedCell,
+}
+
+/// What was found under a session's name.
+pub(super) enum Stored {
+    /// Nothing, or nothing of a session.
+    Nothing,
+    Ended(Ended),
+    Lives {
+        record: Record,
+        identity: Identity,
+        deadline: SystemTime,
+    },
+}
+
+/// These tokens as a session's.
+pub(super) fn of_session(tokens: Tokens, identity: &Identity, deadline: SystemTime) -> Tokens {
+    let since = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    identity.put_into(tokens).with_extra(RESERVED_DEADLINE, since.as_secs().to_string())
+}
+
+/// What stands in the place of an ended session's tokens.
+fn note(ended: Ended) -> Tokens {
+    Tokens::new("").with_extra(RESERVED_ENDED, ended.as_str())
+}
+
+/// How the session has ended whose record this is, if that is noted there.
+fn noted(tokens: &Tokens) -> Option<Ended> {
+    // A word of a later version of this program says at least that it has ended.
+    tokens.extra(RESERVED_ENDED).map(|word| Ended::parse(word).unwrap_or(Ended::SignedOutElsewhere))
+}
+
+impl SessionRecord {
+    pub(super) fn new(store: Arc<dyn TokenStore>) -> Self {
+        Self { store, ended: EndedCell::default() }
+    }
+
+    pub(super) async fn find(&self) -> Result<Stored, StoreError> {
+        let record = self.store.load().await?;
+        let Some(tokens) = &record.tokens else {
+            return Ok(match record.generation {
+                Generation::ZERO => Stored::Nothing,
+                _ => Stored::Ended(Ended::SignedOutElsewhere),
+            });
+        };
+        if let Some(ended) = noted(tokens) {
+            return Ok(Stored::Ended(ended));
+        }
+        let seconds = tokens.extra(RESERVED_DEADLINE).and_then(|text| text.parse().ok());
+        let deadline = seconds.map(Duration::from_secs);
+        let deadline = deadline.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
+        Ok(match (Identity::of_tokens(tokens), deadline) {
+            (Some(identity), Some(deadline)) => Stored::Lives { record, identity, deadline },
+            _ => Stored::Nothing,
+        })
+    }
+
+    /// Ends the session in the store if its record is still of this generation.
+    pub(super) async fn end_at(
+        &self,
+        generation: Generation,
+        ended: Ended,
+    ) -> Result<(), SaveError> {
+        self.store.save(generation, Record::new(generation.next(), note(ended))).await?;
+        self.ended.set(ended);
+        self.forget_in_time().await;
+        Ok(())
+    }
+
+    /// Notes how the session has ended, after its deletion. Best effort: without it the session has
+    /// ended all the same.
+    async fn note(&self, deleted: Generation, ended: Ended) -> Generation {
+        let record = Record::new(deleted.next(), note(ended));
+        match self.store.save(deleted, record).await {
+            Ok(()) => {
+                self.forget_in_time().await;
+                deleted.next()
+            }
+            Err(_) => deleted,
+        }
+    }
+
+    async fn forget_in_time(&self) {
+        if let Some(end) = SystemTime::now().checked_add(REMEMBERED) {
+            // Without that, the note stays for as long as the store keeps records.
+            let _ = self.store.keep_until(end).await;
+        }
+    }
+
+    /// As the state is to see it.
+    fn read(&self, record: Record) -> Record {
+        let ended = match &record.tokens {
+            Some(tokens) => noted(tokens),
+            None if record.generation == Generation::ZERO => None,
+            None => Some(Ended::SignedOutElsewhere),
+        };
+        match ended {
+            None => record,
+            Some(ended) => {
+                self.ended.set(ended);
+                Record::new(record.generation, None)
+            }
+        }
+    }
+}
+
+impl TokenStore for SessionRecord {
+    fn load(&self) -> BoxFuture<'_, Result<Record, StoreError>> {
+        Box::pin(async { Ok(self.read(self.store.load().await?)) })
+    }
+
+    fn changed(&self, known: Generation) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
+        Box::pin(async move { Ok(self.store.changed(known).await?.map(|record| self.read(record))) })
+    }
+
+    fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {
+        self.store.save(expected, record)
+    }
+
+    fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {
+        Box::pin(async {
+            let deleted = self.store.delete().await?;
+            let known = deleted.tokens.as_ref().and_then(noted);
+            let tokens = deleted.tokens.filter(|_| known.is_none());
+            // What was noted first stays.
+            let ended = known.or(self.ended.get()).unwrap_or(Ended::SignedOutElsewhere);
+            Ok(Deleted::new(self.note(deleted.generation, ended).await, tokens))
+        })
+    }
+
+    fn keep_until(&self, end: SystemTime) -> BoxFuture<'_, Result<KeptUntil, StoreError>> {
+        self.store.keep_until(end)
+    }
+
+    fn lease(&self, known: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
+        Box::pin(async move {
+            Ok(match self.store.lease(known).await? {
+                Leased::Newer(record) => Leased::Newer(self.read(record)),
+                lease => lease,
+            })
+        })
+    }
+}

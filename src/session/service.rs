@@ -1,0 +1,322 @@
+//! [`SessionService`]: the tower service, and [`SessionFuture`]: the order of things.
+//!
+//! ```text
+//! call        forged? -> cookies -> strip -> known for sure? --------.
+//! Finding                                     look at the store      |
+//! admit       came with an old cookie? -> a session required? <------'
+//! Calling     the service below -> its response, finished
+//! ```
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{
+    Request, Response, StatusCode,
+    header::{AUTHORIZATION, CONTENT_TYPE},
+    request::Parts,
+};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use smallvec::SmallVec;
+use tower_service::Service;
+
+use super::{
+    answer,
+    body::SessionBody,
+    ended::Ended,
+    id::Digested,
+    layer::SessionLayer,
+    sessions::{Shared, Visit, spawn},
+    slot::{Found, SessionSlot},
+    visitor::Visitor,
+};
+use crate::{
+    refresher::BoxFuture,
+    state::{FailureKind, Health, RefreshFailure},
+    store::StoreError,
+};
+
+/// The service that a [`SessionLayer`] makes.
+#[derive(Clone)]
+pub struct SessionService<S> {
+    inner: S,
+    layer: SessionLayer,
+}
+
+impl<S> SessionService<S> {
+    pub(super) fn new(inner: S, layer: SessionLayer) -> Self {
+        Self { inner, layer }
+    }
+
+    /// The service below.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service below, to be changed.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The service below alone.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for SessionService<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    R: Body<Data = Bytes>,
+{
+    type Response = Response<SessionBody<R>>;
+    type Error = S::Error;
+    type Future = SessionFuture<S, B, R>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let (mut parts, body) = request.into_parts();
+        let shared = &self.layer.sessions.0;
+        let mut visit = OneVisit { layer: self.layer.clone(), visitor: Visitor::of(&mut parts), slot: None };
+        let outer = parts.extensions.get::<SessionSlot>();
+        if let Some(slot) = outer.filter(|slot| Arc::ptr_eq(&slot.0.shared, shared)) {
+            // The layer above has done all else.
+            if self.layer.rules.is_required {
+                slot.0.ask();
+                if slot.0.lives().is_none() {
+                    return visit.answer(|it| it.required(&parts, slot.0.ended()));
+                }
+            }
+            let future = inner.call(Request::from_parts(parts, body));
+            return SessionFuture { state: State::Calling { future, visit } };
+        }
+        let cookie = &shared.cookie;
+        let digests: SmallVec<[Digested; 1]> = cookie.ids(&parts.headers).map(|id| id.digest()).collect();
+        let may_be_forged = !self.layer.rules.is_exempt(&parts);
+        if may_be_forged && !shared.csrf.allows(&parts, !digests.is_empty()) {
+            return visit.answer(|_| answer::forged());
+        }
+        cookie.strip(&mut parts.headers);
+        parts.headers.remove(AUTHORIZATION);
+        let known = match &digests[..] {
+            [] => Some(Found::NoCookie),
+            [digest] => shared.glance(digest).map(|entry| Found::Visit(Visit::Lives(entry))),
+            _ => None,
+        };
+        match known {
+            Some(found) => match visit.admit(&mut parts, found) {
+                Ok(()) => {
+                    let future = inner.call(Request::from_parts(parts, body));
+                    SessionFuture { state: State::Calling { future, visit } }
+                }
+                Err(response) => SessionFuture { state: State::Answered { response: Some(response) } },
+            },
+            None => {
+                let finding: Finding = Box::pin(find(Arc::clone(shared), digests));
+                let state = State::Finding { finding, request: Some((parts, body)), inner, visit: Some(visit) };
+                SessionFuture { state }
+            }
+        }
+    }
+}
+
+type Finding = BoxFuture<'static, Result<Visit, StoreError>>;
+
+/// The first that lives. Else the first that has ended.
+async fn find(shared: Arc<Shared>, digests: SmallVec<[Digested; 1]>) -> Result<Visit, StoreError> {
+    let mut found = Visit::Unknown;
+    for digest in digests {
+        match (shared.visit(digest).await?, &found) {
+            (lives @ Visit::Lives(_), _) => return Ok(lives),
+            (ended @ Visit::Ended(_), Visit::Unknown) => found = ended,
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// One request, and what is known of it.
+struct OneVisit {
+    layer: SessionLayer,
+    visitor: Visitor,
+    /// `None`: the layer above has one.
+    slot: Option<SessionSlot>,
+}
+
+impl OneVisit {
+    fn answer<S, B, R>(
+        self,
+        answer: impl FnOnce(&Self) -> Response<SessionBody<R>>,
+    ) -> SessionFuture<S, B, R>
+    where
+        S: Service<Request<B>, Response = Response<R>>,
+    {
+        SessionFuture { state: State::Answered { response: Some(answer(&self)) } }
+    }
+
+    fn required<R>(&self, parts: &Parts, ended: Option<Ended>) -> Response<SessionBody<R>> {
+        answer::required(&self.layer.rules, &self.visitor, &parts.uri, ended)
+    }
+
+    /// The request may go on, or is answered.
+    fn admit<R>(&mut self, parts: &mut Parts, found: Found) -> Result<(), Response<SessionBody<R>>> {
+        let slot = SessionSlot::new(Arc::clone(&self.layer.sessions.0), found);
+        let ended = slot.0.ended();
+        if ended == Some(Ended::Replaced) && self.visitor.is_same_origin && !self.visitor.is_again {
+            if let Some(again) = answer::again(&parts.uri) {
+                return Err(again);
+            }
+        }
+        let entry = slot.0.lives();
+        if self.layer.rules.is_required {
+            slot.0.ask();
+            if entry.is_none() {
+                return Err(self.required(parts, ended));
+            }
+        }
+        if let Some(entry) = entry {
+            parts.extensions.insert(Arc::clone(&entry.state));
+        }
+        parts.extensions.insert(slot.clone());
+        self.slot = Some(slot);
+        Ok(())
+    }
+
+    /// What the service below has answered.
+    fn finish<R>(self, response: Response<R>) -> Response<SessionBody<R>> {
+        let Some(slot) = &self.slot else { return response.map(SessionBody::whole) };
+        let shared = &self.layer.sessions.0;
+        let entry = slot.0.lives();
+        let (mut parts, body) = response.into_parts();
+        if let Some(entry) = &entry {
+            let is_refused = parts.status == StatusCode::UNAUTHORIZED;
+            let failure = parts.extensions.get::<RefreshFailure>().filter(|_| is_refused);
+            let is_rejected = entry.state.health() == Health::Rejected;
+            if is_rejected {
+                let (shared, entry) = (Arc::clone(shared), Arc::clone(entry));
+                // It is tried again with the next request.
+                spawn(async move { drop(shared.end_rejected(&entry).await) });
+            }
+            match failure.map(RefreshFailure::kind) {
+                Some(FailureKind::Rejected | FailureKind::SignedOut) => {
+                    let ended = entry.record.ended.get().unwrap_or_else(|| Ended::rejected(failure));
+                    return answer::unauthorized(Some(ended));
+                }
+                // The server behind refuses it for reasons of its own.
+                None | Some(FailureKind::Doubted | FailureKind::Unsendable) => {}
+                Some(_) => return answer::unavailable(&self.visitor),
+            }
+        }
+        answer::finish(&shared.cookie, &slot.0, &mut parts.headers);
+        let is_stream = parts.headers.get(CONTENT_TYPE).is_some_and(|kind| {
+            let kind = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+            kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+        });
+        let body = match slot.session_unasked().filter(|_| is_stream) {
+            Some(session) => SessionBody::stream(body, Box::pin(async move { session.ended().await })),
+            None => SessionBody::whole(body),
+        };
+        Response::from_parts(parts, body)
+    }
+}
+
+pin_project! {
+    /// The future of a [`SessionService`].
+    pub struct SessionFuture<S, B, R>
+    where
+        S: Service<Request<B>, Response = Response<R>>,
+    {
+        #[pin]
+        state: State<S, B, R, S::Future>,
+    }
+}
+
+pin_project! {
+    #[project = StateProject]
+    #[project_replace = StateTaken]
+    enum State<S, B, R, F> {
+        Finding { finding: Finding, request: Option<(Parts, B)>, inner: S, visit: Option<OneVisit> },
+        Calling { #[pin] future: F, visit: OneVisit },
+        Answered { response: Option<Response<SessionBody<R>>> },
+        Done,
+    }
+}
+
+impl<S, B, R> Future for SessionFuture<S, B, R>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: Body<Data = Bytes>,
+{
+    type Output = Result<Response<SessionBody<R>>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let next = match state.as_mut().project() {
+                StateProject::Finding { finding, request, inner, visit } => {
+                    let found = ready!(finding.as_mut().poll(cx));
+                    // Taken once: the state is another one after this.
+                    let (Some((mut parts, body)), Some(mut visit)) = (request.take(), visit.take())
+                    else {
+                        panic!("{POLLED_AGAIN}");
+                    };
+                    let admitted = match found {
+                        Ok(visited) => visit.admit(&mut parts, Found::Visit(visited)),
+                        Err(_) => Err(answer::unavailable(&visit.visitor)),
+                    };
+                    match admitted {
+                        Ok(()) => {
+                            let future = inner.call(Request::from_parts(parts, body));
+                            State::Calling { future, visit }
+                        }
+                        Err(response) => State::Answered { response: Some(response) },
+                    }
+                }
+                StateProject::Calling { future, .. } => {
+                    let response = ready!(future.poll(cx));
+                    let taken = state.as_mut().project_replace(State::Done);
+                    let StateTaken::Calling { visit, .. } = taken else { unreachable!() };
+                    return Poll::Ready(response.map(|response| visit.finish(response)));
+                }
+                StateProject::Answered { response } => {
+                    let response = response.take();
+                    return Poll::Ready(Ok(response.expect(POLLED_AGAIN)));
+                }
+                StateProject::Done => panic!("{POLLED_AGAIN}"),
+            };
+            state.set(next);
+        }
+    }
+}
+
+/// As futures may say that are polled after their end.
+const POLLED_AGAIN: &str = "the future has ended, and is polled again";
+
+impl<S: fmt::Debug> fmt::Debug for SessionService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionService")
+            .field("inner", &self.inner)
+            .field("layer", &self.layer)
+            .finish()
+    }
+}
+
+impl<S, B, R> fmt::Debug for SessionFuture<S, B, R>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,116 @@
+//! One signed-in browser: [`Session`].
+
+use std::{fmt, sync::Arc, time::SystemTime};
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    ended::Ended,
+    entry::Entry,
+    id::SessionName,
+    identity::Identity,
+    index::IndexKey,
+    sessions::{Visit, finish},
+    slot::SessionSlot,
+};
+use crate::{state::RefreshState, store::StoreError, time::Time};
+
+/// A session that lives: who is signed in, and their tokens. A handler takes it from the request's
+/// [`SessionSlot`], or as an extractor where the feature `axum` is on. Cheap to clone.
+#[derive(Clone)]
+pub struct Session {
+    entry: Arc<Entry>,
+    slot: SessionSlot,
+}
+
+impl Session {
+    pub(super) fn new(entry: Arc<Entry>, slot: SessionSlot) -> Self {
+        Self { entry, slot }
+    }
+
+    /// The credential: for a client behind a [`RefreshLayer`](crate::RefreshLayer), which finds it in
+    /// the request's extensions by [`FromExtensions`](crate::FromExtensions), and for calls of one's
+    /// own.
+    #[must_use]
+    pub fn state(&self) -> &Arc<RefreshState> {
+        &self.entry.state
+    }
+
+    /// Who has signed in.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.entry.identity
+    }
+
+    /// When it ends at the latest.
+    #[must_use]
+    pub fn expires(&self) -> SystemTime {
+        self.entry.deadline.wall
+    }
+
+    /// What it is called in stores and logs: a hash, never the cookie's value.
+    #[must_use]
+    pub fn name(&self) -> SessionName {
+        self.entry.name()
+    }
+
+    /// Signs out: ends it in the store, then takes the cookie away with this request's response, and
+    /// revokes the tokens by the [hook](crate::state::RenewalBuilder::on_sign_out) of the renewal. For
+    /// a route that takes POST.
+    ///
+    /// Goes on when the caller is cancelled.
+    ///
+    /// # Errors
+    ///
+    /// The store could not delete. The browser keeps its cookie, so that it can try again; in this
+    /// process the session has ended.
+    pub async fn sign_out(&self) -> Result<(), StoreError> {
+        self.slot.0.shared.end(&self.entry, Ended::SignedOut).await?;
+        self.slot.0.signed_out(&self.entry, Ended::SignedOut);
+        Ok(())
+    }
+
+    /// Ends all other sessions of the user, on every replica. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// The store failed, and some may live: call again.
+    pub async fn end_others(&self) -> Result<usize, StoreError> {
+        let (shared, name) = (Arc::clone(&self.slot.0.shared), self.name());
+        let key = IndexKey::sub(self.identity());
+        finish(async move { shared.end_by(&key, Some(&name)).await }).await
+    }
+
+    /// Waits until the session ends, here or on another replica, and says why: for streams and
+    /// sockets, which end then. The store is looked at now and then
+    /// ([`watch_every`](super::SessionsBuilder::watch_every)); while it cannot be reached nothing is
+    /// concluded. Waiting is no use of the session.
+    ///
+    /// Cancel safe.
+    pub async fn ended(&self) -> Ended {
+        let shared = &self.slot.0.shared;
+        let mut health = self.entry.state.subscribe_health();
+        loop {
+            let now = Instant::now();
+            let is_sure = self.entry.was_looked_at(shared.watch_every, now);
+            let is_over = self.entry.deadline.has_come(Time::now());
+            if is_over || !is_sure || self.entry.state.health().needs_sign_in() {
+                // A store that fails says nothing.
+                if let Ok(Visit::Ended(ended)) = shared.watch(&self.entry).await {
+                    return ended;
+                }
+            }
+            let next = (now + shared.watch_every).min(self.entry.deadline.now);
+            // At the deadline itself it is looked at again; then not at once, if the store is away.
+            let next = next.max(now + shared.watch_every / 16);
+            // Never an error: the sender is in the state.
+            let _ = timeout_at(next, health.changed()).await;
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("name", &self.name()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,240 @@
+//! The place of a request's session: [`SessionSlot`].
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use http::{HeaderValue, Response, StatusCode, header};
+
+use super::{
+    ended::Ended,
+    entry::Entry,
+    identity::Identity,
+    session::Session,
+    sessions::{Shared, SignInError, Visit, finish},
+};
+use crate::{error::ConfigError, tokens::Tokens};
+
+/// A request's place for a session: what the browser has, and what the response will set. The
+/// [`SessionLayer`](super::SessionLayer) puts one into the extensions of each request.
+///
+/// A handler that takes one, or asks it, makes its response private to the browser.
+#[derive(Clone)]
+pub struct SessionSlot(pub(super) Arc<Slot>);
+
+pub(super) struct Slot {
+    pub(super) shared: Arc<Shared>,
+    inner: Mutex<Inner>,
+    /// The response depends on who is signed in.
+    asked: AtomicBool,
+}
+
+struct Inner {
+    found: Found,
+    written: Option<Written>,
+}
+
+/// Whose request it is.
+pub(super) enum Found {
+    /// It brings no cookie of ours.
+    NoCookie,
+    Visit(Visit),
+}
+
+/// What the response does to the cookie.
+pub(super) enum Written {
+    Set(HeaderValue),
+    Clear,
+}
+
+impl SessionSlot {
+    pub(super) fn new(shared: Arc<Shared>, found: Found) -> Self {
+        let inner = Mutex::new(Inner { found, written: None });
+        Self(Arc::new(Slot { shared, inner, asked: AtomicBool::new(false) }))
+    }
+
+    /// The session, if there is one that lives; after a [`sign_in`](Self::sign_in) the new one.
+    #[must_use]
+    pub fn session(&self) -> Option<Session> {
+        self.0.ask();
+        self.session_unasked()
+    }
+
+    /// The same, by the layer itself.
+    pub(super) fn session_unasked(&self) -> Option<Session> {
+        self.0.lives().map(|entry| Session::new(entry, self.clone()))
+    }
+
+    /// Why the session has ended that the browser's cookie stands for. `None`: it lives, there never
+    /// was one, or it ended more than ten minutes ago.
+    #[must_use]
+    pub fn ended(&self) -> Option<Ended> {
+        self.0.ask();
+        self.0.ended()
+    }
+
+    /// Signs in: stores a new session under a new id, which the response gives to the browser, and then
+    /// ends the one that the browser had. The callback of the authorization server calls it, once it
+    /// has redeemed the code and checked the ID token.
+    ///
+    /// Goes on when the caller is cancelled.
+    ///
+    /// # Errors
+    ///
+    /// The session is not stored, nothing is set, and the session before goes on. The tokens live on at
+    /// the server, unless the store could be told to delete them.
+    pub async fn sign_in(&self, tokens: Tokens, identity: Identity) -> Result<Session, SignInError> {
+        self.0.ask();
+        let slot = self.clone();
+        finish(async move { slot.begin(tokens, identity).await }).await
+    }
+
+    async fn begin(self, tokens: Tokens, identity: Identity) -> Result<Session, SignInError> {
+        let shared = &self.0.shared;
+        let (id, entry) = shared.begin(tokens, identity).await?;
+        let old = self.0.lives();
+        self.0.write(Written::Set(shared.cookie.set(&id)), Visit::Lives(Arc::clone(&entry)));
+        if let Some(old) = old {
+            if shared.end(&old, Ended::Replaced).await.is_err() {
+                // Both live then: the browser has the new one, and the old one ends by itself.
+                tracing::warn!(session = %old.name(), "the session before a sign-in could not be ended");
+            }
+        }
+        Ok(Session::new(entry, self))
+    }
+
+    /// The response that ends a sign-in: it takes the browser to this path of the application. With a
+    /// [`strict`](super::SessionCookie::strict) cookie it is a page that goes on by itself, because the
+    /// browser would not send the cookie after a redirect from the authorization server; else it is a
+    /// redirect.
+    ///
+    /// # Errors
+    ///
+    /// It is not a path of this application: it has to begin with one `/`.
+    pub fn land(&self, path: &str) -> Result<Response<String>, ConfigError> {
+        let is_path = is_local(path);
+        let value = HeaderValue::from_str(path).ok().filter(|_| is_path).ok_or(ConfigError::new(
+            "a sign-in ends at a path of the application: it begins with one `/`, and has no control \
+             characters",
+        ))?;
+        let mut response = Response::new(String::new());
+        if self.0.shared.cookie.is_strict() {
+            let path = escape(path);
+            *response.body_mut() = format!(
+                "<!doctype html><meta http-equiv=\"refresh\" content=\"0;url={path}\">\
+                 <title>Signed in</title><a href=\"{path}\">Go on</a>"
+            );
+            let html = HeaderValue::from_static("text/html; charset=utf-8");
+            response.headers_mut().insert(header::CONTENT_TYPE, html);
+        } else {
+            *response.status_mut() = StatusCode::SEE_OTHER;
+            response.headers_mut().insert(header::LOCATION, value);
+        }
+        Ok(response)
+    }
+}
+
+/// Whether it is a path here: browsers read `//` and `/\` as another host.
+pub(super) fn is_local(path: &str) -> bool {
+    let mut letters = path.bytes();
+    letters.next() == Some(b'/')
+        && !matches!(letters.next(), Some(b'/' | b'\\'))
+        && path.bytes().all(|byte| byte.is_ascii_graphic() || !byte.is_ascii())
+}
+
+fn escape(path: &str) -> String {
+    let mut escaped = String::with_capacity(path.len());
+    for letter in path.chars() {
+        match letter {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            letter => escaped.push(letter),
+        }
+    }
+    escaped
+}
+
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing panics while it is held.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn ask(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn lives(&self) -> Option<Arc<Entry>> {
+        match &self.lock().found {
+            Found::Visit(Visit::Lives(entry)) => Some(Arc::clone(entry)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn ended(&self) -> Option<Ended> {
+        match &self.lock().found {
+            Found::Visit(Visit::Ended(ended)) => Some(*ended),
+            _ => None,
+        }
+    }
+
+    pub(super) fn has_cookie(&self) -> bool {
+        !matches!(self.lock().found, Found::NoCookie)
+    }
+
+    fn write(&self, written: Written, visit: Visit) {
+        let mut inner = self.lock();
+        inner.written = Some(written);
+        inner.found = Found::Visit(visit);
+    }
+
+    /// This session was signed out.
+    pub(super) fn signed_out(&self, entry: &Arc<Entry>, ended: Ended) {
+        let is_ours = self.lives().is_some_and(|it| Arc::ptr_eq(&it, entry));
+        if is_ours {
+            self.write(Written::Clear, Visit::Ended(ended));
+        }
+    }
+
+    pub(super) fn take_written(&self) -> Option<Written> {
+        self.lock().written.take()
+    }
+}
+
+impl fmt::Debug for SessionSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.0.lives().map(|entry| entry.name());
+        f.debug_struct("SessionSlot").field("session", &name).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_path_of_this_host_is_one() {
+        for path in ["/", "/a", "/a?b=/c//d", "/ä"] {
+            assert!(is_local(path), "{path}");
+        }
+        for path in ["", "a", "//evil.test", "/\\evil.test", "https://evil.test", "/a b", "/\n", "/\t/evil.test"] {
+            assert!(!is_local(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_cannot_leave_its_attribute() {
+        assert_eq!(escape("/?\"><script>&'"), "/?&quot;&gt;&lt;script&gt;&amp;&#39;");
+    }
+}
