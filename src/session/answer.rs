@@ -200,7 +200,9 @@ mod tests {
     #[test]
     fn s12_a_challenge_of_the_bearer_scheme_does_not_come_back() {
         let mut headers = HeaderMap::new();
-        for value in ["Basic realm=\"a\"", "bearer", "Bearer error=\"x\"", "Negotiate, DPoP algs=\"ES256\""] {
+        for value in
+            ["Basic realm=\"a\"", "bearer", "Bearer error=\"x\"", "Negotiate, DPoP algs=\"ES256\""]
+        {
             headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(value));
         }
         strip_challenges(&mut headers);

@@ -56,7 +56,9 @@ impl<B: Body<Data = Bytes>> Body for SessionBody<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match self.project().kind.project() {
             KindProject::Whole { body } => body.poll_frame(cx),
-            KindProject::Text { text } => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            KindProject::Text { text } => {
+                Poll::Ready(text.take().map(|text| Ok(Frame::data(text))))
+            }
             KindProject::Stream { body, ended } => {
                 let Some(future) = ended else { return Poll::Ready(None) };
                 if future.as_mut().poll(cx).is_ready() {
@@ -85,7 +87,9 @@ impl<B: Body<Data = Bytes>> Body for SessionBody<B> {
             Kind::Whole { body } => body.size_hint(),
             // It may end before.
             Kind::Stream { .. } => SizeHint::default(),
-            Kind::Text { text } => SizeHint::with_exact(text.as_ref().map_or(0, |it| it.len() as u64)),
+            Kind::Text { text } => {
+                SizeHint::with_exact(text.as_ref().map_or(0, |it| it.len() as u64))
+            }
         }
     }
 }

@@ -116,7 +116,8 @@ impl CsrfCheck {
 }
 
 fn is_safe(parts: &Parts) -> bool {
-    let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE].contains(&parts.method);
+    let is_safe =
+        [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE].contains(&parts.method);
     is_safe && !parts.headers.contains_key(UPGRADE)
 }
 
@@ -127,7 +128,8 @@ mod tests {
     use super::*;
 
     fn allows(check: &CsrfCheck, method: &str, headers: &[(&str, &str)], has_cookie: bool) -> bool {
-        let mut request = Request::builder().method(method).uri("/orders").header("host", "app.test");
+        let mut request =
+            Request::builder().method(method).uri("/orders").header("host", "app.test");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -1,6 +1,9 @@
 //! Why a session has ended: [`Ended`].
 
-use std::{fmt, sync::atomic::{AtomicU8, Ordering}};
+use std::{
+    fmt,
+    sync::atomic::{AtomicU8, Ordering},
+};
 
 use crate::state::RefreshFailure;
 
@@ -73,7 +76,8 @@ impl Ended {
 
     /// Of a session whose refresh token was rejected.
     pub(super) fn rejected(failure: Option<&RefreshFailure>) -> Self {
-        let is_reuse = |code: &str| matches!(code, "refresh_token_already_used" | "refresh_token_reused");
+        let is_reuse =
+            |code: &str| matches!(code, "refresh_token_already_used" | "refresh_token_reused");
         match failure {
             Some(failure) if failure.code().is_some_and(is_reuse) => Self::Reused,
             Some(failure) if failure.open_redeem().is_some() => Self::Interrupted,

@@ -135,7 +135,9 @@ impl TokenStore for SessionRecord {
     }
 
     fn changed(&self, known: Generation) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
-        Box::pin(async move { Ok(self.store.changed(known).await?.map(|record| self.read(record))) })
+        Box::pin(
+            async move { Ok(self.store.changed(known).await?.map(|record| self.read(record))) },
+        )
     }
 
     fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {

@@ -99,7 +99,8 @@ mod tests {
         .wrap(CheckedRefresher::new)
         .build();
         let alice = Identity::new("https://id", "alice");
-        let state = renewal.in_memory(alice.put_into(Tokens::new("first").with_refresh_token("r1")));
+        let state =
+            renewal.in_memory(alice.put_into(Tokens::new("first").with_refresh_token("r1")));
         let refreshed = state.refresh().await;
         let token = refreshed.map(|it| it.access_token().unwrap().to_owned());
         let revoked = *revoked.lock().unwrap();

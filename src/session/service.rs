@@ -88,7 +88,8 @@ where
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let (mut parts, body) = request.into_parts();
         let shared = &self.layer.sessions.0;
-        let mut visit = OneVisit { layer: self.layer.clone(), visitor: Visitor::of(&mut parts), slot: None };
+        let mut visit =
+            OneVisit { layer: self.layer.clone(), visitor: Visitor::of(&mut parts), slot: None };
         let outer = parts.extensions.get::<SessionSlot>();
         if let Some(slot) = outer.filter(|slot| Arc::ptr_eq(&slot.0.shared, shared)) {
             // The layer above has done all else.
@@ -102,7 +103,8 @@ where
             return SessionFuture { state: State::Calling { future, visit } };
         }
         let cookie = &shared.cookie;
-        let digests: SmallVec<[Digested; 1]> = cookie.ids(&parts.headers).map(|id| id.digest()).collect();
+        let digests: SmallVec<[Digested; 1]> =
+            cookie.ids(&parts.headers).map(|id| id.digest()).collect();
         let may_be_forged = !self.layer.rules.is_exempt(&parts);
         if may_be_forged && !shared.csrf.allows(&parts, !digests.is_empty()) {
             return visit.answer(|_| answer::forged());
@@ -120,11 +122,18 @@ where
                     let future = inner.call(Request::from_parts(parts, body));
                     SessionFuture { state: State::Calling { future, visit } }
                 }
-                Err(response) => SessionFuture { state: State::Answered { response: Some(response) } },
+                Err(response) => {
+                    SessionFuture { state: State::Answered { response: Some(response) } }
+                }
             },
             None => {
                 let finding: Finding = Box::pin(find(Arc::clone(shared), digests));
-                let state = State::Finding { finding, request: Some((parts, body)), inner, visit: Some(visit) };
+                let state = State::Finding {
+                    finding,
+                    request: Some((parts, body)),
+                    inner,
+                    visit: Some(visit),
+                };
                 SessionFuture { state }
             }
         }
@@ -170,7 +179,11 @@ impl OneVisit {
     }
 
     /// The request may go on, or is answered.
-    fn admit<R>(&mut self, parts: &mut Parts, found: Found) -> Result<(), Response<SessionBody<R>>> {
+    fn admit<R>(
+        &mut self,
+        parts: &mut Parts,
+        found: Found,
+    ) -> Result<(), Response<SessionBody<R>>> {
         let slot = SessionSlot::new(Arc::clone(&self.layer.sessions.0), found);
         let ended = slot.0.ended();
         if ended == Some(Ended::Replaced) && self.visitor.is_same_origin && !self.visitor.is_again {
@@ -210,7 +223,8 @@ impl OneVisit {
             }
             match failure.map(RefreshFailure::kind) {
                 Some(FailureKind::Rejected | FailureKind::SignedOut) => {
-                    let ended = entry.record.ended.get().unwrap_or_else(|| Ended::rejected(failure));
+                    let ended =
+                        entry.record.ended.get().unwrap_or_else(|| Ended::rejected(failure));
                     return answer::unauthorized(Some(ended));
                 }
                 // The server behind refuses it for reasons of its own.
@@ -224,7 +238,9 @@ impl OneVisit {
             kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
         });
         let body = match slot.session_unasked().filter(|_| is_stream) {
-            Some(session) => SessionBody::stream(body, Box::pin(async move { session.ended().await })),
+            Some(session) => {
+                SessionBody::stream(body, Box::pin(async move { session.ended().await }))
+            }
             None => SessionBody::whole(body),
         };
         Response::from_parts(parts, body)

@@ -1,6 +1,11 @@
 //! The sessions of an application: [`Sessions`], and how a request's is found.
 
-use std::{fmt, future::Future, sync::Arc, time::{Duration, SystemTime}};
+use std::{
+    fmt,
+    future::Future,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http::HeaderName;
 use tokio::{runtime::Handle, task::JoinSet, time::Instant};
@@ -14,7 +19,7 @@ use super::{
     identity::Identity,
     index::{Index, IndexKey},
     layer::SessionLayer,
-    record::{SessionRecord, Stored, of_session},
+    record::{REMEMBERED, SessionRecord, Stored, of_session},
     refresher::CheckedRefresher,
     registry::Registry,
     status::{Counters, SessionsStatus},
@@ -453,8 +458,10 @@ impl Shared {
     }
 }
 
-/// The end of a record that is used at this moment.
+/// The end of a record that is used at this moment. After its deadline a session can still be told from
+/// one that never was, and its tokens be revoked.
 fn end_of(idle: Option<Duration>, deadline: SystemTime) -> SystemTime {
+    let deadline = deadline.checked_add(REMEMBERED).unwrap_or(deadline);
     match idle {
         Some(idle) => Time::now().after(idle).wall.min(deadline),
         None => deadline,
@@ -505,7 +512,9 @@ impl fmt::Display for SignInError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Store(error) => error.fmt(f),
-            Self::Ended => f.write_str("the provider has ended its session meanwhile: sign in again"),
+            Self::Ended => {
+                f.write_str("the provider has ended its session meanwhile: sign in again")
+            }
             Self::Random(error) => error.fmt(f),
         }
     }

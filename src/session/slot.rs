@@ -87,7 +87,11 @@ impl SessionSlot {
     ///
     /// The session is not stored, nothing is set, and the session before goes on. The tokens live on at
     /// the server, unless the store could be told to delete them.
-    pub async fn sign_in(&self, tokens: Tokens, identity: Identity) -> Result<Session, SignInError> {
+    pub async fn sign_in(
+        &self,
+        tokens: Tokens,
+        identity: Identity,
+    ) -> Result<Session, SignInError> {
         self.0.ask();
         let slot = self.clone();
         finish(async move { slot.begin(tokens, identity).await }).await
@@ -228,7 +232,16 @@ mod tests {
         for path in ["/", "/a", "/a?b=/c//d", "/ä"] {
             assert!(is_local(path), "{path}");
         }
-        for path in ["", "a", "//evil.test", "/\\evil.test", "https://evil.test", "/a b", "/\n", "/\t/evil.test"] {
+        for path in [
+            "",
+            "a",
+            "//evil.test",
+            "/\\evil.test",
+            "https://evil.test",
+            "/a b",
+            "/\n",
+            "/\t/evil.test",
+        ] {
             assert!(!is_local(path), "{path}");
         }
     }

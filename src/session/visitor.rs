@@ -1,11 +1,6 @@
 //! What a browser's request says of itself ([`Visitor`]).
 
-use http::{
-    HeaderMap, HeaderName, Method, Uri,
-    header::ACCEPT,
-    request::Parts,
-    uri::PathAndQuery,
-};
+use http::{HeaderMap, HeaderName, Method, Uri, header::ACCEPT, request::Parts, uri::PathAndQuery};
 
 use super::csrf::is_same_origin;
 
@@ -36,7 +31,8 @@ impl Visitor {
     pub(super) fn of(parts: &mut Parts) -> Self {
         let is_again = take_mark(&mut parts.uri);
         let headers = &parts.headers;
-        let is = |name, value: &str| headers.get(name).is_some_and(|it: &http::HeaderValue| it == value);
+        let is =
+            |name, value: &str| headers.get(name).is_some_and(|it: &http::HeaderValue| it == value);
         let is_get = parts.method == Method::GET || parts.method == Method::HEAD;
         let is_prefetch = headers.contains_key(SEC_PURPOSE);
         let is_framed = is(SEC_FETCH_DEST, "iframe");
@@ -96,13 +92,17 @@ mod tests {
 
     #[test]
     fn a_mark_comes_off_as_it_went_on() {
-        for uri in ["/", "/a/b", "/a?b=c", "/a?", "/a?session_again=1", "http://app.test/a?b&c=%20"] {
+        for uri in ["/", "/a/b", "/a?b=c", "/a?", "/a?session_again=1", "http://app.test/a?b&c=%20"]
+        {
             let uri: Uri = uri.parse().unwrap();
             let again = format!("http://app.test{}{}", uri.path(), again(&uri));
             let mut again: Uri = again.parse().unwrap();
             assert!(take_mark(&mut again), "{again}");
             assert_eq!(again.path(), uri.path());
-            assert_eq!(again.query(), uri.query().filter(|query| !query.is_empty()).or(again.query()));
+            assert_eq!(
+                again.query(),
+                uri.query().filter(|query| !query.is_empty()).or(again.query())
+            );
         }
         for uri in ["/", "/a?xsession_again", "/session_again", "/a?session_again=1"] {
             let mut same: Uri = uri.parse().unwrap();
@@ -116,7 +116,9 @@ mod tests {
         let navigates = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
         assert!(visitor(&navigates).is_navigation);
         // Behind a service worker.
-        assert!(visitor(&[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "empty")]).is_navigation);
+        assert!(
+            visitor(&[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "empty")]).is_navigation
+        );
         for other in [
             &[("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty")][..],
             &[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")],

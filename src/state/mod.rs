@@ -51,6 +51,8 @@ use std::{
 
 use tokio::{runtime::Handle, sync::watch};
 
+#[cfg(feature = "session")]
+pub(crate) use self::revocation::TokensHook;
 pub use self::{
     attempt::AttemptError,
     auto_refresh::KeepFresh,
@@ -70,8 +72,6 @@ use self::{
     observe::{Channels, Extras},
     waiters::{Everyone, Waiters},
 };
-#[cfg(feature = "session")]
-pub(crate) use self::revocation::TokensHook;
 pub(crate) use self::{
     machine::{Accepted, Admission, Route},
     wait::Wait,

@@ -1,0 +1,1 @@
+//! Why sessions end, and who is told.

@@ -1,0 +1,1 @@
+//! What other tabs and replicas do meanwhile.
