@@ -118,9 +118,7 @@ pub(super) fn finish(cookie: &SessionCookie, slot: &Slot, headers: &mut HeaderMa
         strip_challenges(headers);
     }
     let written = slot.take_written();
-    if written.is_some() {
-        headers.insert(CACHE_CONTROL, NO_STORE);
-    } else if slot.is_asked() && slot.has_cookie() {
+    if written.is_some() || (slot.is_asked() && slot.has_cookie()) {
         headers.insert(CACHE_CONTROL, NO_STORE);
     } else if lives {
         make_private(headers);

@@ -19,7 +19,7 @@ use super::{id::SessionName, identity::Identity};
 use crate::{
     store::{Record, SaveError, StoreError, Stores, TokenStore},
     time::Time,
-    tokens::{RESERVED_SESSIONS, Tokens},
+    tokens::{Generation, RESERVED_SESSIONS, Tokens},
 };
 
 /// Whose sessions: all of a user, or those of one session at the provider. `Debug` shows neither.
@@ -205,26 +205,26 @@ impl Index {
         .await
     }
 
-    /// Whether this is seen for the first time.
-    pub(super) async fn is_first(
+    /// Whether a logout token was used before.
+    pub(super) async fn is_used(&self, issuer: &str, id: &str) -> Result<bool, StoreError> {
+        let record = self.0.store(&name_of("jti", issuer, id)).load().await?;
+        Ok(record.tokens.is_some())
+    }
+
+    /// It was used, and is not to be used again until then.
+    pub(super) async fn use_once(
         &self,
         issuer: &str,
         id: &str,
         until: SystemTime,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(), StoreError> {
         let store = self.0.store(&name_of("jti", issuer, id));
-        let known = store.load().await?;
-        if known.tokens.is_some() {
-            return Ok(false);
-        }
-        let record = Record::new(known.generation.next(), Tokens::new(""));
-        match store.save(known.generation, record).await {
-            Ok(()) => {
-                store.keep_until(until).await?;
-                Ok(true)
-            }
+        let first = Generation::ZERO.next_at(Time::now().wall);
+        match store.save(Generation::ZERO, Record::new(first, Tokens::new(""))).await {
+            Ok(()) => store.keep_until(until).await.map(drop),
             Err(SaveError::Failed(error)) => Err(error),
-            Err(SaveError::Conflict | SaveError::LeaseLost) => Ok(false),
+            // The same token at the same moment: to end twice is no harm.
+            Err(SaveError::Conflict | SaveError::LeaseLost) => Ok(()),
         }
     }
 

@@ -35,8 +35,10 @@
 // | `visitor.rs`, `csrf.rs` | what a browser's request says of itself |
 // | `answer.rs` | the layer's own answers, and the headers of others' |
 // | `slot.rs`, `session.rs`, `extract.rs` | what a handler gets |
+// | `proxy.rs` | a reverse proxy behind the layer |
 // | `entry.rs`, `registry.rs` | the sessions that this process has loaded |
 // | `record.rs`, `index.rs` | what a store holds of a session, and of a user's sessions |
+// | `logout.rs` | the provider's back-channel logout |
 // | `cookie.rs`, `id.rs`, `identity.rs`, `ended.rs`, `status.rs` | what they are made of |
 // | `refresher.rs` | whose a refreshed ID token has to be |
 
@@ -52,6 +54,9 @@ mod id;
 mod identity;
 mod index;
 mod layer;
+mod logout;
+#[cfg(feature = "session-proxy")]
+mod proxy;
 mod record;
 mod refresher;
 mod registry;
@@ -65,6 +70,8 @@ mod visitor;
 
 #[cfg(feature = "axum")]
 pub use self::extract::NoSession;
+#[cfg(feature = "session-proxy")]
+pub use self::proxy::{Proxy, ProxyFuture, ProxyLayer};
 pub use self::{
     body::SessionBody,
     cookie::SessionCookie,
@@ -73,6 +80,7 @@ pub use self::{
     identity::Identity,
     index::IndexKey,
     layer::SessionLayer,
+    logout::{BackChannelLogout, LogoutError},
     service::{SessionFuture, SessionService},
     session::Session,
     sessions::{Sessions, SessionsBuilder, SignInError},

@@ -31,11 +31,14 @@ pub(super) enum Stored {
     /// Nothing, or nothing of a session.
     Nothing,
     Ended(Ended),
-    Lives {
-        record: Record,
-        identity: Identity,
-        deadline: SystemTime,
-    },
+    Lives(Box<Living>),
+}
+
+/// A session's record, and what this crate has noted in it.
+pub(super) struct Living {
+    pub(super) record: Record,
+    pub(super) identity: Identity,
+    pub(super) deadline: SystemTime,
 }
 
 /// These tokens as a session's.
@@ -75,7 +78,9 @@ impl SessionRecord {
         let deadline = seconds.map(Duration::from_secs);
         let deadline = deadline.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
         Ok(match (Identity::of_tokens(tokens), deadline) {
-            (Some(identity), Some(deadline)) => Stored::Lives { record, identity, deadline },
+            (Some(identity), Some(deadline)) => {
+                Stored::Lives(Box::new(Living { record, identity, deadline }))
+            }
             _ => Stored::Nothing,
         })
     }

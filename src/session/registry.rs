@@ -73,10 +73,6 @@ impl Registry {
         });
         all.collect()
     }
-
-    pub(super) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).entries.len()).sum()
-    }
 }
 
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {

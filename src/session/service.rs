@@ -118,13 +118,11 @@ where
         };
         match known {
             Some(found) => match visit.admit(&mut parts, found) {
-                Ok(()) => {
+                None => {
                     let future = inner.call(Request::from_parts(parts, body));
                     SessionFuture { state: State::Calling { future, visit } }
                 }
-                Err(response) => {
-                    SessionFuture { state: State::Answered { response: Some(response) } }
-                }
+                response => SessionFuture { state: State::Answered { response } },
             },
             None => {
                 let finding: Finding = Box::pin(find(Arc::clone(shared), digests));
@@ -178,24 +176,24 @@ impl OneVisit {
         answer::required(&self.layer.rules, &self.visitor, &parts.uri, ended)
     }
 
-    /// The request may go on, or is answered.
+    /// The answer to a request that may not go on.
     fn admit<R>(
         &mut self,
         parts: &mut Parts,
         found: Found,
-    ) -> Result<(), Response<SessionBody<R>>> {
+    ) -> Option<Response<SessionBody<R>>> {
         let slot = SessionSlot::new(Arc::clone(&self.layer.sessions.0), found);
         let ended = slot.0.ended();
         if ended == Some(Ended::Replaced) && self.visitor.is_same_origin && !self.visitor.is_again {
             if let Some(again) = answer::again(&parts.uri) {
-                return Err(again);
+                return Some(again);
             }
         }
         let entry = slot.0.lives();
         if self.layer.rules.is_required {
             slot.0.ask();
             if entry.is_none() {
-                return Err(self.required(parts, ended));
+                return Some(self.required(parts, ended));
             }
         }
         if let Some(entry) = entry {
@@ -203,7 +201,7 @@ impl OneVisit {
         }
         parts.extensions.insert(slot.clone());
         self.slot = Some(slot);
-        Ok(())
+        None
     }
 
     /// What the service below has answered.
@@ -287,16 +285,16 @@ where
                     else {
                         panic!("{POLLED_AGAIN}");
                     };
-                    let admitted = match found {
+                    let answer = match found {
                         Ok(visited) => visit.admit(&mut parts, Found::Visit(visited)),
-                        Err(_) => Err(answer::unavailable(&visit.visitor)),
+                        Err(_) => Some(answer::unavailable(&visit.visitor)),
                     };
-                    match admitted {
-                        Ok(()) => {
+                    match answer {
+                        None => {
                             let future = inner.call(Request::from_parts(parts, body));
                             State::Calling { future, visit }
                         }
-                        Err(response) => State::Answered { response: Some(response) },
+                        response => State::Answered { response },
                     }
                 }
                 StateProject::Calling { future, .. } => {

@@ -19,7 +19,7 @@ use super::{
     identity::Identity,
     index::{Index, IndexKey},
     layer::SessionLayer,
-    record::{REMEMBERED, SessionRecord, Stored, of_session},
+    record::{Living, REMEMBERED, SessionRecord, Stored, of_session},
     refresher::CheckedRefresher,
     registry::Registry,
     status::{Counters, SessionsStatus},
@@ -318,8 +318,9 @@ impl Shared {
         Ok(match record.find().await? {
             Stored::Nothing => Visit::Unknown,
             Stored::Ended(ended) => Visit::Ended(ended),
-            Stored::Lives { record: stored, identity, deadline } => {
+            Stored::Lives(living) => {
                 let of = (&self.renewal, record);
+                let Living { record: stored, identity, deadline } = *living;
                 let entry = Entry::new(digest, of, &stored, (identity, deadline), time);
                 Visit::Lives(self.registry.insert(entry, time.now))
             }

@@ -90,6 +90,13 @@ impl Record {
         self.generation == other.generation && self.has_tokens_of(other)
     }
 
+    /// Whether it is, and with the same other fields.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn is_same_in_all(&self, other: &Self) -> bool {
+        let (ours, theirs) = (self.tokens.iter(), other.tokens.iter());
+        self.is_same(other) && ours.flat_map(Tokens::extras).eq(theirs.flat_map(Tokens::extras))
+    }
+
     /// Whether these are the same tokens, whatever the generations.
     pub(crate) fn has_tokens_of(&self, other: &Self) -> bool {
         match (&self.tokens, &other.tokens) {

@@ -138,6 +138,9 @@ pub async fn a_save_takes_the_expected_generation_only<S: Subject>(subject: &S) 
             "a holder's save over generation {wrong} of a store at 1 is no conflict: {outcome:?}"
         );
     }
+    // Another process's, of the same number and with the same tokens.
+    let other = Record::new(Generation::new(1), tokens("1").with_extra("other", "field"));
+    conflicts("a save of other fields", soon("save", store.save(Generation::ZERO, other)).await);
     holds(&store, &record(1, "1"), "a save that met a conflict was written").await;
     done("save", lease.save(Generation::new(1), record(17, "17"))).await;
     soon("release", lease.release(None)).await;

@@ -165,7 +165,9 @@ impl PostgresRecord {
         // Each document is sealed with a nonce of its own, so one of an earlier call is another.
         found == document
             || u64::try_from(generation) == Ok(record.generation.get())
-                && self.read(generation, Some(found)).is_ok_and(|found| found.is_same(record))
+                && self
+                    .read(generation, Some(found))
+                    .is_ok_and(|found| found.is_same_in_all(record))
     }
 
     pub(super) async fn keep_until(&self, end: SystemTime) -> Result<KeptUntil, StoreError> {

@@ -1,1 +1,0 @@
-//! Why sessions end, and who is told.

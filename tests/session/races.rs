@@ -1,1 +1,0 @@
-//! What other tabs and replicas do meanwhile.
