@@ -177,11 +177,7 @@ impl OneVisit {
     }
 
     /// The answer to a request that may not go on.
-    fn admit<R>(
-        &mut self,
-        parts: &mut Parts,
-        found: Found,
-    ) -> Option<Response<SessionBody<R>>> {
+    fn admit<R>(&mut self, parts: &mut Parts, found: Found) -> Option<Response<SessionBody<R>>> {
         let slot = SessionSlot::new(Arc::clone(&self.layer.sessions.0), found);
         let ended = slot.0.ended();
         if ended == Some(Ended::Replaced) && self.visitor.is_same_origin && !self.visitor.is_again {

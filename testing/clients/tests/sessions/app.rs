@@ -25,15 +25,15 @@ use tower_refresh::{
     },
 };
 
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 type App = BoxCloneSyncService<Request<Body>, Response<SessionBody<Body>>, Infallible>;
 
-pub const ISSUER: &str = "https://id.test";
+pub(crate) const ISSUER: &str = "https://id.test";
 
 /// An authorization server that rotates, and revokes a family when a spent token comes again; and the
 /// API that takes its tokens.
 #[derive(Clone, Default)]
-pub struct Server(Arc<Mutex<Families>>, pub Gate);
+pub(crate) struct Server(Arc<Mutex<Families>>, pub(crate) Gate);
 
 #[derive(Default)]
 struct Families {
@@ -50,7 +50,7 @@ struct Families {
 
 impl Server {
     /// The tokens of a new sign-in.
-    pub fn sign_in(&self) -> Tokens {
+    pub(crate) fn sign_in(&self) -> Tokens {
         let mut families = self.0.lock().unwrap();
         families.families += 1;
         let family = format!("f{}", families.families);
@@ -60,32 +60,32 @@ impl Server {
     }
 
     /// No access token is good any more.
-    pub fn expire_all(&self) {
+    pub(crate) fn expire_all(&self) {
         self.0.lock().unwrap().accepted.clear();
     }
 
     /// The refresh tokens, too.
-    pub fn revoke_all(&self) {
+    pub(crate) fn revoke_all(&self) {
         let mut families = self.0.lock().unwrap();
         families.accepted.clear();
         let all: Vec<_> = families.current.drain().map(|(family, _)| family).collect();
         families.revoked.extend(all);
     }
 
-    pub fn go_away(&self, is_away: bool) {
+    pub(crate) fn go_away(&self, is_away: bool) {
         self.0.lock().unwrap().is_away = is_away;
     }
 
-    pub fn redeems(&self) -> usize {
+    pub(crate) fn redeems(&self) -> usize {
         self.0.lock().unwrap().redeems
     }
 
-    pub fn reuses(&self) -> usize {
+    pub(crate) fn reuses(&self) -> usize {
         self.0.lock().unwrap().reuses
     }
 
     /// How many families are left whose refresh token is good.
-    pub fn alive(&self) -> usize {
+    pub(crate) fn alive(&self) -> usize {
         self.0.lock().unwrap().current.len()
     }
 
@@ -138,38 +138,51 @@ fn parse(token: &str) -> (String, u64) {
 }
 
 /// Stores that can go away, and that count.
-#[derive(Clone, Default)]
-pub struct Place {
+#[derive(Clone)]
+pub(crate) struct Place {
     memory: MemoryStores,
+    stores: Arc<dyn Stores>,
     control: Arc<Control>,
 }
 
+impl Default for Place {
+    fn default() -> Self {
+        let memory = MemoryStores::new();
+        Self { memory: memory.clone(), stores: Arc::new(memory), control: Arc::default() }
+    }
+}
+
 #[derive(Default)]
-pub struct Control {
-    pub is_away: AtomicBool,
+pub(crate) struct Control {
+    pub(crate) is_away: AtomicBool,
     /// Writes fail, reads do not.
-    pub is_read_only: AtomicBool,
-    pub looks: AtomicUsize,
-    pub touches: AtomicUsize,
+    pub(crate) is_read_only: AtomicBool,
+    pub(crate) looks: AtomicUsize,
+    pub(crate) touches: AtomicUsize,
     /// Every name that was asked for.
-    pub names: Mutex<HashSet<String>>,
+    pub(crate) names: Mutex<HashSet<String>>,
 }
 
 impl Place {
-    pub fn control(&self) -> &Control {
+    /// Of other stores.
+    pub(crate) fn at(stores: impl Stores) -> Self {
+        Self { stores: Arc::new(stores), ..Self::default() }
+    }
+
+    pub(crate) fn control(&self) -> &Control {
         &self.control
     }
 
-    /// How many records there are.
-    pub fn len(&self) -> usize {
+    /// How many records there are in memory.
+    pub(crate) fn len(&self) -> usize {
         self.memory.len()
     }
 
-    pub fn looks(&self) -> usize {
+    pub(crate) fn looks(&self) -> usize {
         self.control.looks.load(Ordering::Relaxed)
     }
 
-    pub fn go_away(&self, is_away: bool) {
+    pub(crate) fn go_away(&self, is_away: bool) {
         self.control.is_away.store(is_away, Ordering::Relaxed);
     }
 }
@@ -177,10 +190,7 @@ impl Place {
 impl Stores for Place {
     fn store(&self, name: &str) -> Arc<dyn TokenStore> {
         self.control.names.lock().unwrap().insert(name.to_owned());
-        Arc::new(OneStore {
-            store: Stores::store(&self.memory, name),
-            control: self.control.clone(),
-        })
+        Arc::new(OneStore { store: self.stores.store(name), control: self.control.clone() })
     }
 }
 
@@ -249,26 +259,26 @@ impl TokenStore for OneStore {
 
 /// One process of the application.
 #[derive(Clone)]
-pub struct Replica {
-    pub sessions: Sessions,
+pub(crate) struct Replica {
+    pub(crate) sessions: Sessions,
     app: App,
 }
 
 /// The whole: a server, a store, and what tests change of the rest.
 #[derive(Clone, Default)]
-pub struct World {
-    pub server: Server,
-    pub place: Place,
+pub(crate) struct World {
+    pub(crate) server: Server,
+    pub(crate) place: Place,
     /// What the API has been sent.
-    pub upstream: Arc<Mutex<Vec<http::HeaderMap>>>,
+    pub(crate) upstream: Arc<Mutex<Vec<http::HeaderMap>>>,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    pub fn renewal(&self) -> RenewalBuilder {
+    pub(crate) fn renewal(&self) -> RenewalBuilder {
         let (server, signing_out, discarding) =
             (self.server.clone(), self.server.clone(), self.server.clone());
         Renewal::builder(move |spent: Tokens| {
@@ -279,15 +289,18 @@ impl World {
         .on_discard(async move |tokens: Tokens| discarding.revoke(&tokens))
     }
 
-    pub fn replica(&self) -> Replica {
+    pub(crate) fn replica(&self) -> Replica {
         self.replica_with(|builder| builder)
     }
 
-    pub fn replica_with(&self, change: impl FnOnce(SessionsBuilder) -> SessionsBuilder) -> Replica {
+    pub(crate) fn replica_with(
+        &self,
+        change: impl FnOnce(SessionsBuilder) -> SessionsBuilder,
+    ) -> Replica {
         self.replica_by(change, |layer| layer)
     }
 
-    pub fn replica_by(
+    pub(crate) fn replica_by(
         &self,
         change: impl FnOnce(SessionsBuilder) -> SessionsBuilder,
         layer: impl FnOnce(SessionLayer) -> SessionLayer,
@@ -328,7 +341,7 @@ async fn answer(
     })
 }
 
-pub fn full(text: impl Into<Bytes>) -> Body {
+pub(crate) fn full(text: impl Into<Bytes>) -> Body {
     Full::new(text.into()).boxed_unsync()
 }
 
@@ -395,33 +408,33 @@ async fn handle(
 
 /// What came back.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: http::HeaderMap,
-    pub text: String,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) text: String,
 }
 
 /// A browser with one cookie jar. Clones are tabs.
 #[derive(Clone, Default)]
-pub struct Browser {
-    pub cookie: Arc<Mutex<Option<String>>>,
+pub(crate) struct Browser {
+    pub(crate) cookie: Arc<Mutex<Option<String>>>,
 }
 
 impl Browser {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// One that has a copy of this one's jar, as it is now.
-    pub fn copy(&self) -> Self {
+    pub(crate) fn copy(&self) -> Self {
         Self { cookie: Arc::new(Mutex::new(self.cookie())) }
     }
 
-    pub fn cookie(&self) -> Option<String> {
+    pub(crate) fn cookie(&self) -> Option<String> {
         self.cookie.lock().unwrap().clone()
     }
 
-    pub fn request(&self, method: Method, path: &str) -> http::request::Builder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> http::request::Builder {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -434,19 +447,19 @@ impl Browser {
         }
     }
 
-    pub async fn get(&self, replica: &Replica, path: &str) -> Answer {
+    pub(crate) async fn get(&self, replica: &Replica, path: &str) -> Answer {
         self.send(replica, self.request(Method::GET, path)).await
     }
 
-    pub async fn post(&self, replica: &Replica, path: &str) -> Answer {
+    pub(crate) async fn post(&self, replica: &Replica, path: &str) -> Answer {
         self.send(replica, self.request(Method::POST, path)).await
     }
 
-    pub async fn sign_in(&self, replica: &Replica, user: &str) -> Answer {
+    pub(crate) async fn sign_in(&self, replica: &Replica, user: &str) -> Answer {
         self.send(replica, self.request(Method::POST, "/sign_in").header("user", user)).await
     }
 
-    pub async fn send(&self, replica: &Replica, request: http::request::Builder) -> Answer {
+    pub(crate) async fn send(&self, replica: &Replica, request: http::request::Builder) -> Answer {
         let (response, body) = self.begin(replica, request).await.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let text = String::from_utf8(bytes.to_vec()).unwrap();
@@ -454,7 +467,7 @@ impl Browser {
     }
 
     /// Up to the head of the response. What that sets is set.
-    pub async fn begin(
+    pub(crate) async fn begin(
         &self,
         replica: &Replica,
         request: http::request::Builder,
@@ -466,7 +479,7 @@ impl Browser {
     }
 
     /// As a browser does.
-    pub fn take(&self, headers: &http::HeaderMap) {
+    pub(crate) fn take(&self, headers: &http::HeaderMap) {
         for field in headers.get_all("set-cookie") {
             let field = field.to_str().unwrap();
             let pair = field.split(';').next().unwrap();
@@ -479,7 +492,7 @@ impl Browser {
 }
 
 /// A signed-in browser.
-pub async fn signed_in(replica: &Replica, user: &str) -> Browser {
+pub(crate) async fn signed_in(replica: &Replica, user: &str) -> Browser {
     let browser = Browser::new();
     browser.sign_in(replica, user).await;
     assert!(browser.cookie().is_some());
@@ -487,6 +500,6 @@ pub async fn signed_in(replica: &Replica, user: &str) -> Browser {
 }
 
 /// Lets everything that is under way come to an end.
-pub async fn settle() {
+pub(crate) async fn settle() {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }

@@ -1,5 +1,4 @@
-//! Browser sessions: [`SessionLayer`](tower_refresh::session::SessionLayer) and what is around it, in
-//! process. Real browsers, servers and stores are in `testing/clients`.
+//! Browser sessions: [`SessionLayer`](tower_refresh::session::SessionLayer) and what is around it.
 //!
 //! | module | what |
 //! |---|---|
@@ -8,10 +7,13 @@
 //! | `endings` | why sessions end, and who is told |
 //! | `cookies` | bad input |
 //! | `races` | what other tabs and replicas do meanwhile |
-#![cfg(feature = "session")]
+//! | `stores` | the same promises over files, Redis and PostgreSQL |
+//! | `axum` | an application on real sockets: extractors, proxy, WebSockets, streams |
 
 mod app;
+mod axum;
 mod cookies;
 mod endings;
 mod invariants;
 mod races;
+mod stores;
