@@ -1,32 +1,48 @@
 //! Browser sessions: the browser holds one cookie, the server the tokens (feature `session`).
 //!
-//! What stands so far is what they are made of: the [cookie](SessionCookie), the [id](SessionId) in
-//! it, and [who](Identity) is signed in. A server that keeps its sessions by hand takes the id's
-//! [name](SessionId::name) for the name of a store, with a family of
-//! [states](crate::Renewal::state), and [looks](crate::RefreshState::look) for each request.
+//! For a web application, or the backend for a frontend (BFF; RFC 10017): the access token runs out
+//! while several tabs send many requests to several replicas. They have **one** refresh, and the user
+//! stays signed in.
+//!
+//! [`Sessions`] are those of an application, [`SessionLayer`] finds each request's, [`SessionSlot`] signs
+//! in, and [`Session`] is one that lives. Outbound, [`RefreshLayer`](crate::RefreshLayer) finds the
+//! session's credential by [`FromExtensions`](crate::FromExtensions).
 //!
 //! ```
-//! use tower_refresh::session::{SessionCookie, SessionId};
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! use http::{Request, Response, header::{COOKIE, SET_COOKIE}};
+//! use tower::{Layer, ServiceExt, service_fn};
+//! use tower_refresh::{Renewal, Tokens, store::MemoryStores};
+//! use tower_refresh::session::{Identity, SessionSlot, Sessions};
 //!
-//! # fn main() -> Result<(), tower_refresh::BoxError> {
-//! let cookie = SessionCookie::host("sid")?;
+//! // How tokens are refreshed: by `oauth2::Client::refresh_token_grant`, say.
+//! let renewal = Renewal::builder(async |_spent: Tokens| Ok(Tokens::new("second")));
+//! let sessions = Sessions::builder(renewal, MemoryStores::new()).build()?;
 //!
-//! // At sign-in: the browser gets the id, and the store its name.
-//! let id = SessionId::random()?;
-//! let set_cookie = cookie.set(&id);
-//! let name = id.name();
+//! let app = sessions.layer().layer(service_fn(async |request: Request<String>| {
+//!     // With the feature `axum` handlers take `SessionSlot`, `Session` and `Option<Session>`.
+//!     let slot = request.extensions().get::<SessionSlot>().cloned().ok_or("no layer")?;
+//!     if request.uri().path() == "/callback" {
+//!         // The code was redeemed, and the ID token checked.
+//!         let tokens = Tokens::new("first").with_refresh_token("r1");
+//!         slot.sign_in(tokens, Identity::new("https://id.example.com", "alice")).await?;
+//!         return Ok(slot.land("/")?);
+//!     }
+//!     let name = slot.session().map(|session| session.identity().subject().to_owned());
+//!     Ok::<_, tower_refresh::BoxError>(Response::new(name.unwrap_or("nobody".to_owned())))
+//! }));
 //!
-//! // At the next request.
-//! let mut headers = http::HeaderMap::new();
-//! headers.insert("cookie", format!("theme=dark; {}={}", cookie.name(), id.expose()).parse()?);
-//! let found: Vec<_> = cookie.ids(&headers).map(|id| id.name()).collect();
-//! assert_eq!(found, [name]);
-//! // What is sent on does not have it.
-//! cookie.strip(&mut headers);
-//! assert_eq!(headers["cookie"], "theme=dark");
-//! # let _ = set_cookie;
-//! # Ok(()) }
+//! let response = app.clone().oneshot(Request::get("/callback").body(String::new())?).await?;
+//! let cookie = response.headers()[SET_COOKIE].to_str()?.split(';').next().unwrap().to_owned();
+//! assert!(cookie.starts_with("__Host-Http-sid="));
+//!
+//! let request = Request::get("/").header(COOKIE, cookie).body(String::new())?;
+//! let page = app.oneshot(request).await?;
+//! assert_eq!(page.headers()["cache-control"], "private, no-store");
+//! # Ok::<_, tower_refresh::BoxError>(()) }).unwrap();
 //! ```
+//!
+#![doc = include_str!("promises.md")]
 
 // | file | what is in it |
 // |---|---|

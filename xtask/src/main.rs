@@ -76,6 +76,8 @@ const CHECKS: &[Check] = &[
     ("redis-cluster-build", Cargo("clippy --lib --locked --features redis-cluster -- -D warnings")),
     ("session-build", Cargo("clippy --lib --locked --features session -- -D warnings")),
     ("session-docs", Doc("doc --no-deps --lib --locked --features session")),
+    ("session-proxy-build", Cargo("clippy --lib --locked --features session-proxy -- -D warnings")),
+    ("axum-build", Cargo("clippy --lib --locked --features axum -- -D warnings")),
     ("serde-build", Cargo("clippy --lib --locked --features serde -- -D warnings")),
     ("file-redis-build", Cargo("clippy --lib --locked --features file,redis -- -D warnings")),
     ("full-build", Cargo("clippy --lib --locked --features full -- -D warnings")),

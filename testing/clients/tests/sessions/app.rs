@@ -121,7 +121,7 @@ impl Server {
         families.revoked.insert(family);
     }
 
-    fn accepts(&self, authorization: &str) -> bool {
+    pub(crate) fn accepts(&self, authorization: &str) -> bool {
         let token = authorization.strip_prefix("Bearer ").unwrap_or_default();
         self.0.lock().unwrap().accepted.contains(token)
     }
