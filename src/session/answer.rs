@@ -39,9 +39,9 @@ pub(super) fn forged<B>() -> Response<SessionBody<B>> {
 
 /// Nobody can say whether the session lives, or its token cannot be had now. An `EventSource` that is
 /// told so by its status never comes again, so it gets an empty stream.
-pub(super) fn unavailable<B>(visitor: &Visitor) -> Response<SessionBody<B>> {
+pub(super) fn unavailable<B>(is_event_stream: bool) -> Response<SessionBody<B>> {
     metrics::session_refused("unavailable");
-    if visitor.is_event_stream {
+    if is_event_stream {
         let mut response = answer(StatusCode::OK);
         *response.body_mut() = SessionBody::text("retry: 2000\n\n");
         let events = HeaderValue::from_static("text/event-stream");

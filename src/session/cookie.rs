@@ -1,14 +1,15 @@
 //! The cookie of a session ([`SessionCookie`]): how it is set, found, and kept from going further
 //! than it has to.
 
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{COOKIE, SET_COOKIE},
+    header::{COOKIE, Entry, SET_COOKIE},
 };
 use secrecy::zeroize::Zeroizing;
 use smallvec::SmallVec;
 
-use super::id::SessionId;
+use super::id::{Digested, SessionId};
 use crate::error::ConfigError;
 
 /// How many cookies of its name are looked at: a browser may bring more than one, and each costs a
@@ -123,8 +124,8 @@ impl SessionCookie {
     /// Over HTTP/2 each cookie may be a header field of its own (RFC 9113, section 8.2.3).
     pub fn ids<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = SessionId> + 'a {
         // By bytes: another program's cookie may be no text, and is in the same field.
-        let pairs = headers.get_all(COOKIE).into_iter().flat_map(|field| pairs(field.as_bytes()));
-        let values = pairs.filter_map(|pair| self.value_of(pair));
+        let fields = headers.get_all(COOKIE).into_iter();
+        let values = fields.flat_map(|field| self.values(field.as_bytes()));
         let mut known = SmallVec::<[&[u8]; MAX_TWINS]>::new();
         let others = values.filter(move |value| {
             let is_new = !known.contains(value);
@@ -137,36 +138,79 @@ impl SessionCookie {
         ids.take(MAX_TWINS)
     }
 
+    /// What the [`ids`](Self::ids) of this request are called, which then has no cookie of this name
+    /// any more. Both in one go, since each request of a browser comes through here.
+    pub(super) fn take(&self, headers: &mut HeaderMap) -> SmallVec<[Digested; 1]> {
+        let mut found = SmallVec::new();
+        let mut has_gone = false;
+        if let Entry::Occupied(mut fields) = headers.entry(COOKIE) {
+            for field in fields.iter_mut() {
+                for value in self.values(field.as_bytes()) {
+                    match SessionId::digest_of(value) {
+                        Some(digest) if found.len() < MAX_TWINS && !found.contains(&digest) => {
+                            found.push(digest);
+                        }
+                        _ => {}
+                    }
+                }
+                if self.values(field.as_bytes()).next().is_some() {
+                    match self.others(field) {
+                        Some(others) => *field = others,
+                        None => has_gone = true,
+                    }
+                }
+            }
+        }
+        if has_gone {
+            self.strip(headers);
+        }
+        found
+    }
+
     /// Takes every cookie of this name out of a request's headers, so that it goes no further: the
     /// servers behind this one have no use for it. Other cookies stay as they are.
     pub fn strip(&self, headers: &mut HeaderMap) {
-        let is_ours = |pair: &[u8]| self.value_of(pair).is_some();
-        without(headers, COOKIE, |field| {
-            if !pairs(field.as_bytes()).any(is_ours) {
-                return Some(field.clone());
+        let is_ours = |field: &HeaderValue| self.values(field.as_bytes()).next().is_some();
+        without(headers, COOKIE, is_ours, |field| self.others(field));
+    }
+
+    /// This field without the pairs of this name. `None`: there are no others.
+    fn others(&self, field: &HeaderValue) -> Option<HeaderValue> {
+        let mut kept = Vec::with_capacity(field.len());
+        let is_other = |pair: &&[u8]| !pair.is_empty() && self.value_of(pair).is_none();
+        for pair in pairs(field.as_bytes()).filter(is_other) {
+            if !kept.is_empty() {
+                kept.extend_from_slice(b"; ");
             }
-            let others: Vec<_> = pairs(field.as_bytes()).filter(|pair| !is_ours(pair)).collect();
-            let mut kept = HeaderValue::from_bytes(others.join(&b"; "[..]).trim_ascii()).ok()?;
-            kept.set_sensitive(field.is_sensitive());
-            (!kept.is_empty()).then_some(kept)
-        });
+            kept.extend_from_slice(pair);
+        }
+        let mut kept = HeaderValue::from_maybe_shared(Bytes::from(kept)).ok()?;
+        kept.set_sensitive(field.is_sensitive());
+        (!kept.is_empty()).then_some(kept)
     }
 
     /// Takes every `Set-Cookie` of this name out of a response's headers: what comes from a server
     /// behind this one must not set it.
     pub fn strip_response(&self, headers: &mut HeaderMap) {
-        without(headers, SET_COOKIE, |field| {
-            let pair = pairs(field.as_bytes()).next()?;
+        let is_ours = |field: &HeaderValue| {
+            let pair = pairs(field.as_bytes()).next().unwrap_or_default();
             // A nameless cookie comes back as its value, which may look like a pair of ours.
             let pair = pair.strip_prefix(b"=").map_or(pair, <[u8]>::trim_ascii_start);
-            self.value_of(pair).is_none().then(|| field.clone())
-        });
+            self.value_of(pair).is_some()
+        };
+        without(headers, SET_COOKIE, is_ours, |_| None);
+    }
+
+    /// The values of all pairs of this name.
+    fn values<'a>(&'a self, field: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        pairs(field).filter_map(|pair| self.value_of(pair))
     }
 
     /// The value, if the pair is of this name.
     fn value_of<'a>(&self, pair: &'a [u8]) -> Option<&'a [u8]> {
-        let (name, value) = pair.split_at_checked(pair.iter().position(|byte| *byte == b'=')?)?;
-        (name.trim_ascii() == self.name.as_bytes()).then(|| value[1..].trim_ascii())
+        // A pair is trimmed, but around its `=` there may be white space.
+        let value = pair.strip_prefix(self.name.as_bytes())?.trim_ascii_start();
+        Some(value.strip_prefix(b"=")?.trim_ascii())
     }
 }
 
@@ -175,13 +219,20 @@ fn pairs(field: &[u8]) -> impl Iterator<Item = &[u8]> {
     field.split(|byte| *byte == b';').map(<[u8]>::trim_ascii)
 }
 
-/// Changes all fields of this name, or leaves them out.
+/// Changes those fields of this name, or leaves them out.
 fn without(
     headers: &mut HeaderMap,
     name: HeaderName,
+    is_one: impl Fn(&HeaderValue) -> bool,
     change: impl Fn(&HeaderValue) -> Option<HeaderValue>,
 ) {
-    let kept: Vec<_> = headers.get_all(&name).iter().filter_map(change).collect();
+    let mut fields = headers.get_all(&name).iter();
+    if !fields.any(&is_one) {
+        return;
+    }
+    let changed = headers.get_all(&name).iter();
+    let changed = changed.filter_map(|it| if is_one(it) { change(it) } else { Some(it.clone()) });
+    let kept: SmallVec<[HeaderValue; 1]> = changed.collect();
     headers.remove(&name);
     for field in kept {
         headers.append(&name, field);

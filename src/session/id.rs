@@ -59,6 +59,11 @@ impl SessionId {
     pub(super) fn digest(&self) -> Digested {
         Sha256::digest(self.expose()).into()
     }
+
+    /// The same of an id that a browser has brought, without a copy of it. `None`: it is none.
+    pub(super) fn digest_of(text: &[u8]) -> Option<Digested> {
+        is_id(text).then(|| Sha256::digest(text).into())
+    }
 }
 
 /// An id as it was made, letter by letter.
@@ -70,10 +75,17 @@ impl FromStr for SessionId {
     type Err = NoSessionId;
 
     fn from_str(text: &str) -> Result<Self, NoSessionId> {
-        let decoded = BASE64_URL_SAFE_NO_PAD.decode(text).map(Zeroizing::new);
-        let is_one = text.len() == LETTERS && decoded.is_ok_and(|bytes| bytes.len() == BYTES);
-        if is_one { Ok(Self(text.into())) } else { Err(NoSessionId) }
+        if is_id(text.as_bytes()) { Ok(Self(text.into())) } else { Err(NoSessionId) }
     }
+}
+
+/// Whether it is written as [`SessionId::random`] writes it. Of the last letter's six bits two say
+/// nothing, and are zero: one way of writing an id is enough.
+fn is_id(text: &[u8]) -> bool {
+    let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    text.len() == LETTERS
+        && text.iter().all(is_letter)
+        && text.last().is_some_and(|last| b"AEIMQUYcgkosw048".contains(last))
 }
 
 /// A text is not the id of a session.

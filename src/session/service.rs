@@ -34,7 +34,7 @@ use super::{
     layer::SessionLayer,
     sessions::{Shared, Visit, spawn},
     slot::{Found, SessionSlot},
-    visitor::Visitor,
+    visitor::{Visitor, is_event_stream, take_mark},
 };
 use crate::{
     refresher::BoxFuture,
@@ -88,29 +88,31 @@ where
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let (mut parts, body) = request.into_parts();
         let shared = &self.layer.sessions.0;
-        let mut visit =
-            OneVisit { layer: self.layer.clone(), visitor: Visitor::of(&mut parts), slot: None };
+        let mut visit = OneVisit {
+            layer: self.layer.clone(),
+            is_again: take_mark(&mut parts.uri),
+            is_event_stream: is_event_stream(&parts.headers),
+            slot: None,
+        };
         let outer = parts.extensions.get::<SessionSlot>();
         if let Some(slot) = outer.filter(|slot| Arc::ptr_eq(&slot.0.shared, shared)) {
             // The layer above has done all else.
             if self.layer.rules.is_required {
                 slot.0.ask();
                 if slot.0.lives().is_none() {
-                    return visit.answer(|it| it.required(&parts, slot.0.ended()));
+                    return SessionFuture::answered(visit.required(&parts, slot.0.ended()));
                 }
             }
             let future = inner.call(Request::from_parts(parts, body));
             return SessionFuture { state: State::Calling { future, visit } };
         }
-        let cookie = &shared.cookie;
-        let digests: SmallVec<[Digested; 1]> =
-            cookie.ids(&parts.headers).map(|id| id.digest()).collect();
+        // Off the request in any case: what is refused goes no further either.
+        let digests = shared.cookie.take(&mut parts.headers);
+        parts.headers.remove(AUTHORIZATION);
         let may_be_forged = !self.layer.rules.is_exempt(&parts);
         if may_be_forged && !shared.csrf.allows(&parts, !digests.is_empty()) {
-            return visit.answer(|_| answer::forged());
+            return SessionFuture::answered(answer::forged());
         }
-        cookie.strip(&mut parts.headers);
-        parts.headers.remove(AUTHORIZATION);
         let known = match &digests[..] {
             [] => Some(Found::NoCookie),
             [digest] => shared.glance(digest).map(|entry| Found::Visit(Visit::Lives(entry))),
@@ -122,7 +124,7 @@ where
                     let future = inner.call(Request::from_parts(parts, body));
                     SessionFuture { state: State::Calling { future, visit } }
                 }
-                response => SessionFuture { state: State::Answered { response } },
+                Some(answer) => SessionFuture::answered(answer),
             },
             None => {
                 let finding: Finding = Box::pin(find(Arc::clone(shared), digests));
@@ -156,31 +158,24 @@ async fn find(shared: Arc<Shared>, digests: SmallVec<[Digested; 1]>) -> Result<V
 /// One request, and what is known of it.
 struct OneVisit {
     layer: SessionLayer,
-    visitor: Visitor,
+    /// It was asked to come again, and has.
+    is_again: bool,
+    is_event_stream: bool,
     /// `None`: the layer above has one.
     slot: Option<SessionSlot>,
 }
 
 impl OneVisit {
-    fn answer<S, B, R>(
-        self,
-        answer: impl FnOnce(&Self) -> Response<SessionBody<R>>,
-    ) -> SessionFuture<S, B, R>
-    where
-        S: Service<Request<B>, Response = Response<R>>,
-    {
-        SessionFuture { state: State::Answered { response: Some(answer(&self)) } }
-    }
-
     fn required<R>(&self, parts: &Parts, ended: Option<Ended>) -> Response<SessionBody<R>> {
-        answer::required(&self.layer.rules, &self.visitor, &parts.uri, ended)
+        answer::required(&self.layer.rules, &Visitor::of(parts), &parts.uri, ended)
     }
 
     /// The answer to a request that may not go on.
     fn admit<R>(&mut self, parts: &mut Parts, found: Found) -> Option<Response<SessionBody<R>>> {
         let slot = SessionSlot::new(Arc::clone(&self.layer.sessions.0), found);
         let ended = slot.0.ended();
-        if ended == Some(Ended::Replaced) && self.visitor.is_same_origin && !self.visitor.is_again {
+        let may_come_again = ended == Some(Ended::Replaced) && !self.is_again;
+        if may_come_again && Visitor::of(parts).is_same_origin {
             if let Some(again) = answer::again(&parts.uri) {
                 return Some(again);
             }
@@ -223,7 +218,7 @@ impl OneVisit {
                 }
                 // The server behind refuses it for reasons of its own.
                 None | Some(FailureKind::Doubted | FailureKind::Unsendable) => {}
-                Some(_) => return answer::unavailable(&self.visitor),
+                Some(_) => return answer::unavailable(self.is_event_stream),
             }
         }
         answer::finish(&shared.cookie, &slot.0, &mut parts.headers);
@@ -263,6 +258,15 @@ pin_project! {
     }
 }
 
+impl<S, B, R> SessionFuture<S, B, R>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+{
+    fn answered(answer: Response<SessionBody<R>>) -> Self {
+        Self { state: State::Answered { response: Some(answer) } }
+    }
+}
+
 impl<S, B, R> Future for SessionFuture<S, B, R>
 where
     S: Service<Request<B>, Response = Response<R>>,
@@ -283,7 +287,7 @@ where
                     };
                     let answer = match found {
                         Ok(visited) => visit.admit(&mut parts, Found::Visit(visited)),
-                        Err(_) => Some(answer::unavailable(&visit.visitor)),
+                        Err(_) => Some(answer::unavailable(visit.is_event_stream)),
                     };
                     match answer {
                         None => {

@@ -1,6 +1,9 @@
 //! What a browser's request says of itself ([`Visitor`]).
 
-use http::{HeaderMap, HeaderName, Method, Uri, header::ACCEPT, request::Parts, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Uri, header::ACCEPT, request::Parts,
+    uri::PathAndQuery,
+};
 
 use super::csrf::is_same_origin;
 
@@ -11,42 +14,34 @@ const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 /// Stands at the end of the query of a request that was asked to come again.
 const AGAIN: &str = "session_again";
 
-/// What the layer's own answers depend on.
+/// What the layer's own answers depend on, before the service below is called.
 #[derive(Clone, Debug)]
 pub(super) struct Visitor {
     /// A user opens a page.
     pub(super) is_navigation: bool,
     /// Nobody has asked for it yet.
     pub(super) is_prefetch: bool,
-    /// An `EventSource`.
-    pub(super) is_event_stream: bool,
     /// A page of the application has sent it.
     pub(super) is_same_origin: bool,
-    /// It comes for the second time.
-    pub(super) is_again: bool,
 }
 
 impl Visitor {
-    /// Takes the mark off the URI of a request that comes again.
-    pub(super) fn of(parts: &mut Parts) -> Self {
-        let is_again = take_mark(&mut parts.uri);
+    pub(super) fn of(parts: &Parts) -> Self {
         let headers = &parts.headers;
-        let is =
-            |name, value: &str| headers.get(name).is_some_and(|it: &http::HeaderValue| it == value);
+        let is = |name, value: &str| headers.get(name).is_some_and(|it: &HeaderValue| it == value);
         let is_get = parts.method == Method::GET || parts.method == Method::HEAD;
         let is_prefetch = headers.contains_key(SEC_PURPOSE);
         let is_framed = is(SEC_FETCH_DEST, "iframe");
         Self {
             is_navigation: is_get && is(SEC_FETCH_MODE, "navigate") && !is_framed && !is_prefetch,
             is_prefetch,
-            is_event_stream: is_event_stream(headers),
             is_same_origin: is_same_origin(parts),
-            is_again,
         }
     }
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
+/// Whether an `EventSource` has sent it.
+pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
     accept.is_some_and(|accept| accept.split(',').any(|it| it.trim() == "text/event-stream"))
 }
@@ -60,7 +55,8 @@ pub(super) fn again(uri: &Uri) -> String {
     }
 }
 
-fn take_mark(uri: &mut Uri) -> bool {
+/// Takes the mark off a request that comes again.
+pub(super) fn take_mark(uri: &mut Uri) -> bool {
     let Some(rest) = uri.query().and_then(|query| query.strip_suffix(AGAIN)) else { return false };
     let path = match rest.strip_suffix('&') {
         Some(rest) => format!("{}?{rest}", uri.path()),
@@ -87,7 +83,7 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        Visitor::of(&mut request.body(()).unwrap().into_parts().0)
+        Visitor::of(&request.body(()).unwrap().into_parts().0)
     }
 
     #[test]
@@ -131,8 +127,11 @@ mod tests {
 
     #[test]
     fn an_event_source_says_what_it_takes() {
-        assert!(visitor(&[("accept", "text/event-stream")]).is_event_stream);
-        assert!(!visitor(&[("accept", "*/*")]).is_event_stream);
-        assert!(!visitor(&[]).is_event_stream);
+        let accepts = |value| {
+            is_event_stream(&HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(value))]))
+        };
+        assert!(accepts("text/event-stream"));
+        assert!(!accepts("*/*"));
+        assert!(!is_event_stream(&HeaderMap::new()));
     }
 }
