@@ -13,6 +13,7 @@
 //! | [`loopback`] | [`Loopback`]: an authorization server and an API on sockets | `loopback` |
 //! | `postgres` | [`PostgresServer`]: a PostgreSQL server that ends with its test | `postgres` |
 //! | `redis` | [`RedisServer`]: a Redis server that ends with its test | `redis` |
+//! | [`sessions`] | an application with browser sessions, in process | `sessions` |
 //! | [`echo`] | a gRPC service, generated from `echo.proto` | `grpc` |
 
 #![allow(missing_debug_implementations, reason = "no test prints them")]
@@ -44,6 +45,8 @@ pub mod script_body;
 mod secrets;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod server_process;
+#[cfg(feature = "sessions")]
+pub mod sessions;
 mod store;
 
 use std::{sync::Arc, time::Duration};

@@ -26,7 +26,7 @@ use tower_refresh::{
     session::{Ended, Identity, ProxyLayer, Session, SessionSlot, Sessions},
 };
 
-use super::app::{Browser, ISSUER, Server, World};
+use testing::sessions::{Browser, ISSUER, Server, World};
 
 /// What has to come comes within a time that no machine needs.
 async fn soon<T>(work: impl Future<Output = T>) -> T {

@@ -7,7 +7,7 @@ use tower_refresh::{
     store::{Record, Stores},
 };
 
-use super::app::{Browser, World, signed_in};
+use testing::sessions::{Browser, World, signed_in};
 
 /// Cookies of every length, and of every byte that a header may have: neither a session nor an error,
 /// and no look at the store.

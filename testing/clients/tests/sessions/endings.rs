@@ -12,7 +12,7 @@ use tower_refresh::{
     session::{BackChannelLogout, Ended, Sessions},
 };
 
-use super::app::{Browser, ISSUER, World, full, settle, signed_in};
+use testing::sessions::{Browser, ISSUER, World, full, settle, signed_in};
 
 /// The "signature": a word before the claims.
 fn logout_of(sessions: &Sessions) -> BackChannelLogout {
@@ -155,7 +155,7 @@ async fn a_layer_in_another_one_goes_by_what_that_has_found() {
     let world = World::new();
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
-    let handler = service_fn(async |request: Request<super::app::Body>| {
+    let handler = service_fn(async |request: Request<testing::sessions::Body>| {
         let session = request.extensions().get::<SessionSlot>().unwrap().session().unwrap();
         if request.method() == Method::POST {
             session.sign_out().await.unwrap();
@@ -185,7 +185,7 @@ async fn the_sessions_of_another_application_are_another_matter() {
     let (mine, other) = (World::new(), World::new());
     let (mine, other) = (mine.replica(), other.replica());
     let browser = signed_in(&mine, "alice").await;
-    let handler = tower::service_fn(async |_: Request<super::app::Body>| {
+    let handler = tower::service_fn(async |_: Request<testing::sessions::Body>| {
         Ok::<_, std::convert::Infallible>(http::Response::new(full("")))
     });
     let inner = other.sessions.layer().required().layer(handler);

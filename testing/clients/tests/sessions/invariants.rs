@@ -10,7 +10,7 @@ use tokio::time::advance;
 use tokio_test::{assert_pending, assert_ready, task};
 use tower_refresh::session::{Ended, IndexKey, SessionCookie, SessionId};
 
-use super::app::{Answer, Browser, ISSUER, World, settle, signed_in};
+use testing::sessions::{Answer, Browser, ISSUER, World, settle, signed_in};
 
 fn has_cookie(answer: &Answer) -> bool {
     answer.headers.contains_key("set-cookie")
@@ -296,7 +296,7 @@ async fn s9_a_cookie_that_names_nothing_leaves_nothing_and_costs_a_read() {
         assert_eq!((&*answer.text, has_cookie(&answer)), ("anonymous", false));
         assert_eq!(world.place.looks(), number);
     }
-    assert_eq!(world.place.len(), 0);
+    assert_eq!(world.place.records(), 0);
     assert_eq!(replica.sessions.status().loaded, 0);
 }
 

@@ -2,7 +2,6 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | `app` | an application, its authorization server, its stores and its browsers |
 //! | `invariants` | S1 to S20, by number |
 //! | `endings` | why sessions end, and who is told |
 //! | `cookies` | bad input |
@@ -10,7 +9,6 @@
 //! | `stores` | the same promises over files, Redis and PostgreSQL |
 //! | `axum` | an application on real sockets: extractors, proxy, WebSockets, streams |
 
-mod app;
 mod axum;
 mod cookies;
 mod endings;

@@ -7,7 +7,7 @@ use http::StatusCode;
 use tokio::time::advance;
 use tokio_test::{assert_pending, task};
 
-use super::app::{World, settle, signed_in};
+use testing::sessions::{World, settle, signed_in};
 
 /// A tab is closed in mid-refresh: the refresh goes on, and the other tabs have its tokens.
 #[tokio::test(start_paused = true)]

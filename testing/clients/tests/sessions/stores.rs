@@ -12,7 +12,7 @@ use tower_refresh::{
     store::{FileStores, Keyring, PostgresStores, RedisStores, Stores},
 };
 
-use super::app::{Browser, ISSUER, Place, Replica, World, signed_in};
+use testing::sessions::{Browser, ISSUER, Place, Replica, World, signed_in};
 
 const KEY: [u8; 32] = [7; 32];
 

@@ -13,7 +13,6 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
-use testing::Gate;
 use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_refresh::{
     BoxFuture, FromExtensions, Generation, RefreshError, RefreshLayer, Renewal, Tokens,
@@ -25,15 +24,23 @@ use tower_refresh::{
     },
 };
 
-pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+use super::Gate;
+
+/// Of requests and responses.
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 type App = BoxCloneSyncService<Request<Body>, Response<SessionBody<Body>>, Infallible>;
 
-pub(crate) const ISSUER: &str = "https://id.test";
+/// Who signs in.
+pub const ISSUER: &str = "https://id.test";
 
 /// An authorization server that rotates, and revokes a family when a spent token comes again; and the
 /// API that takes its tokens.
 #[derive(Clone, Default)]
-pub(crate) struct Server(Arc<Mutex<Families>>, pub(crate) Gate);
+pub struct Server(
+    Arc<Mutex<Families>>,
+    /// Every redeem passes here before it is answered.
+    pub Gate,
+);
 
 #[derive(Default)]
 struct Families {
@@ -50,7 +57,7 @@ struct Families {
 
 impl Server {
     /// The tokens of a new sign-in.
-    pub(crate) fn sign_in(&self) -> Tokens {
+    pub fn sign_in(&self) -> Tokens {
         let mut families = self.0.lock().unwrap();
         families.families += 1;
         let family = format!("f{}", families.families);
@@ -60,32 +67,35 @@ impl Server {
     }
 
     /// No access token is good any more.
-    pub(crate) fn expire_all(&self) {
+    pub fn expire_all(&self) {
         self.0.lock().unwrap().accepted.clear();
     }
 
     /// The refresh tokens, too.
-    pub(crate) fn revoke_all(&self) {
+    pub fn revoke_all(&self) {
         let mut families = self.0.lock().unwrap();
         families.accepted.clear();
         let all: Vec<_> = families.current.drain().map(|(family, _)| family).collect();
         families.revoked.extend(all);
     }
 
-    pub(crate) fn go_away(&self, is_away: bool) {
+    /// It answers with 503 from now on, or does again what it does.
+    pub fn go_away(&self, is_away: bool) {
         self.0.lock().unwrap().is_away = is_away;
     }
 
-    pub(crate) fn redeems(&self) -> usize {
+    /// How many refresh tokens were brought.
+    pub fn redeems(&self) -> usize {
         self.0.lock().unwrap().redeems
     }
 
-    pub(crate) fn reuses(&self) -> usize {
+    /// How many of them had been spent.
+    pub fn reuses(&self) -> usize {
         self.0.lock().unwrap().reuses
     }
 
     /// How many families are left whose refresh token is good.
-    pub(crate) fn alive(&self) -> usize {
+    pub fn alive(&self) -> usize {
         self.0.lock().unwrap().current.len()
     }
 
@@ -121,7 +131,8 @@ impl Server {
         families.revoked.insert(family);
     }
 
-    pub(crate) fn accepts(&self, authorization: &str) -> bool {
+    /// Whether the API takes this token.
+    pub fn accepts(&self, authorization: &str) -> bool {
         let token = authorization.strip_prefix("Bearer ").unwrap_or_default();
         self.0.lock().unwrap().accepted.contains(token)
     }
@@ -137,9 +148,9 @@ fn parse(token: &str) -> (String, u64) {
     (family.to_owned(), number.parse().unwrap())
 }
 
-/// Stores that can go away, and that count.
+/// Stores that can go away, and that count. Clones are one place.
 #[derive(Clone)]
-pub(crate) struct Place {
+pub struct Place {
     memory: MemoryStores,
     stores: Arc<dyn Stores>,
     control: Arc<Control>,
@@ -152,37 +163,44 @@ impl Default for Place {
     }
 }
 
+/// What happens to a place, and has happened.
 #[derive(Default)]
-pub(crate) struct Control {
-    pub(crate) is_away: AtomicBool,
+pub struct Control {
+    /// Nothing works.
+    pub is_away: AtomicBool,
     /// Writes fail, reads do not.
-    pub(crate) is_read_only: AtomicBool,
-    pub(crate) looks: AtomicUsize,
-    pub(crate) touches: AtomicUsize,
+    pub is_read_only: AtomicBool,
+    /// Loads, and looks for changes.
+    pub looks: AtomicUsize,
+    /// Ends that were put off.
+    pub touches: AtomicUsize,
     /// Every name that was asked for.
-    pub(crate) names: Mutex<HashSet<String>>,
+    pub names: Mutex<HashSet<String>>,
 }
 
 impl Place {
     /// Of other stores.
-    pub(crate) fn at(stores: impl Stores) -> Self {
+    pub fn at(stores: impl Stores) -> Self {
         Self { stores: Arc::new(stores), ..Self::default() }
     }
 
-    pub(crate) fn control(&self) -> &Control {
+    /// What happens to it.
+    pub fn control(&self) -> &Control {
         &self.control
     }
 
     /// How many records there are in memory.
-    pub(crate) fn len(&self) -> usize {
+    pub fn records(&self) -> usize {
         self.memory.len()
     }
 
-    pub(crate) fn looks(&self) -> usize {
+    /// How often it was looked at.
+    pub fn looks(&self) -> usize {
         self.control.looks.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn go_away(&self, is_away: bool) {
+    /// It fails from now on, or does again what it does.
+    pub fn go_away(&self, is_away: bool) {
         self.control.is_away.store(is_away, Ordering::Relaxed);
     }
 }
@@ -259,26 +277,31 @@ impl TokenStore for OneStore {
 
 /// One process of the application.
 #[derive(Clone)]
-pub(crate) struct Replica {
-    pub(crate) sessions: Sessions,
+pub struct Replica {
+    /// Its sessions.
+    pub sessions: Sessions,
     app: App,
 }
 
 /// The whole: a server, a store, and what tests change of the rest.
 #[derive(Clone, Default)]
-pub(crate) struct World {
-    pub(crate) server: Server,
-    pub(crate) place: Place,
+pub struct World {
+    /// The authorization server, and the API.
+    pub server: Server,
+    /// Where the tokens are.
+    pub place: Place,
     /// What the API has been sent.
-    pub(crate) upstream: Arc<Mutex<Vec<http::HeaderMap>>>,
+    pub upstream: Arc<Mutex<Vec<http::HeaderMap>>>,
 }
 
 impl World {
-    pub(crate) fn new() -> Self {
+    /// One where nothing has happened.
+    pub fn new() -> Self {
         Self::default()
     }
 
-    pub(crate) fn renewal(&self) -> RenewalBuilder {
+    /// How tokens are refreshed and revoked at this server.
+    pub fn renewal(&self) -> RenewalBuilder {
         let (server, signing_out, discarding) =
             (self.server.clone(), self.server.clone(), self.server.clone());
         Renewal::builder(move |spent: Tokens| {
@@ -289,18 +312,18 @@ impl World {
         .on_discard(async move |tokens: Tokens| discarding.revoke(&tokens))
     }
 
-    pub(crate) fn replica(&self) -> Replica {
+    /// A process.
+    pub fn replica(&self) -> Replica {
         self.replica_with(|builder| builder)
     }
 
-    pub(crate) fn replica_with(
-        &self,
-        change: impl FnOnce(SessionsBuilder) -> SessionsBuilder,
-    ) -> Replica {
+    /// With these settings.
+    pub fn replica_with(&self, change: impl FnOnce(SessionsBuilder) -> SessionsBuilder) -> Replica {
         self.replica_by(change, |layer| layer)
     }
 
-    pub(crate) fn replica_by(
+    /// With this layer, besides.
+    pub fn replica_by(
         &self,
         change: impl FnOnce(SessionsBuilder) -> SessionsBuilder,
         layer: impl FnOnce(SessionLayer) -> SessionLayer,
@@ -341,7 +364,8 @@ async fn answer(
     })
 }
 
-pub(crate) fn full(text: impl Into<Bytes>) -> Body {
+/// A body.
+pub fn full(text: impl Into<Bytes>) -> Body {
     Full::new(text.into()).boxed_unsync()
 }
 
@@ -408,33 +432,40 @@ async fn handle(
 
 /// What came back.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: http::HeaderMap,
-    pub(crate) text: String,
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: http::HeaderMap,
+    /// The body.
+    pub text: String,
 }
 
 /// A browser with one cookie jar. Clones are tabs.
 #[derive(Clone, Default)]
-pub(crate) struct Browser {
-    pub(crate) cookie: Arc<Mutex<Option<String>>>,
+pub struct Browser {
+    /// Its one cookie: name and value.
+    pub cookie: Arc<Mutex<Option<String>>>,
 }
 
 impl Browser {
-    pub(crate) fn new() -> Self {
+    /// One that was nowhere yet.
+    pub fn new() -> Self {
         Self::default()
     }
 
     /// One that has a copy of this one's jar, as it is now.
-    pub(crate) fn copy(&self) -> Self {
+    pub fn copy(&self) -> Self {
         Self { cookie: Arc::new(Mutex::new(self.cookie())) }
     }
 
-    pub(crate) fn cookie(&self) -> Option<String> {
+    /// Its cookie.
+    pub fn cookie(&self) -> Option<String> {
         self.cookie.lock().unwrap().clone()
     }
 
-    pub(crate) fn request(&self, method: Method, path: &str) -> http::request::Builder {
+    /// A request of the application's own page.
+    pub fn request(&self, method: Method, path: &str) -> http::request::Builder {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -447,19 +478,23 @@ impl Browser {
         }
     }
 
-    pub(crate) async fn get(&self, replica: &Replica, path: &str) -> Answer {
+    /// Fetches.
+    pub async fn get(&self, replica: &Replica, path: &str) -> Answer {
         self.send(replica, self.request(Method::GET, path)).await
     }
 
-    pub(crate) async fn post(&self, replica: &Replica, path: &str) -> Answer {
+    /// Posts.
+    pub async fn post(&self, replica: &Replica, path: &str) -> Answer {
         self.send(replica, self.request(Method::POST, path)).await
     }
 
-    pub(crate) async fn sign_in(&self, replica: &Replica, user: &str) -> Answer {
+    /// Signs in.
+    pub async fn sign_in(&self, replica: &Replica, user: &str) -> Answer {
         self.send(replica, self.request(Method::POST, "/sign_in").header("user", user)).await
     }
 
-    pub(crate) async fn send(&self, replica: &Replica, request: http::request::Builder) -> Answer {
+    /// Sends this.
+    pub async fn send(&self, replica: &Replica, request: http::request::Builder) -> Answer {
         let (response, body) = self.begin(replica, request).await.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let text = String::from_utf8(bytes.to_vec()).unwrap();
@@ -467,7 +502,7 @@ impl Browser {
     }
 
     /// Up to the head of the response. What that sets is set.
-    pub(crate) async fn begin(
+    pub async fn begin(
         &self,
         replica: &Replica,
         request: http::request::Builder,
@@ -479,7 +514,7 @@ impl Browser {
     }
 
     /// As a browser does.
-    pub(crate) fn take(&self, headers: &http::HeaderMap) {
+    pub fn take(&self, headers: &http::HeaderMap) {
         for field in headers.get_all("set-cookie") {
             let field = field.to_str().unwrap();
             let pair = field.split(';').next().unwrap();
@@ -492,7 +527,7 @@ impl Browser {
 }
 
 /// A signed-in browser.
-pub(crate) async fn signed_in(replica: &Replica, user: &str) -> Browser {
+pub async fn signed_in(replica: &Replica, user: &str) -> Browser {
     let browser = Browser::new();
     browser.sign_in(replica, user).await;
     assert!(browser.cookie().is_some());
@@ -500,6 +535,6 @@ pub(crate) async fn signed_in(replica: &Replica, user: &str) -> Browser {
 }
 
 /// Lets everything that is under way come to an end.
-pub(crate) async fn settle() {
+pub async fn settle() {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
