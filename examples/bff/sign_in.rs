@@ -4,7 +4,7 @@
 //! One for all tabs: with one for each sign-in that is begun and left, cookies pile up until servers
 //! refuse their size. Two tabs that begin at once are told apart by `state`, and the later one wins.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use axum::http::{HeaderMap, HeaderValue, header::COOKIE};
 use bytes::Bytes;
@@ -14,9 +14,9 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use openidconnect::{
-    AdditionalClaims, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndpointMaybeSet,
-    EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IdToken, IssuerUrl, Nonce,
-    PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope, TokenResponse,
+    AdditionalClaims, AsyncHttpClient, AuthorizationCode, ClientId, ClientSecret, CsrfToken,
+    EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IdToken, IssuerUrl,
+    Nonce, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope, TokenResponse,
     core::{
         CoreAuthenticationFlow, CoreClient, CoreGenderClaim, CoreJweContentEncryptionAlgorithm,
         CoreJwsSigningAlgorithm, CoreProviderMetadata,
@@ -63,7 +63,7 @@ impl AdditionalClaims for Sid {}
 /// The application as the provider knows it.
 pub(crate) struct SignIn {
     client: OidcClient,
-    send: Box<Sender>,
+    http: Http,
     keys: Keyring,
     cookie: String,
     token_endpoint: String,
@@ -117,15 +117,15 @@ impl SignIn {
         redirect_uri: &str,
         (keys, cookie): (Keyring, String),
     ) -> Result<Self, BoxError> {
-        let send = sender();
+        let http = Http(Client::builder(TokioExecutor::new()).build_http());
         let issuer = IssuerUrl::new(issuer.to_owned())?;
-        let provider = CoreProviderMetadata::discover_async(issuer, &send).await?;
+        let provider = CoreProviderMetadata::discover_async(issuer, &http).await?;
         let token_endpoint = provider.token_endpoint().ok_or("the provider gives no tokens")?;
         let token_endpoint = token_endpoint.to_string();
         let (id, secret) = (ClientId::new(id.to_owned()), ClientSecret::new(secret.to_owned()));
         let client = CoreClient::from_provider_metadata(provider, id, Some(secret))
             .set_redirect_uri(RedirectUrl::new(redirect_uri.to_owned())?);
-        Ok(Self { client, send, keys, cookie, token_endpoint })
+        Ok(Self { client, http, keys, cookie, token_endpoint })
     }
 
     /// Where refresh tokens are redeemed.
@@ -181,7 +181,7 @@ impl SignIn {
             .client
             .exchange_code(AuthorizationCode::new(code))?
             .set_pkce_verifier(pending.verifier)
-            .request_async(&self.send)
+            .request_async(&self.http)
             .await?;
         // Read again, with the claim that `openidconnect` does not know by itself.
         let id_token = response.id_token().ok_or("the provider has sent no ID token")?;
@@ -208,12 +208,16 @@ impl SignIn {
     }
 }
 
-/// Sends the requests of `openidconnect`. Redirects are not followed, as it asks for.
-fn sender() -> Box<Sender> {
-    let client: Client<HttpConnector, Full<Bytes>> =
-        Client::builder(TokioExecutor::new()).build_http();
-    Box::new(move |request: HttpRequest| {
-        let response = client.request(request.map(Full::from));
+/// Sends the requests of `openidconnect`. Redirects are not followed, as it asks for. A type of its
+/// own: with a closure the compiler cannot tell that the future of a handler is `Send`.
+struct Http(Client<HttpConnector, Full<Bytes>>);
+
+impl<'c> AsyncHttpClient<'c> for Http {
+    type Error = io::Error;
+    type Future = BoxFuture<'c, Result<HttpResponse, io::Error>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        let response = self.0.request(request.map(Full::from));
         let answer = async {
             let (parts, body) = response.await?.into_parts();
             let body = body.collect().await?.to_bytes().to_vec();
@@ -221,9 +225,9 @@ fn sender() -> Box<Sender> {
         };
         Box::pin(async {
             match timeout(TIMEOUT, answer).await {
-                Ok(answer) => answer.map_err(std::io::Error::other),
+                Ok(answer) => answer.map_err(io::Error::other),
                 Err(late) => Err(late.into()),
             }
         })
-    })
+    }
 }
