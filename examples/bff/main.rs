@@ -99,7 +99,7 @@ async fn run(options: &Options) -> Result<bool, BoxError> {
     let place = Place::open(options.store).await?;
     let mut key = [0; 32];
     getrandom::fill(&mut key)?;
-    let config = Config { keys: Keyring::new(key), port, redirect_uri, api };
+    let config = Config { keys: Keyring::new(key), port, redirect_uri, api: api.clone() };
     let mut replicas = Vec::new();
     for _ in 0..options.replicas {
         let stores = place.stores(&config.keys)?;
@@ -109,7 +109,7 @@ async fn run(options: &Options) -> Result<bool, BoxError> {
     serve(listener, replicas).await?;
 
     let good = if options.check {
-        check::run(&address, options, &server).await?
+        check::run(&address, options, (&server, &api)).await?
     } else {
         println!("open {address} in a browser");
         tokio::signal::ctrl_c().await?;
