@@ -26,6 +26,7 @@ use hyper_util::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use tower::{Layer, ServiceExt};
 use tower_refresh::{
     BoxError, FromExtensions, RefreshLayer, Renewal,
@@ -117,6 +118,7 @@ impl App {
         // page is taken to the sign-in, and back.
         let signed_in = Router::new()
             .route("/api/{*path}", any(proxy).layer(from_fn_with_state(self.clone(), timed)))
+            .route("/fan_out", post(fan_out))
             .route("/events", get(events))
             .route("/profile", get(profile))
             .route("/sign_out", post(sign_out))
@@ -240,6 +242,40 @@ async fn proxy(State(app): State<App>, mut request: Request) -> Result<Response,
     Ok(response.map(Body::new))
 }
 
+#[derive(Deserialize)]
+struct FanOut {
+    herd: String,
+}
+
+/// Asks the API a hundred times for one request of the browser, which has six connections only.
+async fn fan_out(
+    State(app): State<App>,
+    session: Session,
+    Query(FanOut { herd }): Query<FanOut>,
+) -> Result<Json<Value>, Failed> {
+    let mut calls = JoinSet::new();
+    for number in 0..100 {
+        let id = format!("server-{herd}-{number}");
+        let mut request = Request::get(format!("{}/orders", app.0.api.origin))
+            .header(REQUEST_ID, &id)
+            .body(Body::empty())?;
+        // What the session's layer does for requests that are passed on.
+        request.extensions_mut().insert(Arc::clone(session.state()));
+        let (app, sid) = (app.clone(), sid(session.identity()).to_owned());
+        calls.spawn(async move {
+            let mut answered = app.begun(&sid, &id);
+            let status = app.0.upstream.clone().oneshot(request).await?.status();
+            answered.with(status);
+            Ok::<_, BoxError>(status.is_success())
+        });
+    }
+    let mut ok = 0;
+    while let Some(call) = calls.join_next().await {
+        ok += usize::from(call??);
+    }
+    Ok(Json(json!({ "ok": ok })))
+}
+
 // ---- What the page shows.
 
 async fn page() -> impl IntoResponse {
@@ -280,19 +316,32 @@ async fn timed(
     if let Ok(value) = HeaderValue::from_str(&id) {
         request.headers_mut().insert(REQUEST_ID, value);
     }
-    app.0.timeline.tell(&sid, "begun", &id);
-    // The browser may go away: then this is dropped without an answer.
-    let mut answered = Answered { timeline: app.0.timeline.clone(), sid, id, kind: "gone" };
+    let mut answered = app.begun(&sid, &id);
     let response = next.run(request).await;
-    answered.kind = if response.status().is_success() { "answered" } else { "failed" };
+    answered.with(response.status());
     response
 }
 
+impl App {
+    fn begun(&self, sid: &str, id: &str) -> Answered {
+        let timeline = self.0.timeline.clone();
+        timeline.tell(sid, "begun", id);
+        Answered { timeline, sid: sid.to_owned(), id: id.to_owned(), kind: "gone" }
+    }
+}
+
+/// Tells the end of a request. The browser may go away: then it is dropped without an answer.
 struct Answered {
     timeline: Timeline,
     sid: String,
     id: String,
     kind: &'static str,
+}
+
+impl Answered {
+    fn with(&mut self, status: StatusCode) {
+        self.kind = if status.is_success() { "answered" } else { "failed" };
+    }
 }
 
 impl Drop for Answered {
