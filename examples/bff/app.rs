@@ -7,17 +7,15 @@ use axum::{
     body::Body,
     extract::{Query, Request, State},
     http::{
-        HeaderMap, HeaderValue, StatusCode, Uri, Version,
-        header::{
-            CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, COOKIE, HOST, LOCATION, SET_COOKIE,
-        },
+        HeaderMap, HeaderValue, StatusCode,
+        header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, COOKIE, LOCATION, SET_COOKIE},
     },
     middleware::{Next, from_fn_with_state},
     response::{
         Html, IntoResponse, Response, Sse,
         sse::{Event, KeepAlive},
     },
-    routing::{any, get, post},
+    routing::{get, post},
 };
 use futures_util::{Stream, stream};
 use hyper_util::{
@@ -27,14 +25,14 @@ use hyper_util::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tower::{Layer, ServiceExt};
+use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_refresh::{
     BoxError, FromExtensions, RefreshLayer, Renewal,
     body::ReplayBody,
     layer::Refresh,
     oauth2,
     seal::Keyring,
-    session::{Session, SessionCookie, SessionSlot, Sessions},
+    session::{Identity, ProxyLayer, Session, SessionCookie, SessionSlot, Sessions},
     store::Stores,
 };
 
@@ -113,11 +111,17 @@ impl App {
     }
 
     pub(crate) fn router(&self) -> Result<Router, BoxError> {
-        let sessions = &self.0.sessions;
+        let Shared { sessions, upstream, api, .. } = &*self.0;
+        // What scripts of the page send to the API.
+        let proxy = ServiceBuilder::new()
+            .layer(from_fn_with_state(self.clone(), timed))
+            .map_request(without_cookies)
+            .layer(ProxyLayer::to(&api.origin)?.strip_prefix("/api")?)
+            .service(upstream.clone());
         // Without a session these answer 401, with the reason if it is known; a user who opens one as a
         // page is taken to the sign-in, and back.
         let signed_in = Router::new()
-            .route("/api/{*path}", any(proxy).layer(from_fn_with_state(self.clone(), timed)))
+            .route_service("/api/{*path}", proxy)
             .route("/fan_out", post(fan_out))
             .route("/events", get(events))
             .route("/profile", get(profile))
@@ -182,7 +186,11 @@ async fn callback(
                 None => again("This sign-in is too old, or was begun in another browser."),
             });
         }
-        Err(NotSignedIn::Refused(_)) => again("The authorization server has refused."),
+        Err(NotSignedIn::Refused(error)) => {
+            // With quotes: the text comes with the request.
+            eprintln!("a sign-in was refused: {error:?}");
+            again("The authorization server has refused.")
+        }
         Err(NotSignedIn::Failed(error)) => return Err(Failed(error)),
     };
     response.headers_mut().append(SET_COOKIE, app.0.sign_in.clear_cookie()?);
@@ -226,20 +234,12 @@ async fn profile(session: Session) -> String {
     format!("You are {who}, for {minutes} minutes at most.\n")
 }
 
-// ---- The API, for scripts of the page.
+// ---- The API.
 
-/// Passes a request on to the API, with the session's token in the place of the cookie.
-async fn proxy(State(app): State<App>, mut request: Request) -> Result<Response, Failed> {
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let path = path.strip_prefix("/api").unwrap_or(path);
-    *request.uri_mut() = format!("{}{path}", app.0.api.origin).parse::<Uri>()?;
-    *request.version_mut() = Version::HTTP_11;
-    for name in [HOST, COOKIE, CONNECTION] {
-        request.headers_mut().remove(name);
-    }
-    let mut response = app.0.upstream.clone().oneshot(request).await?;
-    response.headers_mut().remove(CONNECTION);
-    Ok(response.map(Body::new))
+/// The session's own is gone already. The API has no use for the others either.
+fn without_cookies(mut request: Request) -> Request {
+    request.headers_mut().remove(COOKIE);
+    request
 }
 
 #[derive(Deserialize)]
@@ -367,7 +367,7 @@ async fn slow(State(app): State<App>, Query(Slow { on }): Query<Slow>) -> Status
 }
 
 /// The name under which the provider knows the sign-in: the timeline goes by it.
-fn sid(identity: &tower_refresh::session::Identity) -> &str {
+fn sid(identity: &Identity) -> &str {
     identity.session().unwrap_or(identity.subject())
 }
 

@@ -225,11 +225,11 @@ input, button { font: inherit; padding: .4em .8em }</style>
 <p><label>Name <input name="user" value="alice" pattern="[a-zA-Z0-9]{1,20}" required autofocus></label>
 <button>Sign in</button></p></form>"#;
 
-async fn form(State(server): State<Server>, Query(asked): Query<Authorization>) -> Response {
-    match asked.is_good(&server) {
-        true => Html(FORM).into_response(),
-        false => StatusCode::BAD_REQUEST.into_response(),
-    }
+async fn form(
+    State(server): State<Server>,
+    Query(asked): Query<Authorization>,
+) -> Result<Html<&'static str>, Refused> {
+    if asked.is_good(&server) { Ok(Html(FORM)) } else { Err(INVALID_REQUEST) }
 }
 
 #[derive(Deserialize)]
@@ -241,18 +241,18 @@ async fn sign_in(
     State(server): State<Server>,
     Query(asked): Query<Authorization>,
     Form(SignIn { user }): Form<SignIn>,
-) -> Result<Response, StatusCode> {
+) -> Result<Redirect, Refused> {
     let is_name =
         (1..=20).contains(&user.len()) && user.bytes().all(|it| it.is_ascii_alphanumeric());
     if !asked.is_good(&server) || !is_name {
-        return Err(StatusCode::BAD_REQUEST);
+        return Err(INVALID_REQUEST);
     }
     let code = random("code")?;
-    let mut back = Url::parse(&asked.redirect_uri).map_err(|_| StatusCode::BAD_REQUEST)?;
+    let mut back = Url::parse(&asked.redirect_uri).map_err(|_| INVALID_REQUEST)?;
     back.query_pairs_mut().append_pair("code", &code).append_pair("state", &asked.state);
     let Authorization { nonce, code_challenge: challenge, .. } = asked;
     server.book().codes.insert(code, Code { user, nonce, challenge });
-    Ok(Redirect::to(back.as_str()).into_response())
+    Ok(Redirect::to(back.as_str()))
 }
 
 /// A token request (RFC 6749, sections 4.1.3 and 6).
@@ -267,7 +267,7 @@ async fn token(
     State(server): State<Server>,
     headers: HeaderMap,
     Form(grant): Form<Grant>,
-) -> Result<Json<Value>, Response> {
+) -> Result<Json<Value>, Refused> {
     authenticate(&headers)?;
     match grant {
         Grant::AuthorizationCode { code, code_verifier, redirect_uri } => {
@@ -277,7 +277,7 @@ async fn token(
             let code = code.filter(|code| code.challenge == challenge.as_str());
             let code = code.filter(|_| redirect_uri == server.0.redirect_uri);
             let Code { user, nonce, .. } = code.ok_or_else(|| invalid_grant("no such code"))?;
-            let sid = random("sid").map_err(IntoResponse::into_response)?;
+            let sid = random("sid")?;
             let family = Family { user, fate: Fate::Lives, refreshes: 0 };
             server.book().families.insert(sid.clone(), family);
             server.issue(&sid, Some(&nonce))
@@ -289,7 +289,7 @@ async fn token(
 impl Server {
     /// What happens to the token is decided when the request comes, and told later, as at real
     /// servers: that is why a response that is lost hurts.
-    async fn refresh(&self, token: &str) -> Result<Json<Value>, Response> {
+    async fn refresh(&self, token: &str) -> Result<Json<Value>, Refused> {
         let redeemed = self.redeem(token);
         let Some((sid, is_good)) = redeemed else { return Err(invalid_grant("no such token")) };
         self.0.timeline.tell(&sid, "refresh_begun", "");
@@ -321,9 +321,8 @@ impl Server {
         Some((token.sid.clone(), is_good))
     }
 
-    fn issue(&self, sid: &str, nonce: Option<&str>) -> Result<Json<Value>, Response> {
-        let fresh = || Ok::<_, StatusCode>((random("access")?, random("refresh")?));
-        let (access, refresh) = fresh().map_err(IntoResponse::into_response)?;
+    fn issue(&self, sid: &str, nonce: Option<&str>) -> Result<Json<Value>, Refused> {
+        let (access, refresh) = (random("access")?, random("refresh")?);
         let mut book = self.book();
         let user = match book.families.get(sid) {
             Some(family) if family.fate == Fate::Lives => family.user.clone(),
@@ -333,7 +332,7 @@ impl Server {
         let until = Instant::now() + self.0.life;
         book.access.insert(access.clone(), Access { sid: sid.to_owned(), until });
         book.refresh.insert(refresh.clone(), Refresh { sid: sid.to_owned(), is_spent: false });
-        let id_token = self.id_token(&user, sid, nonce).map_err(IntoResponse::into_response)?;
+        let id_token = self.id_token(&user, sid, nonce)?;
         Ok(Json(json!({
             "access_token": access,
             "refresh_token": refresh,
@@ -344,9 +343,9 @@ impl Server {
     }
 
     /// An ID token (OpenID Connect Core 1.0, section 2), as a JWT (RFC 7519).
-    fn id_token(&self, user: &str, sid: &str, nonce: Option<&str>) -> Result<String, StatusCode> {
-        let failed = StatusCode::INTERNAL_SERVER_ERROR;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(|_| failed)?;
+    fn id_token(&self, user: &str, sid: &str, nonce: Option<&str>) -> Result<String, Refused> {
+        let now =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(|_| SERVER_ERROR)?;
         let mut claims = json!({
             "iss": self.issuer(),
             "sub": format!("user-{user}"),
@@ -363,7 +362,7 @@ impl Server {
         let head = json!({ "alg": "EdDSA", "typ": "JWT", "kid": KEY_ID });
         let signed = format!("{}.{}", part(&head), part(&claims));
         let signature = self.0.key.sign(&CoreJwsSigningAlgorithm::EdDsa, signed.as_bytes());
-        let signature = BASE64_URL_SAFE_NO_PAD.encode(signature.map_err(|_| failed)?);
+        let signature = BASE64_URL_SAFE_NO_PAD.encode(signature.map_err(|_| SERVER_ERROR)?);
         Ok(format!("{signed}.{signature}"))
     }
 }
@@ -378,7 +377,7 @@ async fn revoke(
     State(server): State<Server>,
     headers: HeaderMap,
     Form(Revocation { token }): Form<Revocation>,
-) -> Result<(), Response> {
+) -> Result<(), Refused> {
     authenticate(&headers)?;
     let mut book = server.book();
     let Book { refresh, access, families, .. } = &mut *book;
@@ -392,26 +391,36 @@ async fn revoke(
 }
 
 /// The client's id and secret, by HTTP Basic (RFC 6749, section 2.3.1).
-fn authenticate(headers: &HeaderMap) -> Result<(), Response> {
+fn authenticate(headers: &HeaderMap) -> Result<(), Refused> {
     let expected = BASE64_STANDARD.encode(format!("{CLIENT_ID}:{CLIENT_SECRET}"));
     let brought = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     match brought.and_then(|value| value.strip_prefix("Basic ")) {
         Some(brought) if brought == expected => Ok(()),
-        _ => {
-            let error = Json(json!({ "error": "invalid_client" }));
-            Err((StatusCode::UNAUTHORIZED, error).into_response())
-        }
+        _ => Err(Refused(StatusCode::UNAUTHORIZED, "invalid_client", "")),
     }
 }
 
-fn invalid_grant(reason: &str) -> Response {
-    let error = json!({ "error": "invalid_grant", "error_description": reason });
-    (StatusCode::BAD_REQUEST, Json(error)).into_response()
+/// How requests are refused (RFC 6749, section 5.2): the status, the code, and words.
+struct Refused(StatusCode, &'static str, &'static str);
+
+const INVALID_REQUEST: Refused = Refused(StatusCode::BAD_REQUEST, "invalid_request", "");
+const SERVER_ERROR: Refused = Refused(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "");
+
+fn invalid_grant(why: &'static str) -> Refused {
+    Refused(StatusCode::BAD_REQUEST, "invalid_grant", why)
 }
 
-fn random(kind: &str) -> Result<String, StatusCode> {
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let Self(status, error, description) = self;
+        let body = json!({ "error": error, "error_description": description });
+        (status, Json(body)).into_response()
+    }
+}
+
+fn random(kind: &str) -> Result<String, Refused> {
     let mut bytes = [0; 24];
-    getrandom::fill(&mut bytes).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    getrandom::fill(&mut bytes).map_err(|_| SERVER_ERROR)?;
     Ok(format!("{kind}-{}", BASE64_URL_SAFE_NO_PAD.encode(bytes)))
 }
 

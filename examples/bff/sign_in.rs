@@ -45,10 +45,6 @@ type OidcClient = CoreClient<
     EndpointMaybeSet,
 >;
 
-/// How `openidconnect` sends its requests.
-type Sender =
-    dyn Fn(HttpRequest) -> BoxFuture<'static, Result<HttpResponse, std::io::Error>> + Send + Sync;
-
 /// An ID token with the claim that names the provider's own session.
 type IdTokenWithSid =
     IdToken<Sid, CoreGenderClaim, CoreJweContentEncryptionAlgorithm, CoreJwsSigningAlgorithm>;
