@@ -21,6 +21,8 @@ prints the address of the application.
 Redis and PostgreSQL are started, and have to be installed: `apt-get install redis-server postgresql`.
 ";
 
+const LIFE: Duration = Duration::from_secs(300);
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Kind {
     Memory,
@@ -47,7 +49,7 @@ impl Options {
             store: Kind::Memory,
             replicas: 1,
             port: 0,
-            life: Duration::from_secs(300),
+            life: LIFE,
             check: false,
             tabs: 4,
             rounds: 3,
@@ -79,6 +81,9 @@ impl Options {
         }
         if options.store == Kind::Memory && options.replicas > 1 {
             return Err("replicas share no memory: choose other --stores for more than one".into());
+        }
+        if options.check && options.life != LIFE {
+            return Err("a check lets tokens run out itself, and takes no --life".into());
         }
         Ok(Some(options))
     }

@@ -219,7 +219,7 @@ impl Authorization {
 /// The form goes to where it came from, so that the request's parameters come with it.
 const FORM: &str = r#"<!doctype html><html lang="en"><meta charset="utf-8"><title>Sign in</title>
 <meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
-<style>body { font: 1.1rem system-ui; display: grid; place-content: center; min-height: 90vh }
+<link rel="icon" href="data:,"><style>body { font: 1.1rem system-ui; display: grid; place-content: center; min-height: 90vh }
 input, button { font: inherit; padding: .4em .8em }</style>
 <form method="post"><h1>Who are you?</h1><p>The authorization server believes everybody.</p>
 <p><label>Name <input name="user" value="alice" pattern="[a-zA-Z0-9]{1,20}" required autofocus></label>
