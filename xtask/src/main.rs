@@ -88,6 +88,8 @@ const CHECKS: &[Check] = &[
     ("quickstart-late", Example("quickstart --requests 1000 --late")),
     ("hyper_client", Example("hyper_client")),
     ("axum_gateway", Example("axum_gateway")),
+    ("bff", Example("bff --check")),
+    ("bff-redis", Example("bff --check --stores redis --replicas 3")),
     ("client_credentials", Example("client_credentials")),
     ("custom_refresher", Example("custom_refresher")),
     ("exec_credential", Example("exec_credential")),
@@ -121,7 +123,7 @@ const BENCHES: &[Check] = &[
 
 /// Debian packages, the checks that need them, and how to see that they are there.
 const PACKAGES: &[(&str, &[&str], IsThere)] = &[
-    ("redis-server", &["tests", "replicas", "torture-redis", "wake"], || {
+    ("redis-server", &["tests", "bff-redis", "replicas", "torture-redis", "wake"], || {
         works("redis-server", &["--version"])
     }),
     ("postgresql", &["tests"], || {
