@@ -8,7 +8,7 @@ use axum::{
     extract::{Query, Request, State},
     http::{
         HeaderMap, HeaderValue, StatusCode,
-        header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, COOKIE, LOCATION, SET_COOKIE},
+        header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, LOCATION, SET_COOKIE},
     },
     middleware::{Next, from_fn_with_state},
     response::{
@@ -32,7 +32,7 @@ use tower_refresh::{
     layer::Refresh,
     oauth2,
     seal::Keyring,
-    session::{Identity, ProxyLayer, Session, SessionCookie, SessionSlot, Sessions},
+    session::{Identity, ProxyLayer, Session, SessionCookie, SessionSlot, Sessions, is_prefetch},
     store::Stores,
 };
 
@@ -115,7 +115,6 @@ impl App {
         // What scripts of the page send to the API.
         let proxy = ServiceBuilder::new()
             .layer(from_fn_with_state(self.clone(), timed))
-            .map_request(without_cookies)
             .layer(ProxyLayer::to(&api.origin)?.strip_prefix("/api")?)
             .service(upstream.clone());
         // Without a session these answer 401, with the reason if it is known; a user who opens one as a
@@ -154,7 +153,7 @@ async fn login(
     headers: HeaderMap,
     Query(Login { return_to }): Query<Login>,
 ) -> Result<Response, Failed> {
-    if headers.contains_key("sec-purpose") {
+    if is_prefetch(&headers) {
         // The browser guesses that somebody may want to. It asks again if so.
         return Ok(StatusCode::SERVICE_UNAVAILABLE.into_response());
     }
@@ -236,12 +235,6 @@ async fn profile(session: Session) -> String {
 
 // ---- The API.
 
-/// The session's own is gone already. The API has no use for the others either.
-fn without_cookies(mut request: Request) -> Request {
-    request.headers_mut().remove(COOKIE);
-    request
-}
-
 #[derive(Deserialize)]
 struct FanOut {
     herd: String,
@@ -259,8 +252,7 @@ async fn fan_out(
         let mut request = Request::get(format!("{}/orders", app.0.api.origin))
             .header(REQUEST_ID, &id)
             .body(Body::empty())?;
-        // What the session's layer does for requests that are passed on.
-        request.extensions_mut().insert(Arc::clone(session.state()));
+        session.attach(&mut request);
         let (app, sid) = (app.clone(), sid(session.identity()).to_owned());
         calls.spawn(async move {
             let mut answered = app.begun(&sid, &id);

@@ -14,7 +14,8 @@ use crate::{refresher::BoxFuture, session::Ended};
 
 pin_project! {
     /// The body of a response that has come through a [`SessionLayer`](super::SessionLayer): the
-    /// service's own. An event stream ends when its session does.
+    /// service's own. An event stream ends when its session does, after an event `session-ended` whose
+    /// data is the [reason](Ended::as_str).
     pub struct SessionBody<B> {
         #[pin]
         kind: Kind<B>,
@@ -61,9 +62,11 @@ impl<B: Body<Data = Bytes>> Body for SessionBody<B> {
             }
             KindProject::Stream { body, ended } => {
                 let Some(future) = ended else { return Poll::Ready(None) };
-                if future.as_mut().poll(cx).is_ready() {
+                if let Poll::Ready(why) = future.as_mut().poll(cx) {
                     *ended = None;
-                    return Poll::Ready(None);
+                    // What came before may be in the middle of an event.
+                    let last = format!("\n\nevent: session-ended\ndata: {why}\n\n");
+                    return Poll::Ready(Some(Ok(Frame::data(last.into()))));
                 }
                 let frame = ready!(body.poll_frame(cx));
                 if frame.is_none() {

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use http::request::Parts;
 use tower_layer::Layer;
 
-use super::{service::SessionService, sessions::Sessions, slot::is_local};
+use super::{service::SessionService, sessions::Sessions, slot::is_local_path};
 use crate::error::ConfigError;
 
 type Exempt = dyn Fn(&Parts) -> bool + Send + Sync;
@@ -70,7 +70,7 @@ impl SessionLayer {
     ///
     /// It is not a path of this application: it has to begin with one `/`.
     pub fn sign_in_at(self, path: &str) -> Result<Self, ConfigError> {
-        if !is_local(path) || !path.is_ascii() || path.contains(['?', '#']) {
+        if !is_local_path(path) || !path.is_ascii() || path.contains(['?', '#']) {
             return Err(ConfigError::new(
                 "a sign-in begins at a path of the application: it begins with one `/`, and has no query",
             ));

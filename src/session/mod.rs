@@ -100,6 +100,7 @@ pub use self::{
     service::{SessionFuture, SessionService},
     session::Session,
     sessions::{Sessions, SessionsBuilder, SignInError},
-    slot::SessionSlot,
+    slot::{SessionSlot, is_local_path},
     status::SessionsStatus,
+    visitor::is_prefetch,
 };

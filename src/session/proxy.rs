@@ -14,8 +14,8 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
     header::{
-        CONNECTION, HOST, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-        TRANSFER_ENCODING, UPGRADE,
+        CONNECTION, COOKIE, HOST, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE,
+        TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
     },
     uri::{Authority, PathAndQuery, Scheme},
 };
@@ -41,7 +41,7 @@ use crate::error::{BoxError, ConfigError};
 ///
 /// The fields of one connection (`Connection` and those that it names, `Transfer-Encoding`, ..., RFC
 /// 9110, section 7.6.1) stay behind, either way. A `Location` of the origin becomes one of this server.
-/// No `Forwarded` field is added. A client that fails is a 502.
+/// Cookies stay behind, too, and no `Forwarded` field is added. A client that fails is a 502.
 ///
 /// ```
 /// use hyper::body::Incoming;
@@ -68,6 +68,7 @@ pub struct ProxyLayer(Arc<Route>);
 
 #[derive(Clone, Debug)]
 struct Route {
+    passes_cookies: bool,
     scheme: Scheme,
     authority: Authority,
     prefix: Box<str>,
@@ -87,7 +88,8 @@ impl ProxyLayer {
         match (uri.scheme(), uri.authority()) {
             (Some(scheme), Some(authority)) if is_bare && !authority.as_str().contains('@') => {
                 let (scheme, authority) = (scheme.clone(), authority.clone());
-                Ok(Self(Arc::new(Route { scheme, authority, prefix: "".into() })))
+                let prefix = "".into();
+                Ok(Self(Arc::new(Route { passes_cookies: false, scheme, authority, prefix })))
             }
             _ => Err(wrong),
         }
@@ -104,6 +106,15 @@ impl ProxyLayer {
         }
         Arc::make_mut(&mut self.0).prefix = prefix.into();
         Ok(self)
+    }
+}
+
+impl ProxyLayer {
+    /// Passes the browser's other cookies on, and those back that the server behind sets. As it comes
+    /// they stay behind: they are the application's, and the server behind goes by the token.
+    pub fn pass_cookies(mut self) -> Self {
+        Arc::make_mut(&mut self.0).passes_cookies = true;
+        self
     }
 }
 
@@ -185,6 +196,9 @@ where
         let protocol = protocol(request.headers());
         strip_hops(request.headers_mut());
         request.headers_mut().remove(HOST);
+        if !route.passes_cookies {
+            request.headers_mut().remove(COOKIE);
+        }
         let mut tunnel = None;
         if let (Some(protocol), Some(browser)) =
             (protocol, request.extensions_mut().remove::<OnUpgrade>())
@@ -357,6 +371,9 @@ fn answered<R>(
     let upgrade = response.extensions_mut().remove::<OnUpgrade>();
     let headers = response.headers_mut();
     strip_hops(headers);
+    if !route.passes_cookies {
+        headers.remove(SET_COOKIE);
+    }
     if let Some(here) = headers.get(LOCATION).and_then(|location| route.here(location)) {
         headers.insert(LOCATION, here);
     }

@@ -18,6 +18,9 @@ use crate::{
 /// For how long a session that has ended is told from one that never was.
 pub(super) const REMEMBERED: Duration = Duration::from_secs(600);
 
+/// How often the note of an end is written anew because a refresh was saved meanwhile.
+const MAX_CONFLICTS: usize = 16;
+
 /// A session's record in a store. To its [`RefreshState`](crate::RefreshState) the note of an ended
 /// session is what a sign-out leaves: a later number, and no tokens.
 pub(super) struct SessionRecord {
@@ -97,17 +100,29 @@ impl SessionRecord {
         Ok(())
     }
 
-    /// Notes how the session has ended, after its deletion. Best effort: without it the session has
-    /// ended all the same.
-    async fn note(&self, deleted: Generation, ended: Ended) -> Generation {
-        let record = Record::new(deleted.next(), note(ended));
-        match self.store.save(deleted, record).await {
-            Ok(()) => {
-                self.forget_in_time().await;
-                deleted.next()
+    /// Puts the note of its end into the place of the tokens, in one step: nobody who looks meanwhile
+    /// finds an end without its reason.
+    async fn put_note(&self) -> Result<Deleted, StoreError> {
+        for _ in 0..MAX_CONFLICTS {
+            // One that cannot be read is deleted as it is.
+            let Ok(record) = self.store.load().await else { break };
+            let Some(tokens) = record.tokens else { break };
+            if noted(&tokens).is_some() {
+                return Ok(Deleted::new(record.generation, None));
             }
-            Err(_) => deleted,
+            let ended = self.ended.get().unwrap_or(Ended::SignedOutElsewhere);
+            let next = record.generation.next();
+            match self.store.save(record.generation, Record::new(next, note(ended))).await {
+                Ok(()) => {
+                    self.forget_in_time().await;
+                    return Ok(Deleted::new(next, tokens));
+                }
+                Err(SaveError::Failed(error)) => return Err(error),
+                // A refresh has come between.
+                Err(SaveError::Conflict | SaveError::LeaseLost) => {}
+            }
         }
+        self.store.delete().await
     }
 
     async fn forget_in_time(&self) {
@@ -150,14 +165,7 @@ impl TokenStore for SessionRecord {
     }
 
     fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {
-        Box::pin(async {
-            let deleted = self.store.delete().await?;
-            let known = deleted.tokens.as_ref().and_then(noted);
-            let tokens = deleted.tokens.filter(|_| known.is_none());
-            // What was noted first stays.
-            let ended = known.or(self.ended.get()).unwrap_or(Ended::SignedOutElsewhere);
-            Ok(Deleted::new(self.note(deleted.generation, ended).await, tokens))
-        })
+        Box::pin(self.put_note())
     }
 
     fn keep_until(&self, end: SystemTime) -> BoxFuture<'_, Result<KeptUntil, StoreError>> {

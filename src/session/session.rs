@@ -36,6 +36,12 @@ impl Session {
         &self.entry.state
     }
 
+    /// Puts the credential into a request of your own, where
+    /// [`FromExtensions`](crate::FromExtensions) finds it.
+    pub fn attach<B>(&self, request: &mut http::Request<B>) {
+        request.extensions_mut().insert(Arc::clone(self.state()));
+    }
+
     /// Who has signed in.
     #[must_use]
     pub fn identity(&self) -> &Identity {

@@ -359,10 +359,12 @@ impl Shared {
         let of = (&self.renewal, self.record(digest));
         let entry = Entry::new(digest, of, &Default::default(), (identity, deadline), time);
         // No request knows it yet.
-        let stored = self.store_new(&entry, tokens, deadline).await;
+        let stored = self.store_new(&entry, tokens.clone(), deadline).await;
         if let Err(error) = stored {
             // It may be there: what cannot be reached by a cookie should not live.
-            let _ = self.end(&entry, Ended::SignedOutElsewhere).await;
+            if self.end(&entry, Ended::SignedOutElsewhere).await.is_err() {
+                self.renewal.revoke(tokens).await;
+            }
             return Err(error);
         }
         self.counters.begun();

@@ -85,8 +85,8 @@ impl SessionSlot {
     ///
     /// # Errors
     ///
-    /// The session is not stored, nothing is set, and the session before goes on. The tokens live on at
-    /// the server, unless the store could be told to delete them.
+    /// The session is not stored, nothing is set, and the session before goes on. The tokens are given to
+    /// the [hook](crate::state::RenewalBuilder::on_sign_out) that revokes them.
     pub async fn sign_in(
         &self,
         tokens: Tokens,
@@ -120,7 +120,7 @@ impl SessionSlot {
     ///
     /// It is not a path of this application: it has to begin with one `/`.
     pub fn land(&self, path: &str) -> Result<Response<String>, ConfigError> {
-        let is_path = is_local(path);
+        let is_path = is_local_path(path);
         let value = HeaderValue::from_str(path).ok().filter(|_| is_path).ok_or(ConfigError::new(
             "a sign-in ends at a path of the application: it begins with one `/`, and has no control \
              characters",
@@ -142,8 +142,11 @@ impl SessionSlot {
     }
 }
 
-/// Whether it is a path here: browsers read `//` and `/\` as another host.
-pub(super) fn is_local(path: &str) -> bool {
+/// Whether this is a path of the application itself, and so may be gone to after a sign-in: it begins
+/// with one `/`, since browsers read `//` and `/\` as another host, and has neither white space nor
+/// control characters.
+#[must_use]
+pub fn is_local_path(path: &str) -> bool {
     let mut letters = path.bytes();
     letters.next() == Some(b'/')
         && !matches!(letters.next(), Some(b'/' | b'\\'))
@@ -230,7 +233,7 @@ mod tests {
     #[test]
     fn only_a_path_of_this_host_is_one() {
         for path in ["/", "/a", "/a?b=/c//d", "/ä"] {
-            assert!(is_local(path), "{path}");
+            assert!(is_local_path(path), "{path}");
         }
         for path in [
             "",
@@ -242,7 +245,7 @@ mod tests {
             "/\n",
             "/\t/evil.test",
         ] {
-            assert!(!is_local(path), "{path}");
+            assert!(!is_local_path(path), "{path}");
         }
     }
 

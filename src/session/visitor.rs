@@ -30,7 +30,7 @@ impl Visitor {
         let headers = &parts.headers;
         let is = |name, value: &str| headers.get(name).is_some_and(|it: &HeaderValue| it == value);
         let is_get = parts.method == Method::GET || parts.method == Method::HEAD;
-        let is_prefetch = headers.contains_key(SEC_PURPOSE);
+        let is_prefetch = is_prefetch(headers);
         let is_framed = is(SEC_FETCH_DEST, "iframe");
         Self {
             is_navigation: is_get && is(SEC_FETCH_MODE, "navigate") && !is_framed && !is_prefetch,
@@ -38,6 +38,13 @@ impl Visitor {
             is_same_origin: is_same_origin(parts),
         }
     }
+}
+
+/// Whether a browser asks for this before its user does (`Sec-Purpose`: prefetch, prerender). A route
+/// that begins a sign-in answers such a request with 503: it is asked again when the user clicks.
+#[must_use]
+pub fn is_prefetch(headers: &HeaderMap) -> bool {
+    headers.contains_key(SEC_PURPOSE)
 }
 
 /// Whether an `EventSource` has sent it.

@@ -141,6 +141,16 @@ impl Renewal {
         self.0.on_discard.as_ref()
     }
 
+    /// Gives tokens that no state has to the hook of a sign-out. Best effort.
+    #[cfg(feature = "session")]
+    pub(crate) async fn revoke(&self, tokens: Tokens) {
+        if let Some(hook) = self.on_sign_out() {
+            if hook(tokens).await.is_err() {
+                tracing::warn!("the tokens of a sign-in that failed may live on at the server");
+            }
+        }
+    }
+
     pub(super) fn on_failure(&self) -> Option<&FailureHook> {
         self.0.on_failure.as_ref()
     }

@@ -174,6 +174,8 @@ pub struct Control {
     pub looks: AtomicUsize,
     /// Ends that were put off.
     pub touches: AtomicUsize,
+    /// Every save passes here.
+    pub saves: Gate,
     /// Every name that was asked for.
     pub names: Mutex<HashSet<String>>,
 }
@@ -247,6 +249,7 @@ impl TokenStore for OneStore {
 
     fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {
         Box::pin(async move {
+            self.control.saves.pass().await;
             self.check(true)?;
             self.store.save(expected, record).await
         })

@@ -87,11 +87,19 @@ async fn socket(request: Request) -> Response {
 
 /// The application.
 async fn app(world: &World, api: &str) -> (String, Sessions) {
+    app_with(world, api, |proxy| proxy).await
+}
+
+async fn app_with(
+    world: &World,
+    api: &str,
+    change: impl FnOnce(ProxyLayer) -> ProxyLayer,
+) -> (String, Sessions) {
     let builder = Sessions::builder(world.renewal(), world.place.clone());
     let sessions = builder.watch_every(Duration::from_millis(50)).build().unwrap();
     let api = format!("http://{api}");
     let proxy = ServiceBuilder::new()
-        .layer(ProxyLayer::to(&api).unwrap().strip_prefix("/api").unwrap())
+        .layer(change(ProxyLayer::to(&api).unwrap().strip_prefix("/api").unwrap()))
         .layer(
             RefreshLayer::per_request(FromExtensions)
                 .allow_origin(&api)
@@ -208,6 +216,12 @@ async fn a_request_goes_through_to_the_api_over_an_expiry_with_its_body() {
     let (_, headers) = client.text(Method::GET, "/api/headers", "").await;
     assert!(headers.contains("authorization=\"Bearer access-"), "{headers}");
     assert!(!headers.contains("cookie="), "{headers}");
+    // Of others neither, unless it was asked for.
+    let request = client.request(Method::GET, "/api/headers").header("cookie", "theme=dark");
+    let response =
+        soon(client.client.request(request.body(Full::default()).unwrap())).await.unwrap();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    assert!(!String::from_utf8_lossy(&bytes).contains("theme"), "{bytes:?}");
     let moved = client.send(Method::GET, "/api/moved", "").await;
     assert_eq!(moved.headers()["location"], "/api/headers?a=b");
     assert_eq!(client.text(Method::POST, "/sign_out", "").await.0, StatusCode::NO_CONTENT);
@@ -284,7 +298,8 @@ async fn a_handler_hears_of_a_sign_out_elsewhere() {
 #[tokio::test]
 async fn three_cookies_over_http2() {
     let world = World::new();
-    let (address, _) = app(&world, &api(world.server.clone()).await).await;
+    let upstream = api(world.server.clone()).await;
+    let (address, _) = app_with(&world, &upstream, ProxyLayer::pass_cookies).await;
     let signed_in = Client1::signed_in(&address).await;
     let client = Client1::new(&address, true);
     let request = client.request(Method::GET, "/api/headers").version(Version::HTTP_2);

@@ -118,6 +118,25 @@ async fn a_sign_out_that_the_store_could_not_carry_out_keeps_the_cookie() {
     assert_eq!(world.server.alive(), 0);
 }
 
+/// The end and its reason are one write: a stream on another replica finds no other reason.
+#[tokio::test(start_paused = true)]
+async fn a_sign_out_that_is_slow_has_its_reason_from_the_first() {
+    let world = World::new();
+    let (here, there) = (world.replica(), world.replica());
+    let browser = signed_in(&here, "alice").await;
+    assert_eq!(browser.get(&there, "/").await.text, "alice");
+    let copy = browser.copy();
+    world.place.control().saves.close();
+    let mut signing_out = task::spawn(browser.post(&here, "/sign_out"));
+    assert_pending!(signing_out.poll());
+    settle().await;
+    assert_eq!(copy.get(&there, "/").await.text, "alice", "not yet");
+    world.place.control().saves.open();
+    signing_out.await;
+    assert_eq!(copy.get(&there, "/ended").await.text, "signed_out");
+    assert_eq!(there.sessions.status().ended(Ended::SignedOut), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_ending_is_counted_once_with_its_reason() {
     let world = World::new();

@@ -170,7 +170,8 @@ async fn s5_a_stream_ends_with_its_session_on_another_replica() {
     advance(Duration::from_secs(5)).await;
     settle().await;
     assert!(frames.is_woken());
-    assert!(assert_ready!(frames.poll()).unwrap().to_bytes().is_empty());
+    let last = assert_ready!(frames.poll()).unwrap().to_bytes();
+    assert_eq!(last, "\n\nevent: session-ended\ndata: signed_out\n\n");
     // Its next attempt is told.
     let again = browser.request(Method::GET, "/events").header("accept", "text/event-stream");
     let required = world.replica_by(|it| it, |layer| layer.required());
@@ -277,6 +278,7 @@ async fn s8_a_sign_in_that_cannot_be_stored_leaves_the_session_before() {
     let answer = browser.sign_in(&replica, "bob").await;
     assert_eq!((answer.status, has_cookie(&answer)), (StatusCode::BAD_GATEWAY, false));
     assert!(!answer.text.contains("secret"));
+    assert_eq!(world.server.alive(), 1, "of the second one nothing lives on");
     world.place.control().is_read_only.store(false, Ordering::Relaxed);
     assert_eq!(browser.cookie(), cookie);
     assert_eq!(browser.get(&replica, "/").await.text, "alice");
