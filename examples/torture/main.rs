@@ -6,7 +6,7 @@
 //! cargo run --release -p examples --example torture -- --help
 //! ```
 //!
-//! What it shows takes the features `file`, `oauth2-client`, `redis`.
+//! What it shows takes the features `axum`, `file`, `oauth2-client`, `postgres`, `redis`, `session-proxy`.
 //!
 //! | file | what is in it |
 //! |---|---|
@@ -16,6 +16,7 @@
 //! | `book.rs` | what was done to whom, and whether it excuses a token that comes again |
 //! | `worker.rs` | a process with many tasks that use the credential |
 //! | `faults.rs` | what is done to them |
+//! | `sessions/` | the same of browser sessions: `torture sessions --help` |
 //! | `children.rs` | processes that end with this one |
 
 mod book;
@@ -23,6 +24,7 @@ mod children;
 mod faults;
 mod options;
 mod server;
+mod sessions;
 mod worker;
 
 use std::{collections::BTreeMap, env, process::ExitCode, sync::Arc, time::Duration};
@@ -55,6 +57,10 @@ fn main() -> ExitCode {
         (Err(error), _) => Err(error.into()),
         (Ok(runtime), Some("server")) => runtime.block_on(server::run(&arguments[1..])),
         (Ok(runtime), Some("worker")) => runtime.block_on(worker::run(&arguments[1..])),
+        (Ok(runtime), Some("sessions")) => runtime.block_on(sessions::run(&arguments[1..])),
+        (Ok(runtime), Some("session-worker")) => {
+            runtime.block_on(sessions::worker::run(&arguments[1..]))
+        }
         (Ok(runtime), _) => match Options::read(&arguments) {
             Ok(Some(options)) => runtime.block_on(torture(&options)),
             Ok(None) => {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 pub(crate) const HELP: &str = "\
 usage: torture [OPTIONS]
+       torture sessions [OPTIONS]      browser sessions; see torture sessions --help
 
 Processes that share one credential are killed, stopped and cut off. Ends with a table and
   requests=... redeems=... token_reuse=... sessions_lost=... unavoidable=...

@@ -300,6 +300,12 @@ impl Shared {
             return Ok(Visit::Ended(Ended::Deadline));
         }
         match entry.state.health() {
+            // This process has ended it, and the store was away: elsewhere it may live.
+            Health::SignedOut if entry.state.owes_deletion() => {
+                let ended = entry.record.ended.get().unwrap_or(Ended::SignedOutElsewhere);
+                self.end(&entry, ended).await?;
+                Ok(Visit::Ended(ended))
+            }
             // The record is gone without a note.
             Health::SignedOut => Ok(Visit::Ended(self.has_ended(&entry, Ended::Idle))),
             Health::Rejected => Ok(match self.end_rejected(&entry).await? {

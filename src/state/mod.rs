@@ -254,6 +254,12 @@ impl RefreshState {
         self.lock().machine.stored()
     }
 
+    /// Whether the store was told to delete tokens, and has not answered that it has.
+    #[cfg(feature = "session")]
+    pub(crate) fn owes_deletion(&self) -> bool {
+        self.lock().deletion_open
+    }
+
     /// Whether a refresh is under way.
     #[cfg(feature = "session")]
     pub(crate) fn is_in_flight(&self) -> bool {

@@ -49,8 +49,9 @@ impl Machine {
     /// has written is being redeemed, or that has failed and will be tried again.
     fn has_found_session(&self) -> bool {
         let redeems = |flight: &Flight| {
-            flight.tries_again
-                || matches!(flight.stage, Stage::Intending { .. } | Stage::Redeeming(_))
+            let is_on = matches!(flight.stage, Stage::Intending { .. } | Stage::Redeeming(_));
+            // Of one that a sign-out came before, nothing is served.
+            (flight.tries_again || is_on) && !self.is_superseded(flight)
         };
         let fails = |kind| {
             matches!(
@@ -100,6 +101,20 @@ mod tests {
         assert_eq!(machine.health(rules.at(LIFE - 1).time), Health::Fresh, "ahead of its end");
         let _ = machine.admit(rules.at(LIFE));
         assert_eq!(machine.health(rules.at(LIFE).time), Health::Refreshing);
+    }
+
+    /// Whether the sign-out was ours or another process's.
+    #[test]
+    fn it_is_signed_out_while_a_redeem_that_came_before_is_under_way() {
+        let (mut machine, rules) = signed_in();
+        redeeming(&mut machine, &rules);
+        let _ = machine.sign_out();
+        assert_eq!(machine.health(rules.at(0).time), Health::SignedOut);
+        let (mut machine, rules) = signed_in();
+        redeeming(&mut machine, &rules);
+        let out = Record::new(machine.stored().next(), None);
+        machine.looked(machine.stored(), &out, rules.at(0));
+        assert_eq!(machine.health(rules.at(0).time), Health::SignedOut);
     }
 
     #[test]

@@ -110,7 +110,22 @@ async fn a_sign_out_that_the_store_could_not_carry_out_keeps_the_cookie() {
     assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
     assert!(browser.cookie().is_some());
     world.place.control().is_read_only.store(false, Ordering::Relaxed);
-    // In another process it goes on until it has worked.
+    // Elsewhere it goes on until it has worked, and here the next request sees to that.
+    let there = world.replica();
+    assert_eq!(browser.get(&there, "/").await.text, "alice");
+    assert_eq!(browser.get(&replica, "/ended").await.text, "signed_out");
+    assert_eq!(browser.get(&there, "/").await.text, "anonymous");
+    assert_eq!(world.server.alive(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_out_that_failed_is_tried_again_elsewhere() {
+    let world = World::new();
+    let replica = world.replica();
+    let browser = signed_in(&replica, "alice").await;
+    world.place.control().is_read_only.store(true, Ordering::Relaxed);
+    assert_eq!(browser.post(&replica, "/sign_out").await.status, StatusCode::BAD_GATEWAY);
+    world.place.control().is_read_only.store(false, Ordering::Relaxed);
     let there = world.replica();
     assert_eq!(browser.get(&there, "/").await.text, "alice");
     browser.post(&there, "/sign_out").await;

@@ -66,6 +66,26 @@ async fn signed_out_in_one_tab_while_the_other_refreshes_is_signed_out() {
     assert_eq!(world.server.alive(), 0);
 }
 
+/// On another replica: nothing is served there while the redeem that came before is under way.
+#[tokio::test(start_paused = true)]
+async fn signed_out_on_one_replica_while_the_other_refreshes_is_signed_out() {
+    let world = World::new();
+    let (here, there) = (world.replica(), world.replica());
+    let browser = signed_in(&here, "alice").await;
+    browser.get(&there, "/").await;
+    world.server.expire_all();
+    world.server.1.close();
+    let (tab, copy) = (browser.copy(), browser.copy());
+    let mut refreshing = task::spawn(tab.get(&there, "/api"));
+    assert_pending!(refreshing.poll());
+    world.server.1.arrived(1).await;
+    browser.post(&here, "/sign_out").await;
+    assert_eq!(copy.get(&there, "/").await.text, "anonymous");
+    world.server.1.open();
+    assert_eq!(refreshing.await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(copy.get(&there, "/").await.text, "anonymous");
+}
+
 /// Signed out, and signed in again a moment later: no answer that was under way brings the old session
 /// back.
 #[tokio::test(start_paused = true)]
