@@ -101,6 +101,7 @@ const CHECKS: &[Check] = &[
     ("tonic_client", Example("tonic_client")),
     ("replicas", Example("replicas")),
     ("torture-file", Example("torture --seconds 15")),
+    ("torture-sessions", Example("torture sessions --seconds 15 --store redis")),
     ("torture-redis", Example("torture --seconds 15 --store redis --grace 2000")),
 ];
 

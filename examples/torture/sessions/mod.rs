@@ -32,7 +32,12 @@ use tower_refresh::{
 };
 
 use self::{browser::Seen, server::Server};
-use crate::{INTENT, LEASE, SETTLE, children::Child};
+use crate::{SETTLE, children::Child};
+
+/// The time limits of a lease and of its intent: short, so that they run out now and then. After a
+/// restart of PostgreSQL a replica has one lease time to come back with the tokens that it was given.
+const LEASE: Duration = Duration::from_millis(1000);
+const INTENT: Duration = Duration::from_millis(2000);
 
 pub(crate) const HELP: &str = "\
 usage: torture sessions [OPTIONS]
@@ -98,7 +103,7 @@ impl Options {
 /// The stores that `file:<path>` or the URL of a server names, as all replicas see them.
 async fn open(place: &str) -> Result<Arc<dyn Stores>, BoxError> {
     let keys = Keyring::new(*b"a key that only this example has");
-    let limit = Duration::from_millis(500);
+    let limit = Duration::from_millis(250);
     if let Some(path) = place.strip_prefix("file:") {
         return Ok(Arc::new(FileStores::open(path)?.sealed(keys)));
     }

@@ -69,18 +69,22 @@ struct Stall {
 }
 
 impl Book {
-    /// Why nobody has the pair that was given for this token, if no client could help it.
-    fn excuse(&self, family: &Family, number: u64) -> bool {
-        let Some((by, at)) = family.last.filter(|_| number + 1 == family.number && !family.seen)
-        else {
+    /// Whether no client could help it that this token comes again, from this replica. Either nobody
+    /// has the pair that was given for it: the replica that redeemed it was killed, or stopped for too
+    /// long. Or the one that brings it now was stopped for too long right before it sent the token:
+    /// another one has had to take it for dead.
+    fn excuse(&self, family: &Family, number: u64, by: u64) -> bool {
+        let Some((first, at)) = family.last.filter(|_| number + 1 == family.number) else {
             return false;
         };
-        let stalled = |stall: &Stall| {
-            let until = stall.until.unwrap_or_else(Instant::now);
-            let lost = self.patience.is_some_and(|patience| until - stall.from >= patience);
-            stall.who == by && until >= at && lost
+        let stalled = |who: u64| {
+            self.stalls.iter().any(|stall| {
+                let until = stall.until.unwrap_or_else(Instant::now);
+                let lost = self.patience.is_some_and(|patience| until - stall.from >= patience);
+                stall.who == who && until >= at && lost
+            })
         };
-        self.killed.contains(&by) || self.stalls.iter().any(stalled)
+        stalled(by) || (!family.seen && (self.killed.contains(&first) || stalled(first)))
     }
 
     fn pair(&self, family: u64) -> serde_json::Value {
@@ -180,12 +184,19 @@ async fn token(
         return refused();
     }
     if number != family.number {
-        let fate = if book.excuse(family, number) { Fate::Unavoidable } else { Fate::Reused };
+        let fate = if book.excuse(family, number, by) { Fate::Unavoidable } else { Fate::Reused };
         match fate {
             Fate::Unavoidable => book.unavoidable += 1,
             _ => {
                 book.reuse += 1;
-                eprintln!("family {id}: refresh token {number} came again, by replica {by}");
+                let family = &book.families[&id];
+                let last = family.last.map(|(by, at)| (by, at.elapsed().as_millis()));
+                let (current, seen) = (family.number, family.seen);
+                eprintln!(
+                    "family {id}: refresh token {number} came again, by replica {by}; the current one \
+                     is {current}, was redeemed by replica and milliseconds ago {last:?}, and is in \
+                     use: {seen}"
+                );
             }
         }
         if let Some(family) = book.families.get_mut(&id) {
