@@ -124,9 +124,11 @@ const BENCHES: &[Check] = &[
 
 /// Debian packages, the checks that need them, and how to see that they are there.
 const PACKAGES: &[(&str, &[&str], IsThere)] = &[
-    ("redis-server", &["tests", "bff-redis", "replicas", "torture-redis", "wake"], || {
-        works("redis-server", &["--version"])
-    }),
+    (
+        "redis-server",
+        &["tests", "bff-redis", "replicas", "torture-redis", "torture-sessions", "wake"],
+        || works("redis-server", &["--version"]),
+    ),
     ("postgresql", &["tests"], || {
         // Debian has the programs of each version in a folder of its own, which is not on the path.
         let versions = Path::new("/usr/lib/postgresql").read_dir().into_iter().flatten().flatten();

@@ -101,7 +101,7 @@ impl Options {
 }
 
 /// The stores that `file:<path>` or the URL of a server names, as all replicas see them.
-async fn open(place: &str) -> Result<Arc<dyn Stores>, BoxError> {
+fn open(place: &str) -> Result<Arc<dyn Stores>, BoxError> {
     let keys = Keyring::new(*b"a key that only this example has");
     let limit = Duration::from_millis(250);
     if let Some(path) = place.strip_prefix("file:") {
@@ -112,9 +112,7 @@ async fn open(place: &str) -> Result<Arc<dyn Stores>, BoxError> {
         return Ok(Arc::new(stores.timeout(limit).build()?));
     }
     let stores = PostgresStores::builder(place, keys).lease(LEASE).intent(INTENT);
-    let stores = stores.timeout(limit).build()?;
-    stores.migrate().await?;
-    Ok(Arc::new(stores))
+    Ok(Arc::new(stores.timeout(limit).build()?))
 }
 
 enum StoreServer {
@@ -247,6 +245,8 @@ pub(crate) async fn run(arguments: &[String]) -> Result<bool, BoxError> {
         "postgres" => {
             let server = PostgresServer::start();
             let url = server.url();
+            let keys = Keyring::new(*b"a key that only this example has");
+            PostgresStores::builder(&url, keys).build()?.migrate().await?;
             (StoreServer::Postgres(server), url)
         }
         _ => (StoreServer::None, format!("file:{}", folder.path().join("sessions").display())),

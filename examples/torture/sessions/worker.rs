@@ -54,7 +54,7 @@ pub(crate) async fn run(arguments: &[String]) -> Result<bool, BoxError> {
         // Tokens this short-lived are refused brand-new on a slow machine.
         .brake(usize::MAX, Duration::from_secs(1), Duration::ZERO)
         .deadline(Duration::from_secs(5));
-    let sessions = Sessions::builder(renewal, open(place).await?)
+    let sessions = Sessions::builder(renewal, open(place)?)
         .cookie(SessionCookie::insecure_for_development("sid")?)
         .build()?;
     let proxy = ServiceBuilder::new()
