@@ -13,8 +13,9 @@ use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use tokio::time::Instant;
 
 use crate::{
+    extra::Extra,
     time::{Due, Time},
-    tokens::{Extra, Generation, Tokens},
+    tokens::{Generation, Tokens},
 };
 
 /// One generation of a credential, as requests see it: the access token without

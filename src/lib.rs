@@ -109,6 +109,7 @@
 pub mod body;
 mod credential;
 mod error;
+mod extra;
 pub mod grpc;
 #[cfg(feature = "in-body")]
 pub mod in_body;

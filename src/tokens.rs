@@ -5,7 +5,6 @@
 //! a [`Credential`](crate::Credential), has none: nothing but the store's record can go stale.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -13,7 +12,10 @@ use std::{
 
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 
-use crate::time::{Due, Time};
+use crate::{
+    extra::Extra,
+    time::{Due, Time},
+};
 
 /// The number of a credential's current tokens. It grows with every change
 /// (refresh, sign-in, sign-out) and never goes back.
@@ -168,8 +170,6 @@ pub struct Tokens {
     extra: Option<Arc<Extra>>,
 }
 
-pub(crate) type Extra = BTreeMap<String, SecretString>;
-
 impl Tokens {
     /// Tokens with an access token only: no refresh token, no known expiry.
     ///
@@ -213,7 +213,7 @@ impl Tokens {
     /// It is treated as a secret.
     #[must_use]
     pub fn with_extra(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        Arc::make_mut(self.extra.get_or_insert_default()).insert(name.into(), secret(value));
+        Arc::make_mut(self.extra.get_or_insert_default()).insert(&name.into(), secret(value));
         self
     }
 
@@ -248,7 +248,7 @@ impl Tokens {
     /// All other fields that the server sent, by name.
     pub fn extras(&self) -> impl Iterator<Item = (&str, &str)> {
         let extras = self.extra.iter().flat_map(|extra| extra.iter());
-        extras.map(|(name, value)| (name.as_str(), value.expose_secret()))
+        extras.map(|(name, value)| (name, value.expose_secret()))
     }
 
     fn expiry(&self) -> Option<Expiry> {
@@ -260,7 +260,7 @@ impl Tokens {
     }
 
     pub(crate) fn without_extra(mut self, name: &str) -> Self {
-        if self.extra.as_ref().is_some_and(|extra| extra.contains_key(name)) {
+        if self.extra(name).is_some() {
             Arc::make_mut(self.extra.get_or_insert_default()).remove(name);
         }
         self.extra = self.extra.filter(|extra| !extra.is_empty());
@@ -277,9 +277,9 @@ impl Tokens {
 
     /// What a server has sent, and nothing that only this crate may say.
     pub(crate) fn without_reserved(mut self) -> Self {
-        let is_reserved = |name: &String| name.starts_with(RESERVED);
-        if self.extra.as_ref().is_some_and(|extra| extra.keys().any(is_reserved)) {
-            Arc::make_mut(self.extra.get_or_insert_default()).retain(|name, _| !is_reserved(name));
+        let is_reserved = |name: &str| name.starts_with(RESERVED);
+        if self.extras().any(|(name, _)| is_reserved(name)) {
+            Arc::make_mut(self.extra.get_or_insert_default()).retain(|name| !is_reserved(name));
         }
         self
     }
@@ -295,8 +295,8 @@ impl Tokens {
             (Some(new), Some(kept)) => {
                 let new = Arc::make_mut(new);
                 for (name, value) in kept.iter() {
-                    if !new.contains_key(name) {
-                        new.insert(name.clone(), value.clone());
+                    if new.get(name).is_none() {
+                        new.insert(name, value.clone());
                     }
                 }
             }
@@ -356,7 +356,7 @@ impl fmt::Debug for Tokens {
             .field("access_token", &"[redacted]")
             .field("refresh_token", &self.refresh_token.as_ref().map(|_| "[redacted]"))
             .field("expiry", &self.expiry())
-            .field("extra", &self.extra.as_deref().map(BTreeMap::keys))
+            .field("extra", &self.extra.as_deref())
             .finish()
     }
 }

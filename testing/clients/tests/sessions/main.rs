@@ -5,6 +5,7 @@
 //! | `invariants` | S1 to S20, by number |
 //! | `endings` | why sessions end, and who is told |
 //! | `cookies` | bad input |
+//! | `memory` | what a session costs that nobody uses |
 //! | `races` | what other tabs and replicas do meanwhile |
 //! | `stores` | the same promises over files, Redis and PostgreSQL |
 //! | `axum` | an application on real sockets: extractors, proxy, WebSockets, streams |
@@ -13,5 +14,6 @@ mod axum;
 mod cookies;
 mod endings;
 mod invariants;
+mod memory;
 mod races;
 mod stores;
