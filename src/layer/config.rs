@@ -10,7 +10,7 @@ use super::{
     origin::{FirstOrigin, Origins},
     source::Source,
 };
-use crate::{body::Budget, credential::Credential};
+use crate::{body::Budget, credential::Credential, state::RefreshState};
 
 /// What is set on a layer. All its services have it in common.
 #[derive(Clone)]
@@ -50,6 +50,12 @@ impl Config {
     #[inline]
     pub(super) fn allows(&self, uri: &Uri, first: &mut FirstOrigin) -> bool {
         self.origins.allow(uri, first)
+    }
+
+    /// Whether this credential's token may be sent by this layer at all.
+    #[inline]
+    pub(super) fn may_send(&self, state: &RefreshState) -> bool {
+        !state.takes_named_origins() || self.origins.are_named()
     }
 
     /// Whether the response to this request counts.

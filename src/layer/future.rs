@@ -133,7 +133,7 @@ where
             Source::One(state) => Some(state),
             Source::PerRequest(source) => {
                 own_state = source.credential(&parts);
-                own_state.as_ref()
+                own_state.as_ref().filter(|state| config.may_send(state))
             }
         };
         let Some(state) = state else {

@@ -103,6 +103,26 @@ impl Origins {
         stays
     }
 
+    /// Whether somebody has said where tokens may go.
+    #[inline]
+    pub(super) fn are_named(&self) -> bool {
+        let are_named = !self.allowed.is_empty();
+        if !are_named {
+            self.tell_of_none();
+        }
+        are_named
+    }
+
+    #[cold]
+    fn tell_of_none(&self) {
+        if !self.told_of_leaving.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "the token of a browser's session went nowhere: call `allow_origin` for each origin \
+                 that may have it"
+            );
+        }
+    }
+
     #[cold]
     fn tell_of_leaving(&self) {
         if !self.told_of_leaving.swap(true, Ordering::Relaxed) {

@@ -17,8 +17,10 @@ use super::{
 };
 use crate::metrics;
 
-const SESSION_ENDED: HeaderName = HeaderName::from_static("session-ended");
+pub(super) const SESSION_ENDED: HeaderName = HeaderName::from_static("session-ended");
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
+const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 const NO_STORE: HeaderValue = HeaderValue::from_static("private, no-store");
 
 /// In seconds. A browser's next try should not be in the middle of the same outage.
@@ -113,17 +115,20 @@ fn percent(text: &str) -> String {
 /// What the service below has answered, on its way to the browser.
 pub(super) fn finish(cookie: &SessionCookie, slot: &Slot, headers: &mut HeaderMap) {
     cookie.strip_response(headers);
+    strip_challenges(headers);
     let lives = slot.lives().is_some();
-    if lives {
-        strip_challenges(headers);
-    }
     let written = slot.take_written();
     if written.is_some() || (slot.is_asked() && slot.has_cookie()) {
         headers.insert(CACHE_CONTROL, NO_STORE);
     } else if lives {
         make_private(headers);
     }
-    if slot.is_asked() {
+    if lives || slot.has_cookie() {
+        // A CDN goes by these where they are (RFC 9213), and not by `Cache-Control`.
+        headers.remove(CDN_CACHE_CONTROL);
+        headers.remove(SURROGATE_CONTROL);
+    }
+    if slot.is_asked() || lives {
         headers.append(VARY, HeaderValue::from_static("Cookie"));
     }
     match written {

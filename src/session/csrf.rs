@@ -97,7 +97,9 @@ impl CsrfCheck {
             return true;
         }
         let headers = &parts.headers;
-        if has_cookie && self.header.as_ref().is_some_and(|name| !headers.contains_key(name)) {
+        // No script can set one where it opens a socket.
+        let may_have_one = has_cookie && !headers.contains_key(UPGRADE);
+        if may_have_one && self.header.as_ref().is_some_and(|name| !headers.contains_key(name)) {
             return false;
         }
         let origin = single(headers, &ORIGIN).and_then(Origin::parse);

@@ -33,7 +33,7 @@ pub(super) struct Entry {
     born: Instant,
     /// When the store was last looked at: the beginning of the look.
     looked: Moment,
-    /// When the store was last told to keep it for longer.
+    /// When the store was last told by this process to keep it for longer.
     touched: Moment,
     used: Moment,
     /// The log and the metrics know that it has ended.
@@ -45,6 +45,14 @@ pub(super) struct Entry {
 struct Moment(AtomicU64);
 
 impl Moment {
+    fn never() -> Self {
+        Self(AtomicU64::new(u64::MAX))
+    }
+
+    fn is_never(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == u64::MAX
+    }
+
     fn get(&self) -> Duration {
         Duration::from_millis(self.0.load(Ordering::Relaxed))
     }
@@ -65,6 +73,7 @@ impl Entry {
         time: Time,
     ) -> Arc<Self> {
         let left = deadline.duration_since(time.wall).unwrap_or_default();
+        record.keep(&identity, deadline);
         Arc::new(Self {
             digest,
             state: renewal.state_of(record.clone(), stored),
@@ -73,7 +82,7 @@ impl Entry {
             deadline: Due { wall: deadline, ..time.after(left) },
             born: time.now,
             looked: Moment::default(),
-            touched: Moment::default(),
+            touched: Moment::never(),
             used: Moment::default(),
             is_told: AtomicBool::new(false),
         })
@@ -105,7 +114,7 @@ impl Entry {
     /// Whether the store has to be told again that it is used. From then on somebody tells it.
     pub(super) fn take_touch(&self, every: Duration, now: Instant) -> bool {
         let age = self.age(now);
-        let is_due = age.saturating_sub(self.touched.get()) >= every;
+        let is_due = self.touched.is_never() || age.saturating_sub(self.touched.get()) >= every;
         if is_due {
             self.touched.set(age);
         }
@@ -114,6 +123,11 @@ impl Entry {
 
     /// That has failed: the next request tells it.
     pub(super) fn touch_failed(&self) {
+        self.touched.set(Duration::MAX);
+    }
+
+    /// The store was told just now.
+    pub(super) fn touched_at_birth(&self) {
         self.touched.set(Duration::ZERO);
     }
 

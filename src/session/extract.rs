@@ -6,14 +6,14 @@ use axum_core::{
 };
 use http::{StatusCode, header::CACHE_CONTROL, request::Parts};
 
-use super::{session::Session, slot::SessionSlot};
+use super::{answer::SESSION_ENDED, ended::Ended, session::Session, slot::SessionSlot};
 
 /// Why a request has no session for a handler that takes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NoSession {
-    /// The browser is not signed in: 401.
-    SignedOut,
+    /// The browser is not signed in, and how its session has ended, if that is known: 401.
+    SignedOut(Option<Ended>),
     /// There is no [`SessionLayer`](super::SessionLayer) around the route: 500.
     NoLayer,
 }
@@ -21,7 +21,7 @@ pub enum NoSession {
 impl std::fmt::Display for NoSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::SignedOut => "not signed in",
+            Self::SignedOut(_) => "not signed in",
             Self::NoLayer => "the route has no SessionLayer: put `sessions.layer()` around it",
         })
     }
@@ -32,9 +32,13 @@ impl std::error::Error for NoSession {}
 impl IntoResponse for NoSession {
     fn into_response(self) -> Response {
         match self {
-            Self::SignedOut => {
+            Self::SignedOut(ended) => {
                 let no_store = [(CACHE_CONTROL, "private, no-store")];
-                (StatusCode::UNAUTHORIZED, no_store).into_response()
+                let ended = ended.map(|ended| [(SESSION_ENDED, ended.as_str())]);
+                match ended {
+                    Some(ended) => (StatusCode::UNAUTHORIZED, no_store, ended).into_response(),
+                    None => (StatusCode::UNAUTHORIZED, no_store).into_response(),
+                }
             }
             Self::NoLayer => (StatusCode::INTERNAL_SERVER_ERROR, self.to_string()).into_response(),
         }
@@ -58,7 +62,7 @@ impl<S: Sync> FromRequestParts<S> for Session {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, NoSession> {
         let slot = SessionSlot::from_request_parts(parts, state).await?;
-        slot.session().ok_or(NoSession::SignedOut)
+        slot.session().ok_or_else(|| NoSession::SignedOut(slot.ended()))
     }
 }
 

@@ -46,6 +46,9 @@ pub enum IndexKey {
 /// end by then.
 const MARK: Duration = Duration::from_secs(3600);
 
+/// For how long an empty list stays.
+const LINGER: Duration = Duration::from_secs(600);
+
 /// How many sessions of one key are known. Of more, those that end first are forgotten: they are ended
 /// by themselves, and not by the key.
 const MAX_SESSIONS: usize = 1000;
@@ -106,7 +109,7 @@ pub(super) struct Index(Arc<dyn Stores>);
 struct List {
     #[serde(default)]
     sessions: BTreeMap<String, u64>,
-    /// When all of them were ended last.
+    /// When all of them were ended last, in microseconds since the epoch.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     ended: Option<u64>,
 }
@@ -126,7 +129,7 @@ impl List {
     /// Without what has no meaning any more.
     fn prune(&mut self, now: u64) {
         self.sessions.retain(|_, until| *until > now);
-        self.ended = self.ended.filter(|ended| ended + MARK.as_secs() > now);
+        self.ended = self.ended.filter(|ended| ended / 1_000_000 + MARK.as_secs() > now);
         while self.sessions.len() > MAX_SESSIONS {
             let first = self.sessions.iter().min_by_key(|(_, until)| **until);
             let Some(first) = first.map(|(name, _)| name.clone()) else { break };
@@ -134,11 +137,18 @@ impl List {
         }
     }
 
-    /// When it may be forgotten.
+    /// When it may be forgotten. Not at once: another process may write to it between this one's write
+    /// and the moment at which it is given its end.
     fn end(&self, now: u64) -> u64 {
-        let mark = self.ended.map(|ended| ended + MARK.as_secs());
-        self.sessions.values().copied().chain(mark).max().unwrap_or(now)
+        let mark = self.ended.map(|ended| ended / 1_000_000 + MARK.as_secs());
+        let last = self.sessions.values().copied().chain(mark).max().unwrap_or(now);
+        last.max(now + LINGER.as_secs())
     }
+}
+
+fn micros(at: SystemTime) -> u64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 pub(super) fn seconds(at: SystemTime) -> u64 {
@@ -155,7 +165,7 @@ impl Index {
         &self,
         identity: &Identity,
         name: &SessionName,
-        deadline: SystemTime,
+        (begun, deadline): (SystemTime, SystemTime),
     ) -> Result<bool, StoreError> {
         for key in IndexKey::all(identity) {
             let marked = self.change(&key, |list| {
@@ -166,8 +176,7 @@ impl Index {
                 (None, _) => false,
                 // The provider gives no session's id twice.
                 (Some(_), IndexKey::Sid { .. }) => true,
-                // Without the moment of the sign-in, it is one that came after.
-                (Some(at), _) => identity.issued().is_some_and(|issued| seconds(issued) <= at),
+                (Some(at), _) => micros(identity.issued().unwrap_or(begun)) < at,
             };
             if was_ended {
                 return Ok(false);
@@ -192,7 +201,7 @@ impl Index {
         key: &IndexKey,
         but: Option<&SessionName>,
     ) -> Result<Vec<SessionName>, StoreError> {
-        let now = seconds(Time::now().wall);
+        let now = micros(Time::now().wall);
         let is_kept = |name: &str| but.is_some_and(|but| but.as_str() == name);
         // They are taken out once they have ended: who fails on the way can call again.
         self.change(key, |list| {

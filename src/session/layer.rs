@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use http::request::Parts;
+use http::{Uri, request::Parts};
 use tower_layer::Layer;
 
 use super::{service::SessionService, sessions::Sessions, slot::is_local_path};
@@ -41,6 +41,11 @@ pub(super) struct Rules {
 }
 
 impl Rules {
+    /// Whether a request for this has to have a session. The sign-in has none yet.
+    pub(super) fn requires(&self, uri: &Uri) -> bool {
+        self.is_required && self.sign_in_at.as_deref() != Some(uri.path())
+    }
+
     pub(super) fn is_exempt(&self, parts: &Parts) -> bool {
         self.exempt.as_ref().is_some_and(|exempt| exempt(parts))
     }
@@ -63,7 +68,8 @@ impl SessionLayer {
     }
 
     /// As [`required`](Self::required), but the user who opens a page is taken to this path, which
-    /// begins a sign-in; the page's own path is in the query, as `return_to`. Only navigations are: a
+    /// begins a sign-in, and needs no session itself; the page's own path is in the query, as `return_to`
+    /// (as this layer sees it: put it around a nested router, not into it). Only navigations are: a
     /// script that fetches gets its 401, and a prefetch begins no sign-in.
     ///
     /// # Errors

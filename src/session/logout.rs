@@ -152,8 +152,8 @@ fn check(claims: &[u8], issuer: &str, audience: &str, now: u64) -> Result<Logout
         (None, Some(subject)) => IndexKey::Sub { issuer: claims.iss, subject },
         (None, None) => return Err(no("it says neither whose session nor which")),
     };
-    // A token that says that it counts for ever is remembered for a day.
-    let left = end.saturating_add(SKEW).saturating_sub(now).clamp(1, 24 * 3600);
+    // One that says that it counts for ever is remembered for ten years.
+    let left = end.saturating_add(SKEW).saturating_sub(now).clamp(1, 10 * 365 * 24 * 3600);
     let until = SystemTime::UNIX_EPOCH + Duration::from_secs(now + left);
     Ok(Logout { jti: claims.jti, key, until })
 }

@@ -30,6 +30,8 @@ use tower_service::Service;
 use super::{body::SessionBody, session::Session, sessions::spawn, slot::SessionSlot};
 use crate::error::{BoxError, ConfigError};
 
+const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
+
 /// A tower layer that makes a reverse proxy of an HTTP client: each request goes on to one origin, with
 /// its own method, path, headers and body, and streams both ways. WebSockets (HTTP/1.1) go through, and
 /// are closed when the [session](Session) ends.
@@ -196,8 +198,9 @@ where
         let protocol = protocol(request.headers());
         strip_hops(request.headers_mut());
         request.headers_mut().remove(HOST);
-        if !route.passes_cookies {
-            request.headers_mut().remove(COOKIE);
+        match route.passes_cookies {
+            true => join_cookies(request.headers_mut()),
+            false => drop(request.headers_mut().remove(COOKIE)),
         }
         let mut tunnel = None;
         if let (Some(protocol), Some(browser)) =
@@ -239,6 +242,16 @@ fn strip_hops(headers: &mut HeaderMap) {
     ];
     for name in named.into_iter().chain(known) {
         headers.remove(name);
+    }
+}
+
+/// HTTP/2 may have each cookie in a field of its own, HTTP/1.1 must not (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let fields: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if fields.len() > 1 {
+        if let Ok(one) = HeaderValue::from_bytes(&fields.join(&b"; "[..])) {
+            headers.insert(COOKIE, one);
+        }
     }
 }
 
@@ -374,6 +387,8 @@ fn answered<R>(
     if !route.passes_cookies {
         headers.remove(SET_COOKIE);
     }
+    // It would take the session's cookie, too.
+    headers.remove(CLEAR_SITE_DATA);
     if let Some(here) = headers.get(LOCATION).and_then(|location| route.here(location)) {
         headers.insert(LOCATION, here);
     }

@@ -1,7 +1,7 @@
 //! What a store holds for a session: its tokens, or for some minutes how it has ended.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
@@ -12,6 +12,7 @@ use super::{
 use crate::{
     refresher::BoxFuture,
     store::{Deleted, KeptUntil, Leased, Record, SaveError, StoreError, TokenStore},
+    time::Time,
     tokens::{Generation, RESERVED_DEADLINE, RESERVED_ENDED, Tokens},
 };
 
@@ -25,6 +26,9 @@ const MAX_CONFLICTS: usize = 16;
 /// session is what a sign-out leaves: a later number, and no tokens.
 pub(super) struct SessionRecord {
     store: Arc<dyn TokenStore>,
+    idle: Option<Duration>,
+    /// Whose it is and when it ends, for tokens that somebody signs in with in its middle.
+    kept: OnceLock<(Identity, SystemTime)>,
     /// How the session has ended, as far as this process knows.
     pub(super) ended: EndedCell,
 }
@@ -45,7 +49,7 @@ pub(super) struct Living {
 }
 
 /// These tokens as a session's.
-pub(super) fn of_session(tokens: Tokens, identity: &Identity, deadline: SystemTime) -> Tokens {
+fn of_session(tokens: Tokens, identity: &Identity, deadline: SystemTime) -> Tokens {
     let since = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     identity.put_into(tokens).with_extra(RESERVED_DEADLINE, since.as_secs().to_string())
 }
@@ -62,8 +66,23 @@ fn noted(tokens: &Tokens) -> Option<Ended> {
 }
 
 impl SessionRecord {
-    pub(super) fn new(store: Arc<dyn TokenStore>) -> Self {
-        Self { store, ended: EndedCell::default() }
+    pub(super) fn new(store: Arc<dyn TokenStore>, idle: Option<Duration>) -> Self {
+        Self { store, idle, kept: OnceLock::new(), ended: EndedCell::default() }
+    }
+
+    /// What never changes of it.
+    pub(super) fn keep(&self, identity: &Identity, deadline: SystemTime) {
+        let _ = self.kept.set((identity.clone(), deadline));
+    }
+
+    /// The session is used at this moment: its record is kept for that much longer.
+    pub(super) async fn touch(&self) -> Result<(), StoreError> {
+        let Some((_, deadline)) = self.kept.get() else { return Ok(()) };
+        // After its deadline a session can still be told from one that never was, and its tokens be
+        // revoked.
+        let last = deadline.checked_add(REMEMBERED).unwrap_or(*deadline);
+        let end = self.idle.map(|idle| Time::now().after(idle).wall.min(last));
+        self.store.keep_until(end.unwrap_or(last)).await.map(drop)
     }
 
     pub(super) async fn find(&self) -> Result<Stored, StoreError> {
@@ -160,8 +179,17 @@ impl TokenStore for SessionRecord {
         )
     }
 
+    /// A sign-in: of the session itself, or with other tokens in its middle.
     fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {
-        self.store.save(expected, record)
+        Box::pin(async move {
+            let kept = self.kept.get();
+            let tokens = record.tokens.map(|tokens| match kept {
+                Some((identity, deadline)) => of_session(tokens, identity, *deadline),
+                None => tokens,
+            });
+            self.store.save(expected, Record::new(record.generation, tokens)).await?;
+            Ok(self.touch().await?)
+        })
     }
 
     fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {

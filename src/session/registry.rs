@@ -29,6 +29,8 @@ pub(super) struct Registry {
 #[derive(Default)]
 struct Shard {
     entries: HashMap<Digested, Arc<Entry>, BuildHasherDefault<FirstBytes>>,
+    /// Those that have ended with something still to be done: a refresh under way, tokens to be revoked.
+    ended: Vec<Arc<Entry>>,
     swept: Option<Instant>,
 }
 
@@ -62,14 +64,19 @@ impl Registry {
         let mut shard = self.shard(&entry.digest);
         let is_it = shard.entries.get(&entry.digest).is_some_and(|it| Arc::ptr_eq(it, entry));
         let gone = if is_it { shard.entries.remove(&entry.digest) } else { None };
+        let done = shard.ended.iter().position(|entry| entry.state.is_at_rest());
+        let done = done.map(|at| shard.ended.swap_remove(at));
+        if is_it && !entry.state.is_at_rest() {
+            shard.ended.push(Arc::clone(entry));
+        }
         drop(shard);
-        drop(gone);
+        drop((gone, done));
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Entry>> {
         let all = self.shards.iter().flat_map(|shard| {
             let shard = lock(shard);
-            shard.entries.values().cloned().collect::<Vec<_>>()
+            shard.entries.values().chain(&shard.ended).cloned().collect::<Vec<_>>()
         });
         all.collect()
     }
@@ -87,7 +94,9 @@ impl Shard {
             return Vec::new();
         }
         *swept = now;
-        let mut gone = Vec::new();
+        let (ended, mut gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.ended).into_iter().partition(|it| !it.state.is_at_rest());
+        self.ended = ended;
         // An entry is given out under this lock only: what has one owner now has no other soon.
         self.entries.retain(|_, entry| {
             let goes = entry.is_idle(now, keep);

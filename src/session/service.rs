@@ -4,6 +4,7 @@
 //! call        forged? -> cookies -> strip -> known for sure? --------.
 //! Finding                                     look at the store      |
 //! admit       came with an old cookie? -> a session required? <------'
+//! Readying    the service below, if it was let go for the look
 //! Calling     the service below -> its response, finished
 //! ```
 
@@ -17,7 +18,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    Request, Response, StatusCode,
+    Request, Response, StatusCode, Uri,
     header::{AUTHORIZATION, CONTENT_TYPE},
     request::Parts,
 };
@@ -30,6 +31,7 @@ use super::{
     answer,
     body::SessionBody,
     ended::Ended,
+    entry::Entry,
     id::Digested,
     layer::SessionLayer,
     sessions::{Shared, Visit, spawn},
@@ -90,14 +92,15 @@ where
         let shared = &self.layer.sessions.0;
         let mut visit = OneVisit {
             layer: self.layer.clone(),
-            is_again: take_mark(&mut parts.uri),
+            is_again: came_again(&mut parts),
             is_event_stream: is_event_stream(&parts.headers),
             slot: None,
+            page: None,
         };
         let outer = parts.extensions.get::<SessionSlot>();
         if let Some(slot) = outer.filter(|slot| Arc::ptr_eq(&slot.0.shared, shared)) {
             // The layer above has done all else.
-            if self.layer.rules.is_required {
+            if self.layer.rules.requires(&parts.uri) {
                 slot.0.ask();
                 if slot.0.lives().is_none() {
                     return SessionFuture::answered(visit.required(&parts, slot.0.ended()));
@@ -128,13 +131,17 @@ where
             },
             None => {
                 let finding: Finding = Box::pin(find(Arc::clone(shared), digests));
-                let state = State::Finding {
-                    finding,
-                    request: Some((parts, body)),
-                    inner,
-                    visit: Some(visit),
-                };
-                SessionFuture { state }
+                // Its place is given back while the store is asked: others need not wait for that.
+                drop(inner);
+                let (request, inner) = (Some((parts, body)), self.inner.clone());
+                SessionFuture {
+                    state: State::Finding {
+                        finding,
+                        request,
+                        inner: Some(inner),
+                        visit: Some(visit),
+                    },
+                }
             }
         }
     }
@@ -144,15 +151,31 @@ type Finding = BoxFuture<'static, Result<Visit, StoreError>>;
 
 /// The first that lives. Else the first that has ended.
 async fn find(shared: Arc<Shared>, digests: SmallVec<[Digested; 1]>) -> Result<Visit, StoreError> {
-    let mut found = Visit::Unknown;
+    let (mut found, mut failed) = (Visit::Unknown, None);
     for digest in digests {
-        match (shared.visit(digest).await?, &found) {
-            (lives @ Visit::Lives(_), _) => return Ok(lives),
-            (ended @ Visit::Ended(_), Visit::Unknown) => found = ended,
-            _ => {}
+        match (shared.visit(digest).await, &found) {
+            (Ok(lives @ Visit::Lives(_)), _) => return Ok(lives),
+            (Ok(ended @ Visit::Ended(_)), Visit::Unknown) => found = ended,
+            (Ok(_), _) => {}
+            // A stale twin that cannot be read shadows no other.
+            (Err(error), _) => failed = Some(error),
         }
     }
-    Ok(found)
+    match failed {
+        None => Ok(found),
+        Some(error) => Err(error),
+    }
+}
+
+/// Whether the request was asked to come again, by this layer or by one of other sessions.
+fn came_again(parts: &mut Parts) -> bool {
+    #[derive(Clone)]
+    struct CameAgain;
+
+    if take_mark(&mut parts.uri) {
+        parts.extensions.insert(CameAgain);
+    }
+    parts.extensions.get::<CameAgain>().is_some()
 }
 
 /// One request, and what is known of it.
@@ -163,6 +186,8 @@ struct OneVisit {
     is_event_stream: bool,
     /// `None`: the layer above has one.
     slot: Option<SessionSlot>,
+    /// A user opens a page, and is to be taken to a sign-in if there is no session.
+    page: Option<Box<(Visitor, Uri)>>,
 }
 
 impl OneVisit {
@@ -181,7 +206,7 @@ impl OneVisit {
             }
         }
         let entry = slot.0.lives();
-        if self.layer.rules.is_required {
+        if self.layer.rules.requires(&parts.uri) {
             slot.0.ask();
             if entry.is_none() {
                 return Some(self.required(parts, ended));
@@ -190,9 +215,31 @@ impl OneVisit {
         if let Some(entry) = entry {
             parts.extensions.insert(Arc::clone(&entry.state));
         }
+        if self.layer.rules.sign_in_at.is_some() {
+            let visitor = Visitor::of(parts);
+            self.page = visitor.is_navigation.then(|| Box::new((visitor, parts.uri.clone())));
+        }
         parts.extensions.insert(slot.clone());
         self.slot = Some(slot);
         None
+    }
+
+    /// The session has ended in the middle of the request.
+    fn has_ended<R>(
+        &self,
+        entry: &Entry,
+        health: Health,
+        failure: Option<&RefreshFailure>,
+    ) -> Response<SessionBody<R>> {
+        let ended = entry.record.ended.get().unwrap_or_else(|| match health {
+            // Its record is gone.
+            Health::SignedOut => Ended::Idle,
+            _ => Ended::rejected(failure),
+        });
+        match self.page.as_deref() {
+            Some((visitor, uri)) => answer::required(&self.layer.rules, visitor, uri, Some(ended)),
+            None => answer::unauthorized(Some(ended)),
+        }
     }
 
     /// What the service below has answered.
@@ -204,21 +251,23 @@ impl OneVisit {
         if let Some(entry) = &entry {
             let is_refused = parts.status == StatusCode::UNAUTHORIZED;
             let failure = parts.extensions.get::<RefreshFailure>().filter(|_| is_refused);
-            let is_rejected = entry.state.health() == Health::Rejected;
-            if is_rejected {
-                let (shared, entry) = (Arc::clone(shared), Arc::clone(entry));
-                // It is tried again with the next request.
-                spawn(async move { drop(shared.end_rejected(&entry).await) });
+            let health = entry.state.health();
+            if health == Health::Rejected {
+                // If that fails it is tried again with the next request.
+                let ending = shared.end_rejected(entry);
+                spawn(async move { drop(ending.await) });
             }
-            match failure.map(RefreshFailure::kind) {
-                Some(FailureKind::Rejected | FailureKind::SignedOut) => {
-                    let ended =
-                        entry.record.ended.get().unwrap_or_else(|| Ended::rejected(failure));
-                    return answer::unauthorized(Some(ended));
-                }
-                // The server behind refuses it for reasons of its own.
-                None | Some(FailureKind::Doubted | FailureKind::Unsendable) => {}
-                Some(_) => return answer::unavailable(self.is_event_stream),
+            let answer = match failure.map(RefreshFailure::kind) {
+                // The server behind refuses it for reasons of its own, or it is not our token's.
+                None | Some(FailureKind::Doubted | FailureKind::Unsendable) => None,
+                Some(_) if health == Health::Fresh => None,
+                Some(_) if health.needs_sign_in() => Some(self.has_ended(entry, health, failure)),
+                Some(_) => Some(answer::unavailable(self.is_event_stream)),
+            };
+            if let Some(mut answer) = answer {
+                // A sign-in of the same request counts all the same.
+                answer::finish(&shared.cookie, &slot.0, answer.headers_mut());
+                return answer;
             }
         }
         answer::finish(&shared.cookie, &slot.0, &mut parts.headers);
@@ -251,7 +300,13 @@ pin_project! {
     #[project = StateProject]
     #[project_replace = StateTaken]
     enum State<S, B, R, F> {
-        Finding { finding: Finding, request: Option<(Parts, B)>, inner: S, visit: Option<OneVisit> },
+        Finding {
+            finding: Finding,
+            request: Option<(Parts, B)>,
+            inner: Option<S>,
+            visit: Option<OneVisit>,
+        },
+        Readying { inner: S, request: Option<Request<B>>, visit: Option<OneVisit> },
         Calling { #[pin] future: F, visit: OneVisit },
         Answered { response: Option<Response<SessionBody<R>>> },
         Done,
@@ -281,8 +336,8 @@ where
                 StateProject::Finding { finding, request, inner, visit } => {
                     let found = ready!(finding.as_mut().poll(cx));
                     // Taken once: the state is another one after this.
-                    let (Some((mut parts, body)), Some(mut visit)) = (request.take(), visit.take())
-                    else {
+                    let taken = (request.take(), inner.take(), visit.take());
+                    let (Some((mut parts, body)), Some(inner), Some(mut visit)) = taken else {
                         panic!("{POLLED_AGAIN}");
                     };
                     let answer = match found {
@@ -291,11 +346,20 @@ where
                     };
                     match answer {
                         None => {
-                            let future = inner.call(Request::from_parts(parts, body));
-                            State::Calling { future, visit }
+                            let request = Some(Request::from_parts(parts, body));
+                            State::Readying { inner, request, visit: Some(visit) }
                         }
                         response => State::Answered { response },
                     }
+                }
+                StateProject::Readying { inner, request, visit } => {
+                    if let Err(error) = ready!(inner.poll_ready(cx)) {
+                        return Poll::Ready(Err(error));
+                    }
+                    let (Some(request), Some(visit)) = (request.take(), visit.take()) else {
+                        panic!("{POLLED_AGAIN}");
+                    };
+                    State::Calling { future: inner.call(request), visit }
                 }
                 StateProject::Calling { future, .. } => {
                     let response = ready!(future.poll(cx));

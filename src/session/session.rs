@@ -99,8 +99,12 @@ impl Session {
         loop {
             let now = Instant::now();
             let is_sure = self.entry.was_looked_at(shared.watch_every, now);
-            let is_over = self.entry.deadline.has_come(Time::now());
-            if is_over || !is_sure || self.entry.state.health().needs_sign_in() {
+            if self.entry.deadline.has_come(Time::now()) {
+                let _ = shared.watch(&self.entry).await;
+                // Whatever the store says, or does not say.
+                return self.entry.record.ended.get().unwrap_or(Ended::Deadline);
+            }
+            if !is_sure || self.entry.state.health().needs_sign_in() {
                 // A store that fails says nothing.
                 if let Ok(Visit::Ended(ended)) = shared.watch(&self.entry).await {
                     return ended;

@@ -19,7 +19,7 @@ use super::{
     identity::Identity,
     index::{Index, IndexKey},
     layer::SessionLayer,
-    record::{Living, REMEMBERED, SessionRecord, Stored, of_session},
+    record::{Living, SessionRecord, Stored},
     refresher::CheckedRefresher,
     registry::Registry,
     status::{Counters, SessionsStatus},
@@ -28,7 +28,7 @@ use crate::{
     error::ConfigError,
     metrics,
     state::{Drained, Health, Renewal, RenewalBuilder},
-    store::{SaveError, StoreError, Stores, TokenStore},
+    store::{SaveError, StoreError, Stores},
     time::Time,
     tokens::Tokens,
 };
@@ -86,7 +86,8 @@ impl Sessions {
     ///
     /// The hooks of the [`Renewal`] revoke what sessions leave behind: `on_sign_out` and `on_discard`.
     /// Its [`empty_store_ends`](RenewalBuilder::empty_store_ends) is always on: a session whose record
-    /// is gone has ended.
+    /// is gone has ended. A [`RefreshLayer`](crate::RefreshLayer) sends a session's token to no origin that
+    /// it was not told of ([`allow_origin`](crate::RefreshLayer::allow_origin)).
     pub fn builder(renewal: RenewalBuilder, stores: impl Stores) -> SessionsBuilder {
         SessionsBuilder {
             renewal: renewal.empty_store_ends(true).wrap(CheckedRefresher::new),
@@ -168,8 +169,8 @@ impl SessionsBuilder {
     }
 
     /// A session ends when no request has used it for so long. A refresh, and a stream that is open,
-    /// are no use. The store is told of it at most once in a tenth of that time, so a session may end
-    /// that much earlier. `None`: never for that reason. Default: 30 minutes.
+    /// are no use. Each process tells the store of it at most once in a tenth of that time, so a session
+    /// may end that much earlier. `None`: never for that reason. Default: 30 minutes.
     ///
     /// Takes a store that keeps ends ([`TokenStore::keep_until`]), as all of this crate do. With
     /// another one, only [`max_age`](Self::max_age) counts.
@@ -189,7 +190,7 @@ impl SessionsBuilder {
     /// How often an open stream looks at the store whether its session lives
     /// ([`Session::ended`](super::Session::ended)). Default: 5 seconds.
     pub fn watch_every(mut self, time: Duration) -> Self {
-        self.watch_every = time.max(Duration::from_millis(1));
+        self.watch_every = time.clamp(Duration::from_millis(1), Duration::from_secs(24 * 3600));
         self
     }
 
@@ -297,7 +298,8 @@ impl Shared {
         let time = Time::now();
         if entry.deadline.has_come(time) {
             self.end(&entry, Ended::Deadline).await?;
-            return Ok(Visit::Ended(Ended::Deadline));
+            // It may have ended before, for another reason.
+            return Ok(Visit::Ended(entry.record.ended.get().unwrap_or(Ended::Deadline)));
         }
         match entry.state.health() {
             // This process has ended it, and the store was away: elsewhere it may live.
@@ -321,7 +323,10 @@ impl Shared {
         self.counters.looked();
         let time = Time::now();
         let record = self.record(digest);
-        Ok(match record.find().await? {
+        let finding = Arc::clone(&record);
+        // In a task, whose panic is the store's.
+        let found = finish(async move { finding.find().await }).await?;
+        Ok(match found {
             Stored::Nothing => Visit::Unknown,
             Stored::Ended(ended) => Visit::Ended(ended),
             Stored::Lives(living) => {
@@ -334,17 +339,17 @@ impl Shared {
     }
 
     fn record(&self, digest: Digested) -> Arc<SessionRecord> {
-        Arc::new(SessionRecord::new(self.stores.store(SessionName::of(digest).as_str())))
+        let store = self.stores.store(SessionName::of(digest).as_str());
+        Arc::new(SessionRecord::new(store, self.idle))
     }
 
     /// A request uses it: the store is to know, now and then.
     fn used(&self, entry: &Arc<Entry>, now: Instant) {
         entry.use_now(now);
-        if let Some(idle) = self.idle.filter(|idle| entry.take_touch(*idle / 10, now)) {
+        if self.idle.is_some_and(|idle| entry.take_touch(idle / 10, now)) {
             let entry = Arc::clone(entry);
             spawn(async move {
-                let end = end_of(Some(idle), entry.deadline.wall);
-                if entry.record.keep_until(end).await.is_err() {
+                if entry.record.touch().await.is_err() {
                     entry.touch_failed();
                 }
             });
@@ -361,11 +366,10 @@ impl Shared {
         let (digest, time) = (id.digest(), Time::now());
         let latest = time.after(self.max_age).wall;
         let deadline = identity.expiry().map_or(latest, |expiry| expiry.min(latest));
-        let tokens = of_session(tokens, &identity, deadline);
         let of = (&self.renewal, self.record(digest));
         let entry = Entry::new(digest, of, &Default::default(), (identity, deadline), time);
         // No request knows it yet.
-        let stored = self.store_new(&entry, tokens.clone(), deadline).await;
+        let stored = self.store_new(&entry, tokens.clone(), (time.wall, deadline)).await;
         if let Err(error) = stored {
             // It may be there: what cannot be reached by a cookie should not live.
             if self.end(&entry, Ended::SignedOutElsewhere).await.is_err() {
@@ -383,11 +387,11 @@ impl Shared {
         &self,
         entry: &Arc<Entry>,
         tokens: Tokens,
-        deadline: SystemTime,
+        times: (SystemTime, SystemTime),
     ) -> Result<(), SignInError> {
         entry.state.set(tokens).await?;
-        entry.record.keep_until(end_of(self.idle, deadline)).await?;
-        let added = self.index.add(&entry.identity, &entry.name(), deadline).await?;
+        entry.touched_at_birth();
+        let added = self.index.add(&entry.identity, &entry.name(), times).await?;
         if added { Ok(()) } else { Err(SignInError::Ended) }
     }
 
@@ -400,7 +404,7 @@ impl Shared {
         let (shared, entry) = (Arc::clone(self), Arc::clone(entry));
         finish(async move {
             entry.record.ended.set(ended);
-            entry.state.clear().await?;
+            entry.state.clear_soon().await?;
             shared.has_ended(&entry, ended);
             Ok(())
         })
@@ -409,14 +413,16 @@ impl Shared {
 
     /// The server has rejected the refresh token that the record held when it was last read. If the
     /// record still holds it the session has ended; `None`: it does not.
-    pub(super) async fn end_rejected(
+    pub(super) fn end_rejected(
         self: &Arc<Self>,
         entry: &Arc<Entry>,
-    ) -> Result<Option<Ended>, StoreError> {
+    ) -> impl Future<Output = Result<Option<Ended>, StoreError>> + Send + 'static {
         let (shared, entry) = (Arc::clone(self), Arc::clone(entry));
+        // Now: what is adopted from now on was not rejected.
+        let rejected = entry.state.rejected();
         finish(async move {
-            let ended = Ended::rejected(entry.state.status().last_failure.as_ref());
-            let known = entry.state.stored();
+            let Some((known, failure)) = rejected else { return Ok(None) };
+            let ended = Ended::rejected(failure.as_ref());
             match entry.record.end_at(known, ended).await {
                 Ok(()) => Ok(Some(shared.has_ended(&entry, ended))),
                 Err(SaveError::Conflict | SaveError::LeaseLost) => {
@@ -427,7 +433,6 @@ impl Shared {
                 Err(SaveError::Failed(error)) => Err(error),
             }
         })
-        .await
     }
 
     /// It has ended: tells so once. Returns how, by what is known first.
@@ -450,30 +455,30 @@ impl Shared {
         key: &IndexKey,
         but: Option<&SessionName>,
     ) -> Result<usize, StoreError> {
-        let mut count = 0;
+        let (mut count, mut failed) = (0, None);
         for name in self.index.end(key, but).await? {
-            let Some(digest) = name.digest() else { continue };
-            let entry = match self.registry.get(&digest) {
-                Some(entry) => entry,
-                None => match self.load(digest).await? {
-                    Visit::Lives(entry) => entry,
-                    Visit::Unknown | Visit::Ended(_) => continue,
-                },
-            };
-            self.end(&entry, Ended::SignedOutElsewhere).await?;
-            count += 1;
+            match self.end_named(&name).await {
+                Ok(has_ended) => count += usize::from(has_ended),
+                // The others are not to live on for that.
+                Err(error) => failed = Some(error),
+            }
         }
-        Ok(count)
+        match failed {
+            None => Ok(count),
+            Some(error) => Err(error),
+        }
     }
-}
 
-/// The end of a record that is used at this moment. After its deadline a session can still be told from
-/// one that never was, and its tokens be revoked.
-fn end_of(idle: Option<Duration>, deadline: SystemTime) -> SystemTime {
-    let deadline = deadline.checked_add(REMEMBERED).unwrap_or(deadline);
-    match idle {
-        Some(idle) => Time::now().after(idle).wall.min(deadline),
-        None => deadline,
+    /// Whether it lived.
+    async fn end_named(self: &Arc<Self>, name: &SessionName) -> Result<bool, StoreError> {
+        let Some(digest) = name.digest() else { return Ok(false) };
+        let visit = match self.registry.get(&digest) {
+            Some(entry) => self.watch(&entry).await?,
+            None => self.load(digest).await?,
+        };
+        let Visit::Lives(entry) = visit else { return Ok(false) };
+        self.end(&entry, Ended::SignedOutElsewhere).await?;
+        Ok(true)
     }
 }
 

@@ -25,6 +25,7 @@ pub struct RenewalBuilder<T = Renewal> {
     on_sign_out: Option<TokensHook>,
     on_failure: Option<FailureHook>,
     background_refreshes: usize,
+    takes_named_origins: bool,
     // Of a single credential only.
     store: Option<Arc<dyn TokenStore>>,
     tokens: Option<Tokens>,
@@ -50,6 +51,7 @@ impl<T> RenewalBuilder<T> {
             on_sign_out: None,
             on_failure: None,
             background_refreshes: 64,
+            takes_named_origins: false,
             store: None,
             tokens: None,
             name: None,
@@ -254,9 +256,16 @@ impl<T> RenewalBuilder<T> {
     }
 
     fn renewal(self) -> Renewal {
-        let Self { refresher, policy, on_discard, on_sign_out, on_failure, .. } = self;
         let alarms = Alarms::new(self.background_refreshes);
-        Renewal::new(Shared { refresher, policy, on_discard, on_sign_out, on_failure, alarms })
+        Renewal::new(Shared {
+            refresher: self.refresher,
+            policy: self.policy,
+            on_discard: self.on_discard,
+            on_sign_out: self.on_sign_out,
+            on_failure: self.on_failure,
+            alarms,
+            takes_named_origins: self.takes_named_origins,
+        })
     }
 }
 
@@ -278,8 +287,8 @@ impl RenewalBuilder {
         self.renewal()
     }
 
-    /// Puts another refresher before this one, which is given it and the hook for tokens that nothing
-    /// will use.
+    /// For browser sessions: puts another refresher before this one, which is given it and the hook for
+    /// tokens that nothing will use; and tokens go to named origins only.
     #[cfg(feature = "session")]
     pub(crate) fn wrap<R: Refresher>(
         mut self,
@@ -287,6 +296,7 @@ impl RenewalBuilder {
     ) -> Self {
         let hook = self.on_discard.clone().or_else(|| self.on_sign_out.clone());
         self.refresher = Arc::new(wrap(self.refresher, hook));
+        self.takes_named_origins = true;
         self
     }
 }

@@ -248,10 +248,12 @@ impl RefreshState {
         self.channels().changes.subscribe()
     }
 
-    /// The store's generation, as far as this state knows it.
+    /// If the server has rejected the refresh token: the store's generation that it stood in, and why.
     #[cfg(feature = "session")]
-    pub(crate) fn stored(&self) -> Generation {
-        self.lock().machine.stored()
+    pub(crate) fn rejected(&self) -> Option<(Generation, Option<RefreshFailure>)> {
+        let machine = &self.lock().machine;
+        let is_rejected = machine.health(Time::now()) == Health::Rejected;
+        is_rejected.then(|| (machine.stored(), machine.last_failure().cloned()))
     }
 
     /// Whether the store was told to delete tokens, and has not answered that it has.
@@ -274,6 +276,12 @@ impl RefreshState {
         let is_busy = inner.running > 0 || inner.waiters.are_there() || inner.is_kept_fresh;
         let owes = inner.deletion_open || inner.unrevoked().is_some_and(|it| it.len() > 0);
         !is_busy && !owes && inner.machine.is_at_rest(Time::now())
+    }
+
+    /// Whether a layer may send its token only to origins that it was told of.
+    #[inline]
+    pub(crate) fn takes_named_origins(&self) -> bool {
+        self.renewal.takes_named_origins()
     }
 
     /// The word that changes with everything a request has to know. Even while the

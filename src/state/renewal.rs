@@ -52,6 +52,8 @@ pub(super) struct Shared {
     pub(super) on_sign_out: Option<TokensHook>,
     pub(super) on_failure: Option<FailureHook>,
     pub(super) alarms: Alarms,
+    /// Those of browser sessions: a handler may send a request anywhere.
+    pub(super) takes_named_origins: bool,
 }
 
 impl Renewal {
@@ -120,6 +122,11 @@ impl Renewal {
     /// These tokens of a user, with this crate's own notes in them put right.
     pub(super) fn stamp(&self, tokens: Tokens) -> Tokens {
         self.0.policy.stamp(tokens)
+    }
+
+    #[inline]
+    pub(super) fn takes_named_origins(&self) -> bool {
+        self.0.takes_named_origins
     }
 
     pub(super) fn alarms(&self) -> &Alarms {

@@ -121,6 +121,16 @@ impl RefreshState {
     /// the same, other processes may not be: call again. If that finds nothing, the tokens may
     /// live on at the server ([`Revocation::Unknown`]).
     pub async fn clear(self: &Arc<Self>) -> Result<SignedOut, StoreError> {
+        self.clear_with(true).await
+    }
+
+    /// The same without waiting for the hook, which goes on.
+    #[cfg(feature = "session")]
+    pub(crate) async fn clear_soon(self: &Arc<Self>) -> Result<SignedOut, StoreError> {
+        self.clear_with(false).await
+    }
+
+    async fn clear_with(self: &Arc<Self>, waits: bool) -> Result<SignedOut, StoreError> {
         let (may_hold, seed, sign_out) = self.with(|machine, _| {
             (machine.may_hold_tokens(), machine.take_seed(), machine.sign_out())
         });
@@ -138,7 +148,20 @@ impl RefreshState {
                 (None, _) if was_open => SignedOut::new(Revocation::Unknown),
                 (None, _) => SignedOut::new(Revocation::Nothing),
                 (Some(_), None) => SignedOut::new(Revocation::NotAsked),
-                (Some(tokens), Some(hook)) => state.revoke(hook, tokens).await,
+                (Some(tokens), Some(hook)) if waits => state.revoke(hook, tokens).await,
+                (Some(tokens), Some(hook)) => {
+                    let (state, hook) = (Arc::clone(&state), Arc::clone(hook));
+                    let running = Running::begin(&state, &mut state.lock());
+                    let revoking = async move {
+                        state.revoke(&hook, tokens).await;
+                        drop(running);
+                    };
+                    match Handle::try_current() {
+                        Ok(runtime) => drop(runtime.spawn(revoking)),
+                        Err(_) => revoking.await,
+                    }
+                    SignedOut::new(Revocation::Pending)
+                }
             })
         })
         .await

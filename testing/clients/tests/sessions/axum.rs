@@ -310,7 +310,8 @@ async fn three_cookies_over_http2() {
     assert_eq!((response.status(), response.version()), (StatusCode::OK, Version::HTTP_2));
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     let headers = String::from_utf8(bytes.to_vec()).unwrap();
-    assert!(headers.contains("cookie=\"a=1\"") && headers.contains("cookie=\"b=2\""), "{headers}");
+    // One field, as HTTP/1.1 has it.
+    assert!(headers.contains("cookie=\"a=1; b=2\""), "{headers}");
     assert!(!headers.contains("__Host"), "{headers}");
 }
 

@@ -5,6 +5,7 @@
 //! | `invariants` | S1 to S20, by number |
 //! | `endings` | why sessions end, and who is told |
 //! | `cookies` | bad input |
+//! | `corners` | where two things meet |
 //! | `memory` | what a session costs that nobody uses |
 //! | `races` | what other tabs and replicas do meanwhile |
 //! | `stores` | the same promises over files, Redis and PostgreSQL |
@@ -12,6 +13,7 @@
 
 mod axum;
 mod cookies;
+mod corners;
 mod endings;
 mod invariants;
 mod memory;
