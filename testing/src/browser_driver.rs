@@ -17,9 +17,9 @@ use std::{
 const WATCHMAN: &str = r#"
 read group
 read word
-[ -z "$group" ] || kill -KILL -- "-$group"
+[ -z "$group" ] || kill -s KILL -- "-$group"
 tries=50
-while [ -n "$group" ] && [ $tries -gt 0 ] && kill -0 -- "-$group"; do
+while [ -n "$group" ] && [ $tries -gt 0 ] && kill -s 0 -- "-$group"; do
     sleep 0.1
     tries=$((tries - 1))
 done
