@@ -31,6 +31,7 @@ rm -rf "$1"
 pub struct BrowserDriver {
     /// It ends when this is closed.
     _watchman: ChildStdin,
+    group: i32,
     url: String,
 }
 
@@ -70,7 +71,8 @@ impl BrowserDriver {
             .process_group(0)
             .spawn()
             .expect("chromedriver");
-        writeln!(pipe, "{}", driver.id()).expect("the shell reads");
+        let group = driver.id();
+        writeln!(pipe, "{group}").expect("the shell reads");
         let stdout = driver.stdout.take().expect("it was asked for");
         let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
         let port = lines.find_map(|line| {
@@ -80,12 +82,18 @@ impl BrowserDriver {
         let port = port.expect("chromedriver says its port");
         // What it says is read to its end, or it would have to wait for a reader.
         thread::spawn(move || lines.for_each(drop));
-        Self { _watchman: pipe, url: format!("http://127.0.0.1:{port}") }
+        let group = i32::try_from(group).expect("an id of a process");
+        Self { _watchman: pipe, group, url: format!("http://127.0.0.1:{port}") }
     }
 
     /// Where it is.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The process group that ends with it, for what else has to.
+    pub fn group(&self) -> i32 {
+        self.group
     }
 }
 

@@ -6,6 +6,7 @@ use tower_refresh::session::IndexKey;
 use super::{
     app::{App, Setup},
     browser::{Browser, Tab},
+    sign_in::speculate,
     until,
 };
 
@@ -38,6 +39,23 @@ async fn back_shows_the_page_itself_while_the_session_lives() {
 }
 
 #[tokio::test]
+async fn a_click_shows_the_prefetched_page_while_the_session_lives() {
+    for what in ["prefetch", "prerender"] {
+        let app = App::start(&World::new()).await;
+        let browser = Browser::start().await;
+        let tab = browser.first();
+        tab.open(&app.url("/callback")).await;
+        tab.shows("this is alice").await;
+        tab.run(&speculate(what, "/private")).await;
+        until(what, async || app.prefetches("/private") == 1).await;
+        tab.click("#private").await;
+        tab.shows("the secrets of alice").await;
+        let asked = app.seen().into_iter().filter(|seen| seen.path == "/private").count();
+        assert_eq!(asked, 1, "{what}: the browser has kept it");
+    }
+}
+
+#[tokio::test]
 async fn back_after_a_sign_out_here_shows_nothing_personal() {
     let app = App::start(&World::new()).await;
     let browser = Browser::start().await;
@@ -62,7 +80,7 @@ async fn a_click_on_a_prefetched_page_after_a_sign_out_here_shows_nothing_person
         let (tab, other) = (browser.first(), browser.tab().await);
         tab.open(&app.url("/callback")).await;
         tab.shows("this is alice").await;
-        tab.run(&super::sign_in::speculate(what, "/private")).await;
+        tab.run(&speculate(what, "/private")).await;
         until(what, async || app.prefetches("/private") == 1).await;
         other.open(&app.url("/")).await;
         assert_eq!(other.status("POST", "/sign_out").await, 204);

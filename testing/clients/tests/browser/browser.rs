@@ -26,7 +26,7 @@ use super::until;
 /// So many browsers at once: each is a dozen processes.
 static PLACES: Semaphore = Semaphore::const_new(3);
 
-fn driver() -> &'static BrowserDriver {
+pub(crate) fn driver() -> &'static BrowserDriver {
     static DRIVER: OnceLock<BrowserDriver> = OnceLock::new();
     DRIVER.get_or_init(BrowserDriver::start)
 }
@@ -66,7 +66,8 @@ impl Drop for Shared {
 impl Browser {
     pub(crate) async fn start() -> Self {
         let place = PLACES.acquire().await.expect("it is never closed");
-        let mut arguments = vec!["--headless=new", "--disable-dev-shm-usage"];
+        let mut arguments =
+            vec!["--headless=new", "--disable-dev-shm-usage", "--window-size=1200,1000"];
         if rustix::process::geteuid().is_root() {
             arguments.push("--no-sandbox");
         }
