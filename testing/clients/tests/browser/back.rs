@@ -1,10 +1,11 @@
 //! What Back shows, and a click on a page that was prefetched, once the session has ended.
 
+use axum::http::StatusCode;
 use testing::sessions::{ISSUER, World};
 use tower_refresh::session::IndexKey;
 
 use super::{
-    app::{App, Setup},
+    app::{App, Fate, Setup},
     browser::{Browser, Tab},
     sign_in::speculate,
     until,
@@ -70,6 +71,24 @@ async fn back_after_a_sign_out_here_shows_nothing_personal() {
         tab.back().await;
         shows_nothing_personal(&tab).await;
     }
+}
+
+/// It comes from the API, so it is not `no-store`. Only the sign-out's `Clear-Site-Data` takes it away.
+#[tokio::test]
+async fn back_after_a_sign_out_here_shows_no_page_that_is_only_private() {
+    let app = App::start(&World::new()).await;
+    let browser = Browser::start().await;
+    let tab = browser.first();
+    tab.open(&app.url("/callback")).await;
+    tab.open(&app.url("/api/orders")).await;
+    tab.shows("/orders").await;
+    tab.open(&app.url("/blank")).await;
+    tab.shows("blank").await;
+    assert_eq!(tab.status("POST", "/sign_out").await, 204);
+    tab.back().await;
+    let refused = Fate::Answered(StatusCode::UNAUTHORIZED);
+    until("the browser asks again", async || app.count("/api/orders", refused) == 1).await;
+    tab.until("document.body && !document.body.innerText.includes('/orders')").await;
 }
 
 #[tokio::test]
