@@ -6,7 +6,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     os::unix::process::CommandExt,
     path::PathBuf,
-    process::{ChildStdin, Command, Stdio},
+    process::{Child, Command, Stdio},
     thread,
 };
 
@@ -29,9 +29,9 @@ rm -rf "$1"
 /// A running chromedriver.
 #[derive(Debug)]
 pub struct BrowserDriver {
-    /// It ends when this is closed.
-    _watchman: ChildStdin,
-    group: i32,
+    /// It waits at the pipe that this holds.
+    _watchman: Child,
+    driver: Child,
     url: String,
 }
 
@@ -59,7 +59,6 @@ impl BrowserDriver {
             .process_group(0)
             .spawn()
             .expect("a shell");
-        let mut pipe = watchman.stdin.take().expect("it was asked for");
         // The profiles of its browsers are in the folder.
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
@@ -71,8 +70,8 @@ impl BrowserDriver {
             .process_group(0)
             .spawn()
             .expect("chromedriver");
-        let group = driver.id();
-        writeln!(pipe, "{group}").expect("the shell reads");
+        let pipe = watchman.stdin.as_mut().expect("it was asked for");
+        writeln!(pipe, "{}", driver.id()).expect("the shell reads");
         let stdout = driver.stdout.take().expect("it was asked for");
         let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
         let port = lines.find_map(|line| {
@@ -82,8 +81,7 @@ impl BrowserDriver {
         let port = port.expect("chromedriver says its port");
         // What it says is read to its end, or it would have to wait for a reader.
         thread::spawn(move || lines.for_each(drop));
-        let group = i32::try_from(group).expect("an id of a process");
-        Self { _watchman: pipe, group, url: format!("http://127.0.0.1:{port}") }
+        Self { _watchman: watchman, driver, url: format!("http://127.0.0.1:{port}") }
     }
 
     /// Where it is.
@@ -93,7 +91,7 @@ impl BrowserDriver {
 
     /// The process group that ends with it, for what else has to.
     pub fn group(&self) -> i32 {
-        self.group
+        i32::try_from(self.driver.id()).expect("an id of a process")
     }
 }
 

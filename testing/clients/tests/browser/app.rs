@@ -131,22 +131,25 @@ impl App {
     }
 
     fn router(&self, api: &str) -> Router {
-        let proxy = ServiceBuilder::new()
-            .layer(ProxyLayer::to(api).unwrap().strip_prefix("/api").unwrap())
-            .layer(
-                RefreshLayer::per_request(FromExtensions)
-                    .allow_origin(api)
-                    .unwrap()
-                    .map_body(Body::new),
-            )
-            .service(Client::builder(TokioExecutor::new()).build_http::<Body>());
+        let client = Client::builder(TokioExecutor::new()).build_http::<Body>();
+        let proxy = |prefix| {
+            ServiceBuilder::new()
+                .layer(ProxyLayer::to(api).unwrap().strip_prefix(prefix).unwrap())
+                .layer(
+                    RefreshLayer::per_request(FromExtensions)
+                        .allow_origin(api)
+                        .unwrap()
+                        .map_body(Body::new),
+                )
+                .service(client.clone())
+        };
         let me = get(async |session: Session| session.identity().subject().to_owned());
         let pages = Router::new()
             .route("/private", get(async |session: Session| private(&session, "")))
             .route("/checked", get(async |session: Session| private(&session, CHECK)))
             .route_layer(self.sessions.layer().sign_in_at("/login").unwrap());
         Router::new()
-            .route_service("/api/{*path}", proxy)
+            .route_service("/api/{*path}", proxy("/api"))
             .route("/me", me.clone())
             .route("/deep/me", me.clone())
             .route("/held", get(held))
@@ -155,6 +158,8 @@ impl App {
             .route("/post", post(async |_: Session, body: Bytes| body))
             .route_layer(self.sessions.layer().required())
             .merge(pages)
+            // Nobody asks for the session here.
+            .route_service("/open/{*path}", proxy("/open"))
             .route("/", get(home))
             .route("/login", get(login))
             .route("/callback", get(callback))
@@ -240,12 +245,19 @@ pub(crate) fn page(text: &str, more: &str) -> String {
     )
 }
 
-/// Asks whether the session lives, when the browser shows the page without asking for it.
-const CHECK: &str = "<script>addEventListener('pageshow', async event => {
-    if (!event.persisted) return;
-    sessionStorage.shownAgain = document.body.innerText;
-    if (!(await fetch('/me')).ok) location.reload();
-})</script>";
+/// Asks whether the session lives, when the browser shows the page without asking for it: by Back, and
+/// after a prefetch or a prerender.
+const CHECK: &str = "<script>
+    const ask = async () => {
+        sessionStorage.shown = document.body.innerText;
+        if (!(await fetch('/me')).ok) location.reload();
+    };
+    addEventListener('pageshow', event => {
+        const [how] = performance.getEntriesByType('navigation');
+        if (event.persisted || how.deliveryType == 'navigational-prefetch') ask();
+    });
+    document.addEventListener('prerenderingchange', ask)
+</script>";
 
 /// `no-store`, since it asks for the session.
 fn private(session: &Session, more: &str) -> Html<String> {
@@ -255,7 +267,8 @@ fn private(session: &Session, more: &str) -> Html<String> {
 
 async fn home(session: Option<Session>) -> Html<String> {
     let name = session.map_or("nobody".to_owned(), |it| it.identity().subject().to_owned());
-    let links = "<a id=private href=/private>private</a> <a id=login href=/login>sign in</a>";
+    let links = "<a id=private href=/private>private</a> \
+                 <a id=checked href=/checked>checked</a> <a id=login href=/login>sign in</a>";
     Html(page(&format!("this is {name}"), links))
 }
 

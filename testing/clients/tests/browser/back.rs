@@ -73,21 +73,21 @@ async fn back_after_a_sign_out_here_shows_nothing_personal() {
     }
 }
 
-/// It comes from the API, so it is not `no-store`. Only the sign-out's `Clear-Site-Data` takes it away.
+/// No handler has asked for the session, so it is not `no-store`. Only the sign-out's `Clear-Site-Data` takes it away.
 #[tokio::test]
 async fn back_after_a_sign_out_here_shows_no_page_that_is_only_private() {
     let app = App::start(&World::new()).await;
     let browser = Browser::start().await;
     let tab = browser.first();
     tab.open(&app.url("/callback")).await;
-    tab.open(&app.url("/api/orders")).await;
+    tab.open(&app.url("/open/orders")).await;
     tab.shows("/orders").await;
     tab.open(&app.url("/blank")).await;
     tab.shows("blank").await;
     assert_eq!(tab.status("POST", "/sign_out").await, 204);
     tab.back().await;
     let refused = Fate::Answered(StatusCode::UNAUTHORIZED);
-    until("the browser asks again", async || app.count("/api/orders", refused) == 1).await;
+    until("the browser asks again", async || app.count("/open/orders", refused) == 1).await;
     tab.until("document.body && !document.body.innerText.includes('/orders')").await;
 }
 
@@ -108,7 +108,11 @@ async fn a_click_on_a_prefetched_page_after_a_sign_out_here_shows_nothing_person
     }
 }
 
-/// No response of ours says so to the browser: the page has to ask, by one line of script.
+fn alice() -> IndexKey {
+    IndexKey::Sub { issuer: ISSUER.to_owned(), subject: "alice".to_owned() }
+}
+
+/// No response of ours says so to the browser: the page has to ask, by a line of script.
 #[tokio::test]
 async fn back_after_a_sign_out_elsewhere_shows_nothing_personal_if_the_page_asks() {
     let world = World::new();
@@ -118,10 +122,30 @@ async fn back_after_a_sign_out_elsewhere_shows_nothing_personal_if_the_page_asks
     let browser = Browser::start().await;
     let tab = browser.first();
     left(&app, tab, "/checked").await;
-    let alice = IndexKey::Sub { issuer: ISSUER.to_owned(), subject: "alice".to_owned() };
-    assert_eq!(elsewhere.sessions.end_all(&alice).await.unwrap(), 1);
+    assert_eq!(elsewhere.sessions.end_all(&alice()).await.unwrap(), 1);
     tab.back().await;
     shows_nothing_personal(tab).await;
-    let before = tab.run("return sessionStorage.shownAgain").await;
-    assert_eq!(before, "the secrets of alice", "the browser had kept it");
+    let shown = tab.run("return sessionStorage.shown").await;
+    assert_eq!(shown, "the secrets of alice", "the browser had kept it");
+}
+
+/// `persisted` is not said of these: the navigation's entry says how the page has come.
+#[tokio::test]
+async fn a_click_on_a_prefetched_page_after_a_sign_out_elsewhere_does_not_if_the_page_asks() {
+    for what in ["prefetch", "prerender"] {
+        let world = World::new();
+        let app = App::start(&world).await;
+        let name = Some(app.name.clone());
+        let elsewhere = App::with(&world, Setup { name, ..Setup::default() }).await;
+        let browser = Browser::start().await;
+        let tab = browser.first();
+        tab.open(&app.url("/callback")).await;
+        tab.run(&speculate(what, "/checked")).await;
+        until(what, async || app.prefetches("/checked") == 1).await;
+        assert_eq!(elsewhere.sessions.end_all(&alice()).await.unwrap(), 1);
+        tab.click("#checked").await;
+        shows_nothing_personal(tab).await;
+        let shown = tab.run("return sessionStorage.shown").await;
+        assert_eq!(shown, "the secrets of alice", "the browser had kept it: {what}");
+    }
 }
