@@ -17,7 +17,7 @@ async fn shows_nothing_personal(tab: &Tab) {
     assert!(!tab.text().await.contains("alice"));
 }
 
-/// On the page after the personal one.
+/// Leaves a personal page for another one.
 async fn left(app: &App, tab: &Tab, path: &str) {
     tab.open(&app.url("/callback")).await;
     tab.open(&app.url(path)).await;
@@ -73,7 +73,8 @@ async fn back_after_a_sign_out_here_shows_nothing_personal() {
     }
 }
 
-/// No handler has asked for the session, so it is not `no-store`. Only the sign-out's `Clear-Site-Data` takes it away.
+/// No handler has asked for the session, so it is not `no-store`. Only the `Clear-Site-Data` of the
+/// sign-out takes it away.
 #[tokio::test]
 async fn back_after_a_sign_out_here_shows_no_page_that_is_only_private() {
     let app = App::start(&World::new()).await;

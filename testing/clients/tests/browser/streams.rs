@@ -22,7 +22,7 @@ fn alice() -> IndexKey {
     IndexKey::Sub { issuer: ISSUER.to_owned(), subject: "alice".to_owned() }
 }
 
-/// It may come again before the other replica's word has come: it is refused then, too.
+/// An `EventSource` comes again by itself. The 401 closes it for good.
 #[tokio::test]
 async fn a_stream_ends_with_its_session_and_comes_again_once_for_a_401() {
     let world = World::new();
