@@ -10,6 +10,7 @@
 //! | `secrets` | [`clean()`]: what is shown tells no secret | |
 //! | `api` | [`Api`]: a strict API in process; [`mock()`]: one that answers by hand | `api` |
 //! | `logs` | [`Logs`]: what is logged while a test runs; [`listen()`]: with a subscriber of its own | `logs` |
+//! | `browser_driver` | [`BrowserDriver`]: chromedriver, which ends with its tests, and so do its browsers | `browser` |
 //! | [`loopback`] | [`Loopback`]: an authorization server and an API on sockets | `loopback` |
 //! | `postgres` | [`PostgresServer`]: a PostgreSQL server that ends with its test | `postgres` |
 //! | `redis` | [`RedisServer`]: a Redis server that ends with its test | `redis` |
@@ -21,6 +22,8 @@
 #[cfg(feature = "api")]
 mod api;
 mod auth;
+#[cfg(feature = "browser")]
+mod browser_driver;
 // Made from echo.proto by
 //
 //     tonic_prost_build::configure()
@@ -60,6 +63,8 @@ use tower_refresh::{
 pub use self::api::{
     Api, Body, Mock, MockHandle, Request, Response, answer, get, mock, next, post, token_of,
 };
+#[cfg(feature = "browser")]
+pub use self::browser_driver::BrowserDriver;
 #[cfg(feature = "logs")]
 pub use self::logs::{Logs, listen};
 #[cfg(feature = "loopback")]

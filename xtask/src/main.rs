@@ -135,6 +135,8 @@ const PACKAGES: &[(&str, &[&str], IsThere)] = &[
         versions.map(|version| version.path().join("bin/initdb")).any(|initdb| initdb.exists())
             || works("initdb", &["--version"])
     }),
+    ("chromium", &["tests"], || works("chromium", &["--version"])),
+    ("chromium-driver", &["tests"], || works("chromedriver", &["--version"])),
     // It moves a process's wall clock.
     ("libfaketime", &["tests"], || {
         let mut folders = ["x86_64-linux-gnu/", "aarch64-linux-gnu/", ""].into_iter();

@@ -1,0 +1,42 @@
+//! Browser sessions in a real browser: Chromium, by its driver. What the sessions rely on of a browser is
+//! here, and not only what they do.
+//!
+//! | module | what |
+//! |---|---|
+//! | `browser` | a browser for each test, and its tabs |
+//! | `app` | the application under test, on real sockets, with an API and a provider |
+//! | `cookies` | the cookie as the browser has it, twins, many others, HTTP/2 |
+//! | `refreshes` | tabs over an expiry, closed and superseded ones, those that sign out |
+//! | `waiting` | requests that waited in the browser |
+//! | `streams` | event streams over an end and an outage |
+//! | `sign_in` | prefetches, and the return from the provider |
+//! | `back` | what Back and prefetched pages show after the end |
+//! | `strangers` | pages of other sites and ports |
+//! | `pictures` | the example's page, to be looked at |
+
+mod app;
+mod back;
+mod browser;
+mod cookies;
+mod pictures;
+mod refreshes;
+mod sign_in;
+mod strangers;
+mod streams;
+mod waiting;
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+/// Something that happens soon, and nobody says when.
+async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < deadline {
+        if is_so().await {
+            return;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    panic!("never {what}");
+}

@@ -1,0 +1,138 @@
+//! Tabs over an expiry: one refresh for all, whatever becomes of who began it.
+
+use serde_json::json;
+use testing::sessions::World;
+use tower_refresh::session::Ended;
+
+use super::{
+    app::{App, Fate},
+    browser::Browser,
+    until,
+};
+
+/// So many fetches at once: the statuses, and whatever else became of them.
+fn herd(count: usize) -> String {
+    format!(
+        "const all = Array.from({{ length: {count} }}, async (_, n) => {{
+             const response = await fetch('/api/orders/' + n);
+             return response.status == 200 ? await response.text() : response.status;
+         }});
+         return (await Promise.all(all)).filter((text, n) => text != '/orders/' + n)"
+    )
+}
+
+#[tokio::test]
+async fn two_tabs_and_100_fetches_over_an_expiry_are_one_refresh_and_no_failure() {
+    let world = World::new();
+    let app = App::start(&world).await;
+    let browser = Browser::start().await;
+    let (one, other) = (browser.first(), browser.tab().await);
+    one.open(&app.url("/callback")).await;
+    other.open(&app.url("/")).await;
+    for round in 1..=3 {
+        world.server.expire_all();
+        world.server.1.close();
+        let first = one.start(&herd(50)).await;
+        world.server.1.arrived(round).await;
+        let second = other.start(&herd(50)).await;
+        world.server.1.open();
+        assert_eq!(first.end().await, json!([]), "what was not served in the first tab");
+        assert_eq!(second.end().await, json!([]), "what was not served in the second tab");
+        assert_eq!((world.server.redeems(), world.server.reuses()), (round, 0));
+    }
+    assert_eq!(app.answered(axum::http::StatusCode::UNAUTHORIZED), 0);
+}
+
+#[tokio::test]
+async fn a_tab_that_is_closed_in_mid_refresh_takes_nothing_from_the_other_one() {
+    let world = World::new();
+    let app = App::start(&world).await;
+    let browser = Browser::start().await;
+    let (one, other) = (browser.first(), browser.tab().await);
+    one.open(&app.url("/callback")).await;
+    other.open(&app.url("/")).await;
+    world.server.expire_all();
+    world.server.1.close();
+    drop(other.start("await fetch('/api/theirs')").await);
+    world.server.1.arrived(1).await;
+    let waiting = one.start("return (await fetch('/api/mine')).status").await;
+    until("both wait", async || app.count("/api/mine", Fate::UnderWay) == 1).await;
+    other.close().await;
+    until("the connection is gone", async || app.count("/api/theirs", Fate::Dropped) == 1).await;
+    world.server.1.open();
+    assert_eq!(waiting.end().await, 200);
+    assert_eq!(one.status("GET", "/api/after").await, 200);
+    assert_eq!((world.server.redeems(), world.server.reuses()), (1, 0));
+}
+
+/// Nobody is left who waits for it.
+#[tokio::test]
+async fn a_refresh_whose_only_tab_is_closed_goes_on() {
+    let world = World::new();
+    let app = App::start(&world).await;
+    let browser = Browser::start().await;
+    let (one, other) = (browser.first(), browser.tab().await);
+    one.open(&app.url("/callback")).await;
+    other.open(&app.url("/")).await;
+    world.server.expire_all();
+    world.server.1.close();
+    drop(other.start("await fetch('/api/theirs')").await);
+    world.server.1.arrived(1).await;
+    other.close().await;
+    until("the connection is gone", async || app.count("/api/theirs", Fate::Dropped) == 1).await;
+    world.server.1.open();
+    until("redeemed", async || world.server.redeems() == 1).await;
+    assert_eq!(one.status("GET", "/api/after").await, 200);
+    assert_eq!((world.server.redeems(), world.server.reuses()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_navigation_that_supersedes_another_in_mid_refresh_is_served() {
+    let world = World::new();
+    let app = App::start(&world).await;
+    let browser = Browser::start().await;
+    let tab = browser.first();
+    tab.open(&app.url("/callback")).await;
+    tab.run("window.other = window.open('/blank')").await;
+    tab.until("other.document.body?.innerText.includes('blank')").await;
+    world.server.expire_all();
+    world.server.1.close();
+    tab.run("other.location.href = '/api/first'").await;
+    world.server.1.arrived(1).await;
+    tab.run("other.location.href = '/api/second'").await;
+    until("the first is given up", async || app.count("/api/first", Fate::Dropped) == 1).await;
+    until("the second waits", async || app.count("/api/second", Fate::UnderWay) == 1).await;
+    world.server.1.open();
+    tab.until("other.document.body?.innerText.includes('/second')").await;
+    assert_eq!((world.server.redeems(), world.server.reuses()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_sign_out_in_one_tab_while_the_other_refreshes_is_the_end() {
+    let world = World::new();
+    let app = App::start(&world).await;
+    let browser = Browser::start().await;
+    let (one, other) = (browser.first(), browser.tab().await);
+    one.open(&app.url("/callback")).await;
+    other.open(&app.url("/")).await;
+    world.server.expire_all();
+    world.server.1.close();
+    let script = "const response = await fetch('/api/orders');
+         return [response.status, response.headers.get('session-ended')]";
+    let waiting = one.start(script).await;
+    world.server.1.arrived(1).await;
+    assert_eq!(other.status("POST", "/sign_out").await, 204);
+    // The one that waits does not wait for the server.
+    assert_eq!(waiting.end().await, json!([401, "signed_out"]));
+    world.server.1.open();
+    until("the server has answered", async || world.server.redeems() == 1).await;
+    until("nothing is left there", async || world.server.alive() == 0).await;
+    assert_eq!(world.server.reuses(), 0);
+    for tab in [one, &other] {
+        tab.open(&app.url("/")).await;
+        tab.shows("this is nobody").await;
+        assert_eq!(tab.cookies().await.len(), 0);
+        assert_eq!(tab.status("GET", "/api/orders").await, 401);
+    }
+    assert_eq!(app.sessions.status().ended(Ended::SignedOut), 1);
+}
