@@ -31,6 +31,8 @@ use tower_refresh::{
     session::{Identity, ProxyLayer, Session, SessionCookie, SessionSlot, Sessions},
 };
 
+use super::tls::serve;
+
 /// How an application differs from others.
 #[derive(Default)]
 pub(crate) struct Setup {
@@ -124,7 +126,7 @@ impl App {
         }));
         let router = app.router(&api(world.server.clone()).await);
         match setup.is_tls {
-            true => serve_tls(listener, router),
+            true => serve(listener, router),
             false => drop(tokio::spawn(async move { axum::serve(listener, router).await })),
         }
         app
@@ -316,13 +318,19 @@ async fn held(State(app): State<App>, _: Session) -> &'static str {
     "held"
 }
 
-/// Says hello, and nothing more until it is cut.
-async fn events(State(app): State<App>, _: Session) -> impl IntoResponse {
+/// Says hello, and a word at the end of the session; nothing if it is cut before.
+async fn events(State(app): State<App>, session: Session) -> impl IntoResponse {
     let mut cut = app.cut.subscribe();
-    let hello = stream::iter(["retry: 100\ndata: hello\n\n"]).map(Ok::<_, io::Error>);
-    let rest = stream::once(async move { cut.changed().await }).filter_map(async |_| None);
+    let hello = stream::iter(["retry: 100\ndata: hello\n\n".to_owned()]);
+    let rest = stream::once(async move {
+        tokio::select! {
+            _ = cut.changed() => None,
+            ended = session.ended() => Some(format!("event: session-ended\ndata: {ended}\n\n")),
+        }
+    });
+    let all = hello.chain(rest.filter_map(async |last| last)).map(Ok::<_, io::Error>);
     let headers = [(header::CONTENT_TYPE, "text/event-stream")];
-    (headers, Body::from_stream(hello.chain(rest)))
+    (headers, Body::from_stream(all))
 }
 
 /// Writes down what comes, and what becomes of it.
@@ -365,34 +373,4 @@ async fn api(server: Server) -> String {
         }
     });
     elsewhere(Router::new().route("/{*path}", answer)).await
-}
-
-/// HTTP/2, with a certificate that nobody knows.
-fn serve_tls(listener: TcpListener, router: Router) {
-    use hyper_util::{rt::TokioIo, server::conn::auto, service::TowerToHyperService};
-    use rustls::{ServerConfig, pki_types::PrivateKeyDer};
-
-    let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = PrivateKeyDer::try_from(identity.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![identity.cert.der().clone()], key)
-        .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (acceptor, router) = (acceptor.clone(), router.clone());
-            tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                let server = auto::Builder::new(TokioExecutor::new());
-                let service = TowerToHyperService::new(router);
-                // A browser that goes away is no fault.
-                let _ = server.serve_connection(TokioIo::new(stream), service).await;
-            });
-        }
-    });
 }

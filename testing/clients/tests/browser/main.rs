@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `browser` | a browser for each test, and its tabs |
 //! | `app` | the application under test, on real sockets, with an API and a provider |
+//! | `tls` | the same over TLS |
 //! | `cookies` | the cookie as the browser has it, twins, many others, HTTP/2 |
 //! | `refreshes` | tabs over an expiry, closed and superseded ones, those that sign out |
 //! | `waiting` | requests that waited in the browser |
@@ -23,6 +24,7 @@ mod refreshes;
 mod sign_in;
 mod strangers;
 mod streams;
+mod tls;
 mod waiting;
 
 use std::time::Duration;
