@@ -65,7 +65,7 @@ impl Seen {
             (book.accepted, "requests that the API accepted"),
             (book.refused, "requests that it refused (401)"),
             (of(&self.sign_ins), "sign-ins"),
-            (of(&self.sign_outs), "sign-outs, half of them in the middle of a herd"),
+            (of(&self.sign_outs), "sign-outs, while the tabs go on"),
             (of(&self.unrevoked), "of them whose tokens live on: their replica was killed before"),
         ] {
             println!("{count:>10}  {what}");
