@@ -32,7 +32,7 @@
 //! | `redis-tls`, `redis-cluster` | `rediss://`; Redis clusters; and `redis` |
 //! | `ring` | ring does the cryptography of TLS unless the process has installed another provider |
 //! | `seal` | `seal::Keyring`: sealed text, bound to a name; `file`, `postgres` and `redis` bring it |
-//! | `session` | [`session`]: browser sessions, with one cookie and the tokens on the server |
+//! | `session` | `session::Sessions`: browser sessions, with one cookie and the tokens on the server |
 //! | `session-proxy`, `axum` | a reverse proxy behind them; axum's extractors; and `session` |
 //! | `serde` | [`Status`](state::Status) and its parts are `Serialize`, and their words `Deserialize`; durations are in seconds |
 //! | `test-util` | `store::conformance`: the tests that every store has to pass |

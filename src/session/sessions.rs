@@ -172,7 +172,7 @@ impl SessionsBuilder {
     /// are no use. Each process tells the store of it at most once in a tenth of that time, so a session
     /// may end that much earlier. `None`: never for that reason. Default: 30 minutes.
     ///
-    /// Takes a store that keeps ends ([`TokenStore::keep_until`]), as all of this crate do. With
+    /// Takes a store that keeps ends ([`TokenStore::keep_until`](crate::store::TokenStore::keep_until)), as all of this crate do. With
     /// another one, only [`max_age`](Self::max_age) counts.
     pub fn idle(mut self, idle: impl Into<Option<Duration>>) -> Self {
         self.idle = idle.into();
