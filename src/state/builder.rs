@@ -160,7 +160,9 @@ impl<T> RenewalBuilder<T> {
     /// Called with tokens that were minted and will never be used, because a
     /// sign-in, a sign-out or another process came first: revoke them there
     /// (RFC 7009). A refresh token that the server has not rotated is not among them,
-    /// because the one that came first may be using it. No flight or request waits for the
+    /// because the one that came first may be using it; nor are tokens whose save may have worked unheard
+    /// where the store has later ones, because those may have come of them, and a server ends a session
+    /// by any of its refresh tokens. No flight or request waits for the
     /// hook; [`drain`](RefreshState::drain) does. Not called where there is no runtime, or it
     /// is shut down: `drain` tells of them then. If it returns an error it is called again, as
     /// [`on_sign_out`](Self::on_sign_out).

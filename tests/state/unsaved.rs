@@ -5,7 +5,11 @@ use std::sync::Arc;
 use testing::{Auth, Fault, Op, Play, Store, idle, kind, opened, secs, stored, tokens};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_test::{assert_pending, task};
-use tower_refresh::{FailureKind, state::WhileUnsaved};
+use tower_refresh::{
+    FailureKind, Tokens,
+    state::WhileUnsaved,
+    store::{Record, TokenStore},
+};
 
 #[tokio::test(start_paused = true)]
 async fn refuse_lets_the_old_token_go_on_and_ends_waits_at_once() {
@@ -91,6 +95,30 @@ async fn a_save_reported_as_failed_that_had_worked_is_recognised() {
     assert_eq!(state.token().await.unwrap().access_token(), Some("access-2"));
     assert_eq!(state.status().counts.refreshes, 1);
     assert!(!discarded.load(std::sync::atomic::Ordering::SeqCst), "the store has it");
+    assert_eq!(auth.count(), 1);
+}
+
+/// The save had worked unheard, and before it is tried again another process has redeemed what it has
+/// written. To revoke the first one's pair now would end the session: a server ends all that came of a
+/// refresh token that is revoked (RFC 7009, section 2.1).
+#[tokio::test(start_paused = true)]
+async fn a_pair_that_another_process_may_have_redeemed_is_not_revoked() {
+    let (auth, store) = (Auth::new(), Store::with(tokens(1)));
+    let discarded = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&discarded);
+    let here = stored(&auth, &store)
+        .on_discard(async move |tokens: Tokens| seen.lock().unwrap().push(tokens))
+        .build();
+    here.token().await.unwrap();
+    store.fault(Op::Save, Fault::FailAfter);
+    assert_eq!(kind(here.refresh().await), FailureKind::Unsaved);
+    // What has come of what was written unheard.
+    let written = store.load().await.unwrap().generation;
+    let next = Record::new(written.next(), tokens(3));
+    store.save(written, next).await.unwrap();
+    sleep(secs(5)).await;
+    assert_eq!(here.token().await.unwrap().access_token(), Some("access-3"));
+    assert_eq!(*discarded.lock().unwrap(), [], "its session would end");
     assert_eq!(auth.count(), 1);
 }
 

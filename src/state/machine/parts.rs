@@ -148,6 +148,8 @@ pub(super) struct Minted {
     pub(super) inherited: bool,
     /// The lease was lost before the save, and was taken once more without a pause.
     pub(super) lease_retaken: bool,
+    /// A save has failed that may have worked: another process may have redeemed these since.
+    pub(super) maybe_saved: bool,
 }
 
 /// Where tokens that are to be saved come from.

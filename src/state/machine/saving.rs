@@ -50,7 +50,7 @@ impl Minted {
 
     /// Its flight is gone; another one will save it.
     pub(super) fn inherited(self) -> Self {
-        Self { failed_saves: 0, inherited: true, ..self }
+        Self { failed_saves: 0, inherited: true, maybe_saved: true, ..self }
     }
 }
 
@@ -116,6 +116,7 @@ impl Course<'_> {
             served: false,
             inherited: false,
             lease_retaken: false,
+            maybe_saved: false,
         }
     }
 
@@ -213,6 +214,7 @@ impl Course<'_> {
             return self.fail(outcome.into_failure(FailureKind::Store), None);
         }
         minted.failed_saves = minted.failed_saves.saturating_add(1);
+        minted.maybe_saved |= matches!(outcome, Outcome::Failed(_));
         if minted.failed_saves == 1 && !self.is_superseded() {
             let failure = outcome.into_failure(FailureKind::Unsaved);
             if self.at.policy.while_unsaved == WhileUnsaved::Serve && !minted.served {
@@ -242,7 +244,7 @@ impl Course<'_> {
             return self.save_over(minted, &record);
         }
         if self.is_superseded() && self.machine.stored > minted.expected {
-            return self.discard(minted);
+            return self.discard_for(minted, &record);
         }
         if minted.origin.outranks(&record) {
             // The store has lost what was there, and another process has put there what it had.
@@ -279,6 +281,15 @@ impl Course<'_> {
         }
         if record.has_tokens_of(&minted.record) {
             // A server with a grace period gave another process the same: they are in use.
+            return self.finish_or_relaunch();
+        }
+        self.discard_for(minted, &record)
+    }
+
+    /// The store holds this record instead. It may have been minted from these tokens, after a save of
+    /// them that was not heard of: then to revoke them would end the session that it is of.
+    fn discard_for(self, minted: Minted, record: &Record) -> Step {
+        if minted.maybe_saved && record.tokens.is_some() {
             return self.finish_or_relaunch();
         }
         self.discard(minted)
@@ -373,6 +384,38 @@ mod tests {
             assert_eq!(tokens, discarded.absolute(rules.at(0).time));
             assert_eq!(machine.credential().access_token(), Some("access-9"));
         }
+    }
+
+    /// The save had worked, its answer was lost, and another process has redeemed what it has written.
+    /// Servers end a whole session when a refresh token is revoked, a spent one too (RFC 7009, section
+    /// 2.1).
+    #[test]
+    fn what_may_have_been_saved_and_redeemed_by_another_process_is_not_revoked() {
+        for lost in [Outcome::Conflict, Outcome::LeaseLost] {
+            let (mut machine, rules) = signed_in();
+            redeeming(&mut machine, &rules);
+            let _ = machine.advance(Outcome::Redeemed(tokens(2)), rules.at(0));
+            let _ = machine.advance(Outcome::failed("no answer"), rules.at(0));
+            let _ = machine.advance(Outcome::Done, rules.at(1));
+            let next = machine.advance(lost, rules.at(1));
+            let found = match next {
+                Step::Load => Outcome::Loaded(record(9)),
+                _ => Outcome::Newer(record(9)),
+            };
+            let landed = machine.advance(found, rules.at(1));
+            assert!(matches!(landed, Step::Land { .. }), "{landed:?}");
+            assert_eq!(machine.credential().access_token(), Some("access-9"));
+        }
+        // After a sign-out nothing is in use.
+        let (mut machine, rules) = signed_in();
+        redeeming(&mut machine, &rules);
+        let _ = machine.advance(Outcome::Redeemed(tokens(2)), rules.at(0));
+        let _ = machine.advance(Outcome::failed("no answer"), rules.at(0));
+        let _ = machine.advance(Outcome::Done, rules.at(1));
+        let _ = machine.advance(Outcome::Conflict, rules.at(1));
+        let out = Record::new(generation(9), None);
+        let discard = machine.advance(Outcome::Loaded(out), rules.at(1));
+        assert!(matches!(discard, Step::Discard(_)), "{discard:?}");
     }
 
     /// Invariant 7: no waiter hangs. A save meets tokens that were minted for another resource: they

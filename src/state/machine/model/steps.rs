@@ -20,6 +20,10 @@ impl World {
             Step::Discard(tokens) => {
                 let kept = self.store.tokens.as_ref().map(number) == Some(number(tokens));
                 assert!(!kept || self.nodes[n].signed_out, "the store's own tokens are revoked");
+                // A server ends the session of a spent one, too.
+                let came_of_it = self.spent.get(&number(tokens)).copied();
+                let in_use = came_of_it == self.store.tokens.as_ref().map(number);
+                assert!(came_of_it.is_none() || !in_use, "what the store's came of is revoked");
                 self.let_go.insert(number(tokens));
             }
             Step::Land { open_redeem } if self.lease == Some(n) => {
@@ -58,11 +62,17 @@ impl World {
                 None => failed(),
             },
             (Step::Save { .. }, _) if self.nodes[n].fence != self.fence => Outcome::LeaseLost,
-            (Step::Save { .. }, Fate::Fails) => failed(),
+            (Step::Save { record, .. }, Fate::Fails) => {
+                self.maybe_saved.extend(record.tokens.as_ref().map(number));
+                failed()
+            }
             (Step::Save { expected, .. }, _) if self.store.generation != expected => {
                 Outcome::Conflict
             }
             (Step::Save { record, .. }, fate) => {
+                if fate != Fate::Works {
+                    self.maybe_saved.extend(record.tokens.as_ref().map(number));
+                }
                 self.overwrite(record);
                 self.left = None;
                 // As a store may, in the same step.

@@ -119,6 +119,9 @@ pub(super) struct World {
     /// Tokens that may be lost: superseded by a sign-in or sign-out, or handed to
     /// the discard hook.
     pub(super) let_go: HashSet<u64>,
+    /// Those of which a save was not heard to have worked: as soon as the store has others, nobody
+    /// knows whether these have come of them.
+    pub(super) maybe_saved: HashSet<u64>,
     pub(super) redeems: u64,
 }
 
@@ -160,6 +163,7 @@ impl World {
             spent: HashMap::new(),
             issued: 0,
             let_go: HashSet::new(),
+            maybe_saved: HashSet::new(),
             redeems: 0,
         };
         if signed_in {
@@ -356,6 +360,8 @@ impl World {
         if self.lease == Some(n) && !landed {
             self.lease = None;
         }
+        let held: Vec<_> = self.nodes[n].machine.held().into_iter().map(number).collect();
+        self.maybe_saved.extend(held);
         self.nodes[n].step = None;
         self.nodes[n].redeems = None;
         self.tell(n, jitter, |machine, _| machine.aborted(shut_down()));
