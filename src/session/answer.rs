@@ -11,8 +11,8 @@ use super::{
     body::SessionBody,
     cookie::SessionCookie,
     ended::Ended,
-    layer::Rules,
-    slot::{Slot, Written},
+    place::{Slot, Written},
+    rules::Rules,
     visitor::{self, Visitor},
 };
 use crate::metrics;

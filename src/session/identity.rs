@@ -8,7 +8,6 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::index::seconds;
 use crate::{
     credential::Credential,
     tokens::{RESERVED_IDENTITY, Tokens},
@@ -152,6 +151,11 @@ impl Identity {
     fn parse(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
+}
+
+/// Full seconds since the epoch.
+pub(super) fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn moment(seconds: u64) -> Option<SystemTime> {

@@ -15,7 +15,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::time::sleep;
 
-use super::{id::SessionName, identity::Identity};
+use super::{
+    id::SessionName,
+    identity::{Identity, seconds},
+};
 use crate::{
     store::{Record, SaveError, StoreError, Stores, TokenStore},
     time::Time,
@@ -149,10 +152,6 @@ impl List {
 fn micros(at: SystemTime) -> u64 {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-}
-
-pub(super) fn seconds(at: SystemTime) -> u64 {
-    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 impl Index {

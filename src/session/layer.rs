@@ -2,13 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{Uri, request::Parts};
-use tower_layer::Layer;
+use http::request::Parts;
 
-use super::{service::SessionService, sessions::Sessions, slot::is_local_path};
+use super::{rules::Rules, shared::Shared, slot::is_local_path};
 use crate::error::ConfigError;
-
-type Exempt = dyn Fn(&Parts) -> bool + Send + Sync;
 
 /// A tower layer that finds the session of each request by the browser's cookie, for routes of a
 /// server. What it does, in order:
@@ -25,35 +22,17 @@ type Exempt = dyn Fn(&Parts) -> bool + Send + Sync;
 ///
 /// It answers itself where the handler could not know better: 503 while the store cannot be asked, or
 /// no token can be had; then the browser keeps its cookie. Nested in another one of the same
-/// [`Sessions`] it goes by what that has found.
+/// [`Sessions`](super::Sessions) it goes by what that has found.
 #[derive(Clone)]
 #[must_use]
 pub struct SessionLayer {
-    pub(super) sessions: Sessions,
+    pub(super) shared: Arc<Shared>,
     pub(super) rules: Arc<Rules>,
 }
 
-#[derive(Clone, Default)]
-pub(super) struct Rules {
-    pub(super) is_required: bool,
-    pub(super) sign_in_at: Option<Box<str>>,
-    exempt: Option<Arc<Exempt>>,
-}
-
-impl Rules {
-    /// Whether a request for this has to have a session. The sign-in has none yet.
-    pub(super) fn requires(&self, uri: &Uri) -> bool {
-        self.is_required && self.sign_in_at.as_deref() != Some(uri.path())
-    }
-
-    pub(super) fn is_exempt(&self, parts: &Parts) -> bool {
-        self.exempt.as_ref().is_some_and(|exempt| exempt(parts))
-    }
-}
-
 impl SessionLayer {
-    pub(super) fn new(sessions: Sessions) -> Self {
-        Self { sessions, rules: Arc::default() }
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, rules: Arc::default() }
     }
 
     fn with(mut self, change: impl FnOnce(&mut Rules)) -> Self {
@@ -92,18 +71,10 @@ impl SessionLayer {
     }
 }
 
-impl<S> Layer<S> for SessionLayer {
-    type Service = SessionService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        SessionService::new(inner, self.clone())
-    }
-}
-
 impl fmt::Debug for SessionLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionLayer")
-            .field("cookie", self.sessions.cookie())
+            .field("cookie", &self.shared.cookie)
             .field("is_required", &self.rules.is_required)
             .field("sign_in_at", &self.rules.sign_in_at)
             .finish_non_exhaustive()

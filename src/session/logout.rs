@@ -17,10 +17,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tower_service::Service;
 
-use super::{
-    index::IndexKey,
-    sessions::{Sessions, finish},
-};
+use super::{index::IndexKey, sessions::Sessions, shared::finish};
 use crate::{error::BoxError, refresher::BoxFuture, store::StoreError};
 
 /// A logout token is some hundred bytes.
@@ -214,7 +211,7 @@ impl BackChannelLogout {
         let claims = (self.verify)(token).await;
         let claims =
             claims.map_err(|_| LogoutError::Token("its signature is not the provider's"))?;
-        let now = super::index::seconds(crate::time::Time::now().wall);
+        let now = super::identity::seconds(crate::time::Time::now().wall);
         let logout = check(&claims, &self.issuer, &self.audience, now)?;
         let (shared, issuer) = (Arc::clone(&self.sessions.0), Arc::clone(&self.issuer));
         finish(async move {

@@ -46,11 +46,12 @@
 
 // | file | what is in it |
 // |---|---|
-// | `sessions.rs` | [`Sessions`]: how a session begins, is found, and ends |
-// | `layer.rs`, `service.rs`, `body.rs` | the tower layer, and the order of things in it |
+// | `sessions.rs`, `builder.rs` | [`Sessions`]; every knob |
+// | `shared.rs` | how a session begins, is found, and ends |
+// | `layer.rs`, `rules.rs`, `service.rs`, `body.rs` | the tower layer, and the order of things in it |
 // | `visitor.rs`, `csrf.rs` | what a browser's request says of itself |
 // | `answer.rs` | the layer's own answers, and the headers of others' |
-// | `slot.rs`, `session.rs`, `extract.rs` | what a handler gets |
+// | `slot.rs`, `place.rs`, `session.rs`, `error.rs`, `extract.rs` | what a handler gets |
 // | `proxy.rs` | a reverse proxy behind the layer |
 // | `entry.rs`, `registry.rs` | the sessions that this process has loaded |
 // | `record.rs`, `index.rs` | what a store holds of a session, and of a user's sessions |
@@ -60,10 +61,12 @@
 
 mod answer;
 mod body;
+mod builder;
 mod cookie;
 mod csrf;
 mod ended;
 mod entry;
+mod error;
 #[cfg(feature = "axum")]
 mod extract;
 mod id;
@@ -71,15 +74,18 @@ mod identity;
 mod index;
 mod layer;
 mod logout;
+mod place;
 #[cfg(feature = "session-proxy")]
 mod proxy;
 mod record;
 mod refresher;
 mod registry;
+mod rules;
 mod service;
 #[allow(clippy::module_inception, reason = "it is the session")]
 mod session;
 mod sessions;
+mod shared;
 mod slot;
 mod status;
 mod visitor;
@@ -90,8 +96,10 @@ pub use self::extract::NoSession;
 pub use self::proxy::{Proxy, ProxyFuture, ProxyLayer};
 pub use self::{
     body::SessionBody,
+    builder::SessionsBuilder,
     cookie::SessionCookie,
     ended::Ended,
+    error::SignInError,
     id::{NoSessionId, SessionId, SessionName},
     identity::Identity,
     index::IndexKey,
@@ -99,7 +107,7 @@ pub use self::{
     logout::{BackChannelLogout, LogoutError},
     service::{SessionFuture, SessionService},
     session::Session,
-    sessions::{Sessions, SessionsBuilder, SignInError},
+    sessions::Sessions,
     slot::{SessionSlot, is_local_path},
     status::SessionsStatus,
     visitor::is_prefetch,

@@ -27,7 +27,7 @@ use tokio::io::copy_bidirectional;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{body::SessionBody, session::Session, sessions::spawn, slot::SessionSlot};
+use super::{body::SessionBody, session::Session, shared::spawn, slot::SessionSlot};
 use crate::error::{BoxError, ConfigError};
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");

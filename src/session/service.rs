@@ -25,6 +25,7 @@ use http::{
 use http_body::Body;
 use pin_project_lite::pin_project;
 use smallvec::SmallVec;
+use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
@@ -34,8 +35,9 @@ use super::{
     entry::Entry,
     id::Digested,
     layer::SessionLayer,
-    sessions::{Shared, Visit, spawn},
-    slot::{Found, SessionSlot},
+    place::Found,
+    shared::{Shared, Visit, spawn},
+    slot::SessionSlot,
     visitor::{Visitor, is_event_stream, take_mark},
 };
 use crate::{
@@ -72,6 +74,14 @@ impl<S> SessionService<S> {
     }
 }
 
+impl<S> Layer<S> for SessionLayer {
+    type Service = SessionService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        SessionService::new(inner, self.clone())
+    }
+}
+
 impl<S, B, R> Service<Request<B>> for SessionService<S>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone,
@@ -89,7 +99,7 @@ where
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let (mut parts, body) = request.into_parts();
-        let shared = &self.layer.sessions.0;
+        let shared = &self.layer.shared;
         let mut visit = OneVisit {
             layer: self.layer.clone(),
             is_again: came_again(&mut parts),
@@ -197,7 +207,7 @@ impl OneVisit {
 
     /// The answer to a request that may not go on.
     fn admit<R>(&mut self, parts: &mut Parts, found: Found) -> Option<Response<SessionBody<R>>> {
-        let slot = SessionSlot::new(Arc::clone(&self.layer.sessions.0), found);
+        let slot = SessionSlot::new(Arc::clone(&self.layer.shared), found);
         let ended = slot.0.ended();
         let may_come_again = ended == Some(Ended::Replaced) && !self.is_again;
         if may_come_again && Visitor::of(parts).is_same_origin {
@@ -245,7 +255,7 @@ impl OneVisit {
     /// What the service below has answered.
     fn finish<R>(self, response: Response<R>) -> Response<SessionBody<R>> {
         let Some(slot) = &self.slot else { return response.map(SessionBody::whole) };
-        let shared = &self.layer.sessions.0;
+        let shared = &self.layer.shared;
         let entry = slot.0.lives();
         let (mut parts, body) = response.into_parts();
         if let Some(entry) = &entry {

@@ -10,21 +10,21 @@ use super::{
     id::SessionName,
     identity::Identity,
     index::IndexKey,
-    sessions::{Visit, finish},
-    slot::SessionSlot,
+    place::Slot,
+    shared::{Visit, finish},
 };
 use crate::{state::RefreshState, store::StoreError, time::Time};
 
 /// A session that lives: who is signed in, and their tokens. A handler takes it from the request's
-/// [`SessionSlot`], or as an extractor where the feature `axum` is on. Cheap to clone.
+/// [`SessionSlot`](super::SessionSlot), or as an extractor where the feature `axum` is on. Cheap to clone.
 #[derive(Clone)]
 pub struct Session {
     entry: Arc<Entry>,
-    slot: SessionSlot,
+    slot: Arc<Slot>,
 }
 
 impl Session {
-    pub(super) fn new(entry: Arc<Entry>, slot: SessionSlot) -> Self {
+    pub(super) fn new(entry: Arc<Entry>, slot: Arc<Slot>) -> Self {
         Self { entry, slot }
     }
 
@@ -71,8 +71,8 @@ impl Session {
     /// The store could not delete. The browser keeps its cookie, so that it can try again; in this
     /// process the session has ended.
     pub async fn sign_out(&self) -> Result<(), StoreError> {
-        self.slot.0.shared.end(&self.entry, Ended::SignedOut).await?;
-        self.slot.0.signed_out(&self.entry, Ended::SignedOut);
+        self.slot.shared.end(&self.entry, Ended::SignedOut).await?;
+        self.slot.signed_out(&self.entry, Ended::SignedOut);
         Ok(())
     }
 
@@ -82,7 +82,7 @@ impl Session {
     ///
     /// The store failed, and some may live: call again.
     pub async fn end_others(&self) -> Result<usize, StoreError> {
-        let (shared, name) = (Arc::clone(&self.slot.0.shared), self.name());
+        let (shared, name) = (Arc::clone(&self.slot.shared), self.name());
         let key = IndexKey::sub(self.identity());
         finish(async move { shared.end_by(&key, Some(&name)).await }).await
     }
@@ -94,7 +94,7 @@ impl Session {
     ///
     /// Cancel safe.
     pub async fn ended(&self) -> Ended {
-        let shared = &self.slot.0.shared;
+        let shared = &self.slot.shared;
         let mut health = self.entry.state.subscribe_health();
         loop {
             let now = Instant::now();

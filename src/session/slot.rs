@@ -1,21 +1,16 @@
 //! The place of a request's session: [`SessionSlot`].
 
-use std::{
-    fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{fmt, sync::Arc};
 
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::{
     ended::Ended,
-    entry::Entry,
+    error::SignInError,
     identity::Identity,
+    place::{Found, Slot, Written},
     session::Session,
-    sessions::{Shared, SignInError, Visit, finish},
+    shared::{Shared, Visit, finish},
 };
 use crate::{error::ConfigError, tokens::Tokens};
 
@@ -26,35 +21,9 @@ use crate::{error::ConfigError, tokens::Tokens};
 #[derive(Clone)]
 pub struct SessionSlot(pub(super) Arc<Slot>);
 
-pub(super) struct Slot {
-    pub(super) shared: Arc<Shared>,
-    inner: Mutex<Inner>,
-    /// The response depends on who is signed in.
-    asked: AtomicBool,
-}
-
-struct Inner {
-    found: Found,
-    written: Option<Written>,
-}
-
-/// Whose request it is.
-pub(super) enum Found {
-    /// It brings no cookie of ours.
-    NoCookie,
-    Visit(Visit),
-}
-
-/// What the response does to the cookie.
-pub(super) enum Written {
-    Set(HeaderValue),
-    Clear,
-}
-
 impl SessionSlot {
     pub(super) fn new(shared: Arc<Shared>, found: Found) -> Self {
-        let inner = Mutex::new(Inner { found, written: None });
-        Self(Arc::new(Slot { shared, inner, asked: AtomicBool::new(false) }))
+        Self(Slot::new(shared, found))
     }
 
     /// The session, if there is one that lives; after a [`sign_in`](Self::sign_in) the new one.
@@ -66,7 +35,7 @@ impl SessionSlot {
 
     /// The same, by the layer itself.
     pub(super) fn session_unasked(&self) -> Option<Session> {
-        self.0.lives().map(|entry| Session::new(entry, self.clone()))
+        self.0.lives().map(|entry| Session::new(entry, Arc::clone(&self.0)))
     }
 
     /// Why the session has ended that the browser's cookie stands for. `None`: it lives, there never
@@ -108,7 +77,7 @@ impl SessionSlot {
                 tracing::warn!(session = %old.name(), "the session before a sign-in could not be ended");
             }
         }
-        Ok(Session::new(entry, self))
+        Ok(Session::new(entry, self.0))
     }
 
     /// The response that ends a sign-in: it takes the browser to this path of the application. With a
@@ -166,57 +135,6 @@ fn escape(path: &str) -> String {
         }
     }
     escaped
-}
-
-impl Slot {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing panics while it is held.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn ask(&self) {
-        self.asked.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn lives(&self) -> Option<Arc<Entry>> {
-        match &self.lock().found {
-            Found::Visit(Visit::Lives(entry)) => Some(Arc::clone(entry)),
-            _ => None,
-        }
-    }
-
-    pub(super) fn ended(&self) -> Option<Ended> {
-        match &self.lock().found {
-            Found::Visit(Visit::Ended(ended)) => Some(*ended),
-            _ => None,
-        }
-    }
-
-    pub(super) fn has_cookie(&self) -> bool {
-        !matches!(self.lock().found, Found::NoCookie)
-    }
-
-    fn write(&self, written: Written, visit: Visit) {
-        let mut inner = self.lock();
-        inner.written = Some(written);
-        inner.found = Found::Visit(visit);
-    }
-
-    /// This session was signed out.
-    pub(super) fn signed_out(&self, entry: &Arc<Entry>, ended: Ended) {
-        let is_ours = self.lives().is_some_and(|it| Arc::ptr_eq(&it, entry));
-        if is_ours {
-            self.write(Written::Clear, Visit::Ended(ended));
-        }
-    }
-
-    pub(super) fn take_written(&self) -> Option<Written> {
-        self.lock().written.take()
-    }
 }
 
 impl fmt::Debug for SessionSlot {

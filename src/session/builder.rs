@@ -1,0 +1,151 @@
+//! Every knob of [`Sessions`].
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::HeaderName;
+
+use super::{
+    cookie::SessionCookie, csrf::CsrfCheck, index::Index, refresher::CheckedRefresher,
+    registry::Registry, sessions::Sessions, shared::Shared, status::Counters,
+};
+use crate::{error::ConfigError, state::RenewalBuilder, store::Stores};
+
+/// Configures [`Sessions`].
+#[must_use]
+pub struct SessionsBuilder {
+    renewal: RenewalBuilder,
+    stores: Arc<dyn Stores>,
+    cookie: Option<SessionCookie>,
+    csrf: CsrfCheck,
+    max_age: Duration,
+    idle: Option<Duration>,
+    trust_for: Duration,
+    watch_every: Duration,
+}
+
+/// How long a session stays loaded that nobody uses.
+const KEEP_LOADED: Duration = Duration::from_secs(60);
+
+impl Sessions {
+    /// Begins with how tokens are renewed, which all sessions share, and where they live. Everything
+    /// else has a default.
+    ///
+    /// The hooks of the [`Renewal`] revoke what sessions leave behind: `on_sign_out` and `on_discard`.
+    /// Its [`empty_store_ends`](RenewalBuilder::empty_store_ends) is always on: a session whose record
+    /// is gone has ended. A [`RefreshLayer`](crate::RefreshLayer) sends a session's token to no origin that
+    /// it was not told of ([`allow_origin`](crate::RefreshLayer::allow_origin)).
+    pub fn builder(renewal: RenewalBuilder, stores: impl Stores) -> SessionsBuilder {
+        SessionsBuilder {
+            renewal: renewal.empty_store_ends(true).wrap(CheckedRefresher::new),
+            stores: Arc::new(stores),
+            cookie: None,
+            csrf: CsrfCheck::default(),
+            max_age: Duration::from_secs(12 * 3600),
+            idle: Some(Duration::from_secs(1800)),
+            trust_for: Duration::ZERO,
+            watch_every: Duration::from_secs(5),
+        }
+    }
+}
+
+impl SessionsBuilder {
+    /// The cookie. Default: [`SessionCookie::host`] with the name `sid`.
+    pub fn cookie(mut self, cookie: SessionCookie) -> Self {
+        self.cookie = Some(cookie);
+        self
+    }
+
+    /// A session ends so long after its sign-in, whatever happens; earlier, if the provider has said
+    /// so ([`Identity::expires_at`]). Default: 12 hours.
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.max_age = age;
+        self
+    }
+
+    /// A session ends when no request has used it for so long. A refresh, and a stream that is open,
+    /// are no use. Each process tells the store of it at most once in a tenth of that time, so a session
+    /// may end that much earlier. `None`: never for that reason. Default: 30 minutes.
+    ///
+    /// Takes a store that keeps ends ([`TokenStore::keep_until`](crate::store::TokenStore::keep_until)), as all of this crate do. With
+    /// another one, only [`max_age`](Self::max_age) counts.
+    pub fn idle(mut self, idle: impl Into<Option<Duration>>) -> Self {
+        self.idle = idle.into();
+        self
+    }
+
+    /// For how long a look at the store is believed. Zero: each request looks, so that a session that
+    /// was ended on one replica has ended on all. Longer: one that was ended elsewhere may be served
+    /// for that long, and the store is asked that much less. Default: zero.
+    pub fn trust_for(mut self, time: Duration) -> Self {
+        self.trust_for = time;
+        self
+    }
+
+    /// How often an open stream looks at the store whether its session lives
+    /// ([`Session::ended`](super::Session::ended)). Default: 5 seconds.
+    pub fn watch_every(mut self, time: Duration) -> Self {
+        self.watch_every = time.clamp(Duration::from_millis(1), Duration::from_secs(24 * 3600));
+        self
+    }
+
+    /// Lets pages of this origin, besides the application's own, send unsafe requests. The
+    /// application's own is the one that the request's host says, so that it need not be named.
+    ///
+    /// # Errors
+    ///
+    /// The text is not a scheme and an authority, such as `https://app.example.com`.
+    pub fn trusted_origin(mut self, origin: &str) -> Result<Self, ConfigError> {
+        self.csrf.trust(origin)?;
+        Ok(self)
+    }
+
+    /// Unsafe requests have to bring this header, too, whatever it says: a page of another origin
+    /// cannot send it without being allowed to (CORS). The application's own scripts set it, and forms
+    /// cannot. Default: none.
+    pub fn csrf_header(mut self, name: HeaderName) -> Self {
+        self.csrf.require(name);
+        self
+    }
+
+    /// Builds them. Nothing is read yet.
+    ///
+    /// # Errors
+    ///
+    /// The time of [`max_age`](Self::max_age) or [`idle`](Self::idle) is shorter than a second.
+    pub fn build(self) -> Result<Sessions, ConfigError> {
+        let second = Duration::from_secs(1);
+        if self.max_age < second || self.idle.is_some_and(|idle| idle < second) {
+            return Err(ConfigError::new(
+                "a session's `max_age` and `idle` are a second or more: shorter ones would end it at once",
+            ));
+        }
+        let cookie = match self.cookie {
+            Some(cookie) => cookie,
+            None => SessionCookie::host("sid")?,
+        };
+        Ok(Sessions(Arc::new(Shared {
+            renewal: self.renewal.build(),
+            index: Index::new(Arc::clone(&self.stores)),
+            stores: self.stores,
+            cookie,
+            csrf: self.csrf,
+            max_age: self.max_age,
+            idle: self.idle,
+            trust_for: self.trust_for,
+            watch_every: self.watch_every,
+            registry: Registry::new(KEEP_LOADED.max(self.trust_for)),
+            counters: Counters::default(),
+        })))
+    }
+}
+
+impl fmt::Debug for SessionsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionsBuilder")
+            .field("cookie", &self.cookie)
+            .field("max_age", &self.max_age)
+            .field("idle", &self.idle)
+            .field("trust_for", &self.trust_for)
+            .finish_non_exhaustive()
+    }
+}

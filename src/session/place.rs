@@ -1,0 +1,95 @@
+//! A request's place for a session, as layer and handler share it ([`Slot`]).
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use http::HeaderValue;
+
+use super::{
+    ended::Ended,
+    entry::Entry,
+    shared::{Shared, Visit},
+};
+
+pub(super) struct Slot {
+    pub(super) shared: Arc<Shared>,
+    inner: Mutex<Inner>,
+    /// The response depends on who is signed in.
+    asked: AtomicBool,
+}
+
+struct Inner {
+    found: Found,
+    written: Option<Written>,
+}
+
+/// Whose request it is.
+pub(super) enum Found {
+    /// It brings no cookie of ours.
+    NoCookie,
+    Visit(Visit),
+}
+
+/// What the response does to the cookie.
+pub(super) enum Written {
+    Set(HeaderValue),
+    Clear,
+}
+
+impl Slot {
+    pub(super) fn new(shared: Arc<Shared>, found: Found) -> Arc<Self> {
+        let inner = Mutex::new(Inner { found, written: None });
+        Arc::new(Self { shared, inner, asked: AtomicBool::new(false) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing panics while it is held.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn ask(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn lives(&self) -> Option<Arc<Entry>> {
+        match &self.lock().found {
+            Found::Visit(Visit::Lives(entry)) => Some(Arc::clone(entry)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn ended(&self) -> Option<Ended> {
+        match &self.lock().found {
+            Found::Visit(Visit::Ended(ended)) => Some(*ended),
+            _ => None,
+        }
+    }
+
+    pub(super) fn has_cookie(&self) -> bool {
+        !matches!(self.lock().found, Found::NoCookie)
+    }
+
+    pub(super) fn write(&self, written: Written, visit: Visit) {
+        let mut inner = self.lock();
+        inner.written = Some(written);
+        inner.found = Found::Visit(visit);
+    }
+
+    /// This session was signed out.
+    pub(super) fn signed_out(&self, entry: &Arc<Entry>, ended: Ended) {
+        let is_ours = self.lives().is_some_and(|it| Arc::ptr_eq(&it, entry));
+        if is_ours {
+            self.write(Written::Clear, Visit::Ended(ended));
+        }
+    }
+
+    pub(super) fn take_written(&self) -> Option<Written> {
+        self.lock().written.take()
+    }
+}
