@@ -30,7 +30,7 @@ impl Sessions {
     /// Begins with how tokens are renewed, which all sessions share, and where they live. Everything
     /// else has a default.
     ///
-    /// The hooks of the [`Renewal`] revoke what sessions leave behind: `on_sign_out` and `on_discard`.
+    /// The hooks of the [`Renewal`](crate::Renewal) revoke what sessions leave behind: `on_sign_out` and `on_discard`.
     /// Its [`empty_store_ends`](RenewalBuilder::empty_store_ends) is always on: a session whose record
     /// is gone has ended. A [`RefreshLayer`](crate::RefreshLayer) sends a session's token to no origin that
     /// it was not told of ([`allow_origin`](crate::RefreshLayer::allow_origin)).
@@ -56,7 +56,7 @@ impl SessionsBuilder {
     }
 
     /// A session ends so long after its sign-in, whatever happens; earlier, if the provider has said
-    /// so ([`Identity::expires_at`]). Default: 12 hours.
+    /// so ([`Identity::expires_at`](super::Identity::expires_at)). Default: 12 hours.
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;
         self

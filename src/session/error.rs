@@ -11,7 +11,7 @@ pub enum SignInError {
     /// The store could not keep the session.
     Store(StoreError),
     /// The provider has ended its own session, or the user all of theirs, before this one was stored
-    /// ([`Sessions::end_all`]). Begin the sign-in anew.
+    /// ([`Sessions::end_all`](super::Sessions::end_all)). Begin the sign-in anew.
     Ended,
     /// The operating system has no random bytes.
     Random(ConfigError),
