@@ -159,10 +159,10 @@ impl<T> RenewalBuilder<T> {
 
     /// Called with tokens that were minted and will never be used, because a
     /// sign-in, a sign-out or another process came first: revoke them there
-    /// (RFC 7009). A refresh token that the server has not rotated is not among them,
-    /// because the one that came first may be using it; nor are tokens whose save may have worked unheard
-    /// where the store has later ones, because those may have come of them, and a server ends a session
-    /// by any of its refresh tokens. No flight or request waits for the
+    /// (RFC 7009). Not where the store has tokens that may be of the same session: where the server has
+    /// not rotated the refresh token, and where a save may have worked unheard and another process may
+    /// have redeemed what it has written. A server may end a session by any of its tokens, by an access
+    /// token, too. No flight or request waits for the
     /// hook; [`drain`](RefreshState::drain) does. Not called where there is no runtime, or it
     /// is shut down: `drain` tells of them then. If it returns an error it is called again, as
     /// [`on_sign_out`](Self::on_sign_out).
