@@ -17,7 +17,7 @@
 #
 # Pinned: oidc-provider 9.13.3 (npm).
 #
-# Needs node 20 with npm. Runs without tower-refresh, in a folder of its own. Fails if the behaviour is
+# Needs node, 22 best, with npm. Runs without tower-refresh, in a folder of its own. Fails if the behaviour is
 # another one by now.
 set -eu
 folder=$(mktemp -d)
@@ -76,7 +76,7 @@ process.exit(0);
 NODE
 
 node server.mjs >output 2>&1 || { cat output; exit 1; }
-seen=$(grep -v NOTICE output)
+seen=$(grep ', then ' output)
 echo "$seen"
 [ "$seen" = "nothing: -, then 200
 access token: 200, then 400 invalid_grant
