@@ -136,6 +136,60 @@ async fn an_idle_session_ends<S: Stores>(open: impl AsyncFn() -> S) {
     assert_eq!(who(&browser, &here).await, "anonymous");
 }
 
+/// How many commands Redis has been sent, this one included.
+fn commands(server: &RedisServer) -> usize {
+    let mut info = ::redis::cmd("INFO");
+    let text: String = info.arg("stats").query(&mut server.connection()).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("total_commands_processed:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
+/// What the test's own look at the counter costs.
+fn own(server: &RedisServer) -> usize {
+    let before = commands(server);
+    commands(server) - before
+}
+
+#[tokio::test]
+async fn a_request_is_one_command_of_redis_and_none_while_a_look_is_believed() {
+    let server = RedisServer::start();
+    let stores = async || RedisStores::builder(server.url(), Keyring::new(KEY)).build().unwrap();
+    let [world, other] = worlds(stores).await;
+    let here = world.replica();
+    let there = other.replica_with(|it| it.trust_for(Duration::from_secs(3600)));
+    let browser = signed_in(&here, "alice").await;
+    // It is loaded, and the store has been told that it is used.
+    assert_eq!([who(&browser, &here).await, who(&browser, &there).await], ["alice", "alice"]);
+    let settled = async || {
+        let before = commands(&server);
+        sleep(Duration::from_millis(20)).await;
+        commands(&server) - before == own(&server)
+    };
+    until("at rest", settled).await;
+    let own = own(&server);
+    for (replica, each) in [(&here, 1), (&there, 0)] {
+        let before = commands(&server);
+        for _ in 0..20 {
+            assert_eq!(who(&browser, replica).await, "alice");
+        }
+        assert_eq!(commands(&server) - before - own, 20 * each);
+    }
+    // Cookies that name nothing: a read each, and no key.
+    let keys = |server: &RedisServer| -> usize {
+        ::redis::cmd("DBSIZE").query(&mut server.connection()).unwrap()
+    };
+    let kept = keys(&server);
+    let nobody = Browser::new();
+    let before = commands(&server);
+    for _ in 0..1000 {
+        let id = SessionId::random().unwrap();
+        *nobody.cookie.lock().unwrap() = Some(format!("__Host-Http-sid={}", id.expose()));
+        assert_eq!(who(&nobody, &here).await, "anonymous");
+    }
+    assert!(commands(&server) - before <= 1000 + 2 * own + 2);
+    assert_eq!(keys(&server), kept);
+}
+
 fn files(folder: &tempfile::TempDir) -> impl AsyncFn() -> FileStores {
     let path = folder.path().join("sessions");
     async move || FileStores::open(&path).unwrap().sealed(Keyring::new(KEY))
