@@ -26,7 +26,7 @@ pub(super) struct Entry {
     pub(super) digest: Digested,
     pub(super) state: Arc<RefreshState>,
     pub(super) record: Arc<SessionRecord>,
-    pub(super) identity: Identity,
+    pub(super) identity: Arc<Identity>,
     /// Never moves.
     pub(super) deadline: Due,
     /// It was loaded then; the other moments count from it.
@@ -73,6 +73,7 @@ impl Entry {
         time: Time,
     ) -> Arc<Self> {
         let left = deadline.duration_since(time.wall).unwrap_or_default();
+        let identity = Arc::new(identity);
         record.keep(&identity, deadline);
         Arc::new(Self {
             digest,

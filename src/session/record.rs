@@ -28,7 +28,7 @@ pub(super) struct SessionRecord {
     store: Arc<dyn TokenStore>,
     idle: Option<Duration>,
     /// Whose it is and when it ends, for tokens that somebody signs in with in its middle.
-    kept: OnceLock<(Identity, SystemTime)>,
+    kept: OnceLock<(Arc<Identity>, SystemTime)>,
     /// How the session has ended, as far as this process knows.
     pub(super) ended: EndedCell,
 }
@@ -71,8 +71,8 @@ impl SessionRecord {
     }
 
     /// What never changes of it.
-    pub(super) fn keep(&self, identity: &Identity, deadline: SystemTime) {
-        let _ = self.kept.set((identity.clone(), deadline));
+    pub(super) fn keep(&self, identity: &Arc<Identity>, deadline: SystemTime) {
+        let _ = self.kept.set((Arc::clone(identity), deadline));
     }
 
     /// The session is used at this moment: its record is kept for that much longer.
@@ -130,12 +130,8 @@ impl SessionRecord {
                 return Ok(Deleted::new(record.generation, None));
             }
             let ended = self.ended.get().unwrap_or(Ended::SignedOutElsewhere);
-            let next = record.generation.next();
-            match self.store.save(record.generation, Record::new(next, note(ended))).await {
-                Ok(()) => {
-                    self.forget_in_time().await;
-                    return Ok(Deleted::new(next, tokens));
-                }
+            match self.end_at(record.generation, ended).await {
+                Ok(()) => return Ok(Deleted::new(record.generation.next(), tokens)),
                 Err(SaveError::Failed(error)) => return Err(error),
                 // A refresh has come between.
                 Err(SaveError::Conflict | SaveError::LeaseLost) => {}
