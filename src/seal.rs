@@ -86,6 +86,9 @@ pub(crate) enum Purpose {
     /// A store's record. The label is part of the format of records.
     #[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
     Record,
+    /// A browser session's cookie. The label is part of its format.
+    #[cfg(feature = "session")]
+    Session,
     /// Whatever the user of the crate seals.
     Users,
 }
@@ -226,6 +229,8 @@ impl Purpose {
         match self {
             #[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
             Self::Record => "tower-refresh record ",
+            #[cfg(feature = "session")]
+            Self::Session => "tower-refresh session 1 ",
             Self::Users => "tower-refresh sealed 1 ",
         }
     }

@@ -40,7 +40,7 @@ macro_rules! words {
 
 words!(Trigger: FirstUse Early Expired Challenge Requested);
 words!(FailureKind: Rejected ClientRefused Transient Panicked Store Unsaved Braked Doubted Unsendable
-    SignedOut Deadline Shutdown NoRuntime);
+    SignedOut Deadline Shutdown NoResponseHead NoRuntime);
 words!(Health: Unread Fresh Expired Refreshing CoolingDown Braked ClientRefused Unsaved Rejected
     SignedOut);
 words!(Revocation: Nothing NotAsked Done Pending Failed Unknown);

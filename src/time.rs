@@ -24,6 +24,25 @@ impl Time {
     }
 }
 
+/// The wall clock for moments that leave the process and come back to be compared. It never goes back:
+/// if it is set back, it goes on by the monotonic clock.
+#[cfg(feature = "session")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock(Time);
+
+#[cfg(feature = "session")]
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self(Time::now())
+    }
+
+    pub(crate) fn now(self) -> Time {
+        let Time { now, wall } = Time::now();
+        let by_monotonic = self.0.wall + now.saturating_duration_since(self.0.now);
+        Time { now, wall: wall.max(by_monotonic) }
+    }
+}
+
 /// As far away as a wait may be: a hundred years, so that sums stay in range.
 pub(crate) const MAX_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 

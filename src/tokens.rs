@@ -91,6 +91,14 @@ pub(crate) const RESERVED_DEADLINE: &str = "tower_refresh.deadline";
 #[cfg(feature = "session")]
 pub(crate) const RESERVED_ENDED: &str = "tower_refresh.ended";
 
+/// Instead of tokens: the browser has them.
+#[cfg(feature = "session")]
+pub(crate) const RESERVED_IN_BROWSER: &str = "tower_refresh.in_browser";
+
+/// When tokens were minted that a browser may not have yet, in seconds since the Unix epoch.
+#[cfg(feature = "session")]
+pub(crate) const RESERVED_MINTED_AT: &str = "tower_refresh.minted_at";
+
 /// Instead of tokens: the sessions of a user.
 #[cfg(feature = "session")]
 pub(crate) const RESERVED_SESSIONS: &str = "tower_refresh.sessions";

@@ -133,11 +133,15 @@ pub(super) fn finish(cookie: &SessionCookie, slot: &Slot, headers: &mut HeaderMa
     }
     match written {
         None => {}
-        Some(Written::Set(value)) => {
-            headers.append(SET_COOKIE, value);
+        Some(Written::Set(values)) => {
+            for value in values {
+                headers.append(SET_COOKIE, value);
+            }
         }
         Some(Written::Clear) => {
-            headers.append(SET_COOKIE, cookie.clear());
+            for value in cookie.clear_all() {
+                headers.append(SET_COOKIE, value);
+            }
             // Without that, Back shows the page that the user has signed out of.
             headers.insert(CLEAR_SITE_DATA, HeaderValue::from_static("\"cache\""));
         }

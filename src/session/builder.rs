@@ -6,7 +6,7 @@ use http::HeaderName;
 
 use super::{
     cookie::SessionCookie, csrf::CsrfCheck, index::Index, refresher::CheckedRefresher,
-    registry::Registry, sessions::Sessions, shared::Shared, status::Counters,
+    registry::Registry, sealed::Sealed, sessions::Sessions, shared::Shared, status::Counters,
 };
 use crate::{error::ConfigError, state::RenewalBuilder, store::Stores};
 
@@ -15,6 +15,7 @@ use crate::{error::ConfigError, state::RenewalBuilder, store::Stores};
 pub struct SessionsBuilder {
     renewal: RenewalBuilder,
     stores: Arc<dyn Stores>,
+    sealed: Option<Sealed>,
     cookie: Option<SessionCookie>,
     csrf: CsrfCheck,
     max_age: Duration,
@@ -35,9 +36,23 @@ impl Sessions {
     /// is gone has ended. A [`RefreshLayer`](crate::RefreshLayer) sends a session's token to no origin that
     /// it was not told of ([`allow_origin`](crate::RefreshLayer::allow_origin)).
     pub fn builder(renewal: RenewalBuilder, stores: impl Stores) -> SessionsBuilder {
-        SessionsBuilder {
-            renewal: renewal.empty_store_ends(true).wrap(CheckedRefresher::new),
-            stores: Arc::new(stores),
+        SessionsBuilder::new(renewal, None, Arc::new(stores))
+    }
+}
+
+impl SessionsBuilder {
+    pub(super) fn sealed(renewal: RenewalBuilder, sealed: Sealed, stores: impl Stores) -> Self {
+        Self::new(renewal, Some(sealed), Arc::new(stores))
+    }
+
+    fn new(renewal: RenewalBuilder, sealed: Option<Sealed>, stores: Arc<dyn Stores>) -> Self {
+        let drops_id_token = sealed.as_ref().is_some_and(|sealed| !sealed.keeps_id_token());
+        let checked =
+            move |refresher, discard| CheckedRefresher::new(refresher, discard, drops_id_token);
+        Self {
+            renewal: renewal.empty_store_ends(true).wrap(checked),
+            stores,
+            sealed,
             cookie: None,
             csrf: CsrfCheck::default(),
             max_age: Duration::from_secs(12 * 3600),
@@ -46,9 +61,7 @@ impl Sessions {
             watch_every: Duration::from_secs(5),
         }
     }
-}
 
-impl SessionsBuilder {
     /// The cookie. Default: [`SessionCookie::host`] with the name `sid`.
     pub fn cookie(mut self, cookie: SessionCookie) -> Self {
         self.cookie = Some(cookie);
@@ -123,10 +136,12 @@ impl SessionsBuilder {
             Some(cookie) => cookie,
             None => SessionCookie::host("sid")?,
         };
+        let cookie = if self.sealed.is_some() { cookie.sealed() } else { cookie };
         Ok(Sessions(Arc::new(Shared {
             renewal: self.renewal.build(),
             index: Index::new(Arc::clone(&self.stores)),
             stores: self.stores,
+            sealed: self.sealed,
             cookie,
             csrf: self.csrf,
             max_age: self.max_age,

@@ -29,6 +29,35 @@ pub struct SessionCookie {
     name: Box<str>,
     is_strict: bool,
     is_secure: bool,
+    /// It holds the tokens themselves, in pieces.
+    is_sealed: bool,
+}
+
+/// One of the cookies that a sealed session is cut into: `<name>.<slot><index>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    /// Which of two, in turn by the generation.
+    pub(super) slot: u8,
+    pub(super) index: u8,
+}
+
+impl Piece {
+    /// How many pieces a session may have.
+    pub(super) const MOST: u8 = 2;
+
+    /// All that there may be of a slot.
+    pub(super) fn all_of(slot: u8) -> impl Iterator<Item = Self> {
+        (0..Self::MOST).map(move |index| Self { slot, index })
+    }
+
+    /// All that there may be.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        (0..2).flat_map(Self::all_of)
+    }
+
+    fn suffix(self) -> String {
+        format!(".{}{}", self.slot, self.index)
+    }
 }
 
 /// How long a name may be: what a browser takes is far more, and far less than everything.
@@ -69,7 +98,7 @@ impl SessionCookie {
             ));
         }
         let name = format!("{prefix}{name}").into();
-        Ok(Self { name, is_strict: false, is_secure })
+        Ok(Self { name, is_strict: false, is_secure, is_sealed: false })
     }
 
     /// With `SameSite=Strict`: it comes with no request that another site has begun. Then it does not
@@ -78,6 +107,10 @@ impl SessionCookie {
     #[must_use]
     pub fn strict(self) -> Self {
         Self { is_strict: true, ..self }
+    }
+
+    pub(super) fn sealed(self) -> Self {
+        Self { is_sealed: true, ..self }
     }
 
     pub(super) fn is_strict(&self) -> bool {
@@ -94,24 +127,46 @@ impl SessionCookie {
     /// sensitive, and its response must not be stored (`Cache-Control: no-store`).
     #[must_use]
     pub fn set(&self, id: &SessionId) -> HeaderValue {
-        self.header(id.expose(), "")
+        self.header("", id.expose(), "")
     }
 
     /// The value of the `Set-Cookie` header that takes it away. The attributes are those that it was
     /// set with: with others a browser keeps it.
     #[must_use]
     pub fn clear(&self) -> HeaderValue {
-        self.header("", "; Max-Age=0")
+        self.header("", "", "; Max-Age=0")
     }
 
-    fn header(&self, value: &str, age: &str) -> HeaderValue {
+    /// The same of all that a session may consist of.
+    pub(super) fn clear_all(&self) -> Vec<HeaderValue> {
+        match self.is_sealed {
+            true => Piece::all().map(|piece| self.clear_piece(piece)).collect(),
+            false => vec![self.clear()],
+        }
+    }
+
+    pub(super) fn set_piece(&self, piece: Piece, value: &str) -> HeaderValue {
+        self.header(&piece.suffix(), value, "")
+    }
+
+    pub(super) fn clear_piece(&self, piece: Piece) -> HeaderValue {
+        self.header(&piece.suffix(), "", "; Max-Age=0")
+    }
+
+    /// How long the name of a piece is.
+    pub(super) fn piece_name_len(&self) -> usize {
+        self.name.len() + ".00".len()
+    }
+
+    /// `suffix` and `value` consist of letters, digits, `-`, `_` and `.`.
+    fn header(&self, suffix: &str, value: &str, age: &str) -> HeaderValue {
         let name = &self.name;
         let secure = if self.is_secure { "; Secure" } else { "" };
         let site = if self.is_strict { "Strict" } else { "Lax" };
         let text = Zeroizing::new(format!(
-            "{name}={value}; HttpOnly{secure}; SameSite={site}; Path=/; Priority=High{age}"
+            "{name}{suffix}={value}; HttpOnly{secure}; SameSite={site}; Path=/; Priority=High{age}"
         ));
-        // Cannot fail: the name and the value consist of letters, digits, `-` and `_`.
+        // Cannot fail: the name and the value consist of letters, digits, `-`, `_` and `.`.
         let mut header = HeaderValue::from_str(&text).expect("plain letters");
         header.set_sensitive(true);
         header
@@ -142,18 +197,35 @@ impl SessionCookie {
     /// any more. Both in one go, since each request of a browser comes through here.
     pub(super) fn take(&self, headers: &mut HeaderMap) -> SmallVec<[Digested; 1]> {
         let mut found = SmallVec::new();
+        self.take_each(headers, |_, value| match SessionId::digest_of(value) {
+            Some(digest) if found.len() < MAX_TWINS && !found.contains(&digest) => {
+                found.push(digest);
+            }
+            _ => {}
+        });
+        found
+    }
+
+    /// The pieces in a request's cookies, which then has none any more.
+    pub(super) fn take_pieces(&self, headers: &mut HeaderMap) -> Vec<(Piece, Vec<u8>)> {
+        let mut found = Vec::new();
+        self.take_each(headers, |piece, value| {
+            found.extend(piece.map(|piece| (piece, value.to_vec())));
+        });
+        found
+    }
+
+    fn take_each(&self, headers: &mut HeaderMap, mut take: impl FnMut(Option<Piece>, &[u8])) {
         let mut has_gone = false;
         if let Entry::Occupied(mut fields) = headers.entry(COOKIE) {
             for field in fields.iter_mut() {
-                for value in self.values(field.as_bytes()) {
-                    match SessionId::digest_of(value) {
-                        Some(digest) if found.len() < MAX_TWINS && !found.contains(&digest) => {
-                            found.push(digest);
-                        }
-                        _ => {}
-                    }
+                let mut is_ours = false;
+                for (piece, value) in pairs(field.as_bytes()).filter_map(|pair| self.piece_of(pair))
+                {
+                    take(piece, value);
+                    is_ours = true;
                 }
-                if self.values(field.as_bytes()).next().is_some() {
+                if is_ours {
                     match self.others(field) {
                         Some(others) => *field = others,
                         None => has_gone = true,
@@ -164,7 +236,6 @@ impl SessionCookie {
         if has_gone {
             self.strip(headers);
         }
-        found
     }
 
     /// Takes every cookie of this name out of a request's headers, so that it goes no further: the
@@ -208,9 +279,20 @@ impl SessionCookie {
 
     /// The value, if the pair is of this name.
     fn value_of<'a>(&self, pair: &'a [u8]) -> Option<&'a [u8]> {
+        Some(self.piece_of(pair)?.1)
+    }
+
+    /// The same, and which piece it is.
+    fn piece_of<'a>(&self, pair: &'a [u8]) -> Option<(Option<Piece>, &'a [u8])> {
+        let rest = pair.strip_prefix(self.name.as_bytes())?;
+        let (piece, rest) = match rest {
+            [b'.', slot @ b'0'..=b'9', index @ b'0'..=b'9', rest @ ..] if self.is_sealed => {
+                (Some(Piece { slot: slot - b'0', index: index - b'0' }), rest)
+            }
+            rest => (None, rest),
+        };
         // A pair is trimmed, but around its `=` there may be white space.
-        let value = pair.strip_prefix(self.name.as_bytes())?.trim_ascii_start();
-        Some(value.strip_prefix(b"=")?.trim_ascii())
+        Some((piece, rest.trim_ascii_start().strip_prefix(b"=")?.trim_ascii()))
     }
 }
 

@@ -14,6 +14,7 @@ use super::{
     id::{Digested, SessionName},
     identity::Identity,
     record::SessionRecord,
+    sealed::InBrowser,
 };
 use crate::{
     state::{RefreshState, Renewal},
@@ -26,6 +27,8 @@ pub(super) struct Entry {
     pub(super) digest: Digested,
     pub(super) state: Arc<RefreshState>,
     pub(super) record: Arc<SessionRecord>,
+    /// Where its cookies are, if its tokens are in them.
+    pub(super) in_browser: Option<InBrowser>,
     pub(super) identity: Arc<Identity>,
     /// Never moves.
     pub(super) deadline: Due,
@@ -35,6 +38,7 @@ pub(super) struct Entry {
     looked: Moment,
     /// When the store was last told by this process to keep it for longer.
     touched: Moment,
+    /// By a request that was served.
     used: Moment,
     /// The log and the metrics know that it has ended.
     is_told: AtomicBool,
@@ -67,7 +71,7 @@ impl Entry {
     /// Of what was read at this moment, or earlier.
     pub(super) fn new(
         digest: Digested,
-        (renewal, record): (&Renewal, Arc<SessionRecord>),
+        (renewal, record, in_browser): (&Renewal, Arc<SessionRecord>, Option<InBrowser>),
         stored: &Record,
         (identity, deadline): (Identity, SystemTime),
         time: Time,
@@ -75,16 +79,18 @@ impl Entry {
         let left = deadline.duration_since(time.wall).unwrap_or_default();
         let identity = Arc::new(identity);
         record.keep(&identity, deadline);
+        let heads = in_browser.as_ref().map(|it| it.heads.clone());
         Arc::new(Self {
             digest,
-            state: renewal.state_of(record.clone(), stored),
+            state: renewal.state_of(record.clone(), stored, heads),
             record,
+            in_browser,
             identity,
             deadline: Due { wall: deadline, ..time.after(left) },
             born: time.now,
             looked: Moment::default(),
             touched: Moment::never(),
-            used: Moment::default(),
+            used: Moment::never(),
             is_told: AtomicBool::new(false),
         })
     }
@@ -106,6 +112,11 @@ impl Entry {
     /// A look that has begun then has found it alive.
     pub(super) fn looked(&self, begun: Instant) {
         self.looked.set(self.age(begun));
+    }
+
+    /// Whether a request of this process has used it that recently.
+    pub(super) fn was_used(&self, within: Duration, now: Instant) -> bool {
+        !self.used.is_never() && self.age(now).saturating_sub(self.used.get()) < within
     }
 
     pub(super) fn use_now(&self, now: Instant) {
@@ -140,7 +151,8 @@ impl Entry {
     /// Whether nothing is lost with it, and nobody has it but its caller.
     pub(super) fn is_idle(self: &Arc<Self>, now: Instant, since: Duration) -> bool {
         Arc::strong_count(self) == 1
-            && self.age(now).saturating_sub(self.used.get()) >= since
+            && self.age(now) >= since
+            && !self.was_used(since, now)
             && self.state.is_at_rest()
     }
 }

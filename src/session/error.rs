@@ -15,6 +15,22 @@ pub enum SignInError {
     Ended,
     /// The operating system has no random bytes.
     Random(ConfigError),
+    /// The tokens do not fit into cookies ([`Sessions::sealed`](super::Sessions::sealed)), which a browser
+    /// would drop without a word. Keep fewer claims, ask the provider for smaller tokens, or keep the
+    /// sessions in a store ([`Sessions::builder`](super::Sessions::builder)).
+    #[non_exhaustive]
+    TooLarge {
+        /// How many bytes the cookies would take, names included.
+        bytes: usize,
+        /// How many they may take.
+        limit: usize,
+        /// The length of the access token.
+        access_token: usize,
+        /// The length of the refresh token.
+        refresh_token: usize,
+        /// The length of the [`Identity`](super::Identity), as JSON.
+        identity: usize,
+    },
 }
 
 impl From<StoreError> for SignInError {
@@ -31,6 +47,12 @@ impl fmt::Display for SignInError {
                 f.write_str("the provider has ended its session meanwhile: sign in again")
             }
             Self::Random(error) => error.fmt(f),
+            Self::TooLarge { bytes, limit, access_token, refresh_token, identity } => write!(
+                f,
+                "the session would take {bytes} bytes of cookies, and may take {limit}: its access token \
+                 has {access_token}, its refresh token {refresh_token}, and what is kept of the user \
+                 {identity}. Keep fewer claims, ask for smaller tokens, or keep sessions in a store"
+            ),
         }
     }
 }
@@ -39,7 +61,7 @@ impl std::error::Error for SignInError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Store(error) => error.source(),
-            Self::Ended => None,
+            Self::Ended | Self::TooLarge { .. } => None,
             Self::Random(error) => error.source(),
         }
     }

@@ -56,6 +56,7 @@
 // | `entry.rs`, `registry.rs` | the sessions that this process has loaded |
 // | `record.rs`, `index.rs` | what a store holds of a session, and of a user's sessions |
 // | `logout.rs` | the provider's back-channel logout |
+// | `sealed/` | the other mode: tokens in the cookies |
 // | `cookie.rs`, `id.rs`, `identity.rs`, `ended.rs`, `status.rs` | what they are made of |
 // | `refresher.rs` | whose a refreshed ID token has to be |
 
@@ -81,6 +82,7 @@ mod record;
 mod refresher;
 mod registry;
 mod rules;
+mod sealed;
 mod service;
 #[allow(clippy::module_inception, reason = "it is the session")]
 mod session;
@@ -105,6 +107,7 @@ pub use self::{
     index::IndexKey,
     layer::SessionLayer,
     logout::{BackChannelLogout, LogoutError},
+    sealed::SealedBuilder,
     service::{SessionFuture, SessionService},
     session::Session,
     sessions::Sessions,

@@ -10,6 +10,7 @@ use http::HeaderValue;
 use super::{
     ended::Ended,
     entry::Entry,
+    sealed::Shown,
     shared::{Shared, Visit},
 };
 
@@ -22,6 +23,8 @@ pub(super) struct Slot {
 
 struct Inner {
     found: Found,
+    /// What the browser has of the session, if its tokens are in its cookies.
+    shown: Option<Arc<Shown>>,
     written: Option<Written>,
 }
 
@@ -34,13 +37,13 @@ pub(super) enum Found {
 
 /// What the response does to the cookie.
 pub(super) enum Written {
-    Set(HeaderValue),
+    Set(Vec<HeaderValue>),
     Clear,
 }
 
 impl Slot {
-    pub(super) fn new(shared: Arc<Shared>, found: Found) -> Arc<Self> {
-        let inner = Mutex::new(Inner { found, written: None });
+    pub(super) fn new(shared: Arc<Shared>, found: Found, shown: Option<Arc<Shown>>) -> Arc<Self> {
+        let inner = Mutex::new(Inner { found, shown, written: None });
         Arc::new(Self { shared, inner, asked: AtomicBool::new(false) })
     }
 
@@ -78,7 +81,23 @@ impl Slot {
     pub(super) fn write(&self, written: Written, visit: Visit) {
         let mut inner = self.lock();
         inner.written = Some(written);
+        inner.shown = None;
         inner.found = Found::Visit(visit);
+    }
+
+    /// A session whose cookies are written before the response goes out.
+    pub(super) fn begun(&self, entry: &Arc<Entry>) {
+        let mut inner = self.lock();
+        inner.shown = None;
+        inner.found = Found::Visit(Visit::Lives(Arc::clone(entry)));
+    }
+
+    pub(super) fn set(&self, cookies: Vec<HeaderValue>) {
+        self.lock().written = Some(Written::Set(cookies));
+    }
+
+    pub(super) fn shown(&self) -> Option<Arc<Shown>> {
+        self.lock().shown.clone()
     }
 
     /// This session was signed out.

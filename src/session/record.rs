@@ -27,6 +27,8 @@ const MAX_CONFLICTS: usize = 16;
 pub(super) struct SessionRecord {
     store: Arc<dyn TokenStore>,
     idle: Option<Duration>,
+    /// For how long it is noted that the session has ended.
+    remembered: Duration,
     /// Whose it is and when it ends, for tokens that somebody signs in with in its middle.
     kept: OnceLock<(Arc<Identity>, SystemTime)>,
     /// How the session has ended, as far as this process knows.
@@ -55,19 +57,23 @@ fn of_session(tokens: Tokens, identity: &Identity, deadline: SystemTime) -> Toke
 }
 
 /// What stands in the place of an ended session's tokens.
-fn note(ended: Ended) -> Tokens {
+pub(super) fn note(ended: Ended) -> Tokens {
     Tokens::new("").with_extra(RESERVED_ENDED, ended.as_str())
 }
 
 /// How the session has ended whose record this is, if that is noted there.
-fn noted(tokens: &Tokens) -> Option<Ended> {
+pub(super) fn noted(tokens: &Tokens) -> Option<Ended> {
     // A word of a later version of this program says at least that it has ended.
     tokens.extra(RESERVED_ENDED).map(|word| Ended::parse(word).unwrap_or(Ended::SignedOutElsewhere))
 }
 
 impl SessionRecord {
-    pub(super) fn new(store: Arc<dyn TokenStore>, idle: Option<Duration>) -> Self {
-        Self { store, idle, kept: OnceLock::new(), ended: EndedCell::default() }
+    pub(super) fn new(
+        store: Arc<dyn TokenStore>,
+        idle: Option<Duration>,
+        remembered: Duration,
+    ) -> Self {
+        Self { store, idle, remembered, kept: OnceLock::new(), ended: EndedCell::default() }
     }
 
     /// What never changes of it.
@@ -121,7 +127,7 @@ impl SessionRecord {
 
     /// Puts the note of its end into the place of the tokens, in one step: nobody who looks meanwhile
     /// finds an end without its reason.
-    async fn put_note(&self) -> Result<Deleted, StoreError> {
+    pub(super) async fn put_note(&self) -> Result<Deleted, StoreError> {
         for _ in 0..MAX_CONFLICTS {
             // One that cannot be read is deleted as it is.
             let Ok(record) = self.store.load().await else { break };
@@ -141,7 +147,7 @@ impl SessionRecord {
     }
 
     async fn forget_in_time(&self) {
-        if let Some(end) = SystemTime::now().checked_add(REMEMBERED) {
+        if let Some(end) = SystemTime::now().checked_add(self.remembered) {
             // Without that, the note stays for as long as the store keeps records.
             let _ = self.store.keep_until(end).await;
         }

@@ -19,6 +19,8 @@ pub(super) struct CheckedRefresher {
     refresher: Arc<dyn Refresher>,
     /// For tokens that nothing will use.
     discard: Option<TokensHook>,
+    /// Once it was looked at.
+    drops_id_token: bool,
 }
 
 #[derive(Deserialize)]
@@ -28,8 +30,12 @@ struct Claims {
 }
 
 impl CheckedRefresher {
-    pub(super) fn new(refresher: Arc<dyn Refresher>, discard: Option<TokensHook>) -> Self {
-        Self { refresher, discard }
+    pub(super) fn new(
+        refresher: Arc<dyn Refresher>,
+        discard: Option<TokensHook>,
+        drops_id_token: bool,
+    ) -> Self {
+        Self { refresher, discard, drops_id_token }
     }
 }
 
@@ -48,6 +54,7 @@ impl Refresher for CheckedRefresher {
                     let what = "the refreshed ID token is not that of the user who has signed in";
                     Err(RefreshError::rejected(what).with_code("other_user"))
                 }
+                Some(_) if self.drops_id_token => Ok(minted.without_extra("id_token")),
                 _ => Ok(minted),
             }
         })
@@ -96,7 +103,7 @@ mod tests {
             async { Ok::<_, RefreshError>(minted) }
         })
         .on_discard(move |_| async move { *counted.lock().unwrap() += 1 })
-        .wrap(CheckedRefresher::new)
+        .wrap(|refresher, discard| CheckedRefresher::new(refresher, discard, false))
         .build();
         let alice = Identity::new("https://id", "alice");
         let state =

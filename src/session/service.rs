@@ -5,7 +5,8 @@
 //! Finding                                     look at the store      |
 //! admit       came with an old cookie? -> a session required? <------'
 //! Readying    the service below, if it was let go for the look
-//! Calling     the service below -> its response, finished
+//! Calling     the service below -> its response
+//! Writing     cookies that hold the tokens, if the browser's are older -> the response, finished
 //! ```
 
 use std::{
@@ -18,7 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    Request, Response, StatusCode, Uri,
+    HeaderValue, Request, Response, StatusCode, Uri,
     header::{AUTHORIZATION, CONTENT_TYPE},
     request::Parts,
 };
@@ -33,16 +34,16 @@ use super::{
     body::SessionBody,
     ended::Ended,
     entry::Entry,
-    id::Digested,
     layer::SessionLayer,
     place::Found,
-    shared::{Shared, Visit, spawn},
+    sealed::Shown,
+    shared::{Claim, Shared, Visit, spawn},
     slot::SessionSlot,
     visitor::{Visitor, is_event_stream, take_mark},
 };
 use crate::{
     refresher::BoxFuture,
-    state::{FailureKind, Health, RefreshFailure},
+    state::{FailureKind, Health, OwedHead, RefreshFailure},
     store::StoreError,
 };
 
@@ -105,6 +106,7 @@ where
             is_again: came_again(&mut parts),
             is_event_stream: is_event_stream(&parts.headers),
             slot: None,
+            owed: None,
             page: None,
         };
         let outer = parts.extensions.get::<SessionSlot>();
@@ -120,19 +122,20 @@ where
             return SessionFuture { state: State::Calling { future, visit } };
         }
         // Off the request in any case: what is refused goes no further either.
-        let digests = shared.cookie.take(&mut parts.headers);
+        let mut claims = shared.take(&mut parts.headers);
         parts.headers.remove(AUTHORIZATION);
         let may_be_forged = !self.layer.rules.is_exempt(&parts);
-        if may_be_forged && !shared.csrf.allows(&parts, !digests.is_empty()) {
+        if may_be_forged && !shared.csrf.allows(&parts, !claims.is_empty()) {
             return SessionFuture::answered(answer::forged());
         }
-        let known = match &digests[..] {
+        let known = match &claims[..] {
             [] => Some(Found::NoCookie),
-            [digest] => shared.glance(digest).map(|entry| Found::Visit(Visit::Lives(entry))),
+            [claim] => shared.glance(claim).map(|entry| Found::Visit(Visit::Lives(entry))),
             _ => None,
         };
+        let shown = |claim: Option<Claim>| claim.and_then(|claim| claim.shown);
         match known {
-            Some(found) => match visit.admit(&mut parts, found) {
+            Some(found) => match visit.admit(&mut parts, found, shown(claims.pop())) {
                 None => {
                     let future = inner.call(Request::from_parts(parts, body));
                     SessionFuture { state: State::Calling { future, visit } }
@@ -140,7 +143,8 @@ where
                 Some(answer) => SessionFuture::answered(answer),
             },
             None => {
-                let finding: Finding = Box::pin(find(Arc::clone(shared), digests));
+                let may_come_again = !visit.is_again && may_come_again(&parts);
+                let finding: Finding = Box::pin(find(Arc::clone(shared), claims, may_come_again));
                 // Its place is given back while the store is asked: others need not wait for that.
                 drop(inner);
                 let (request, inner) = (Some((parts, body)), self.inner.clone());
@@ -157,24 +161,38 @@ where
     }
 }
 
-type Finding = BoxFuture<'static, Result<Visit, StoreError>>;
+/// What has become of the session, and which claim it was.
+type Finding = BoxFuture<'static, Result<(Visit, Option<Arc<Shown>>), StoreError>>;
 
-/// The first that lives. Else the first that has ended.
-async fn find(shared: Arc<Shared>, digests: SmallVec<[Digested; 1]>) -> Result<Visit, StoreError> {
+/// The cookies of a response.
+type Writing = BoxFuture<'static, Option<Vec<HeaderValue>>>;
+
+/// The first that lives. Else the first that has ended, or may have a newer cookie.
+async fn find(
+    shared: Arc<Shared>,
+    claims: SmallVec<[Claim; 1]>,
+    may_come_again: bool,
+) -> Result<(Visit, Option<Arc<Shown>>), StoreError> {
     let (mut found, mut failed) = (Visit::Unknown, None);
-    for digest in digests {
-        match (shared.visit(digest).await, &found) {
-            (Ok(lives @ Visit::Lives(_)), _) => return Ok(lives),
-            (Ok(ended @ Visit::Ended(_)), Visit::Unknown) => found = ended,
+    for claim in claims {
+        match (shared.visit(&claim, may_come_again).await, &found) {
+            (Ok(lives @ Visit::Lives(_)), _) => return Ok((lives, claim.shown)),
+            (Ok(other @ (Visit::Ended(_) | Visit::Again)), Visit::Unknown) => found = other,
             (Ok(_), _) => {}
             // A stale twin that cannot be read shadows no other.
             (Err(error), _) => failed = Some(error),
         }
     }
     match failed {
-        None => Ok(found),
+        None => Ok((found, None)),
         Some(error) => Err(error),
     }
+}
+
+/// Whether the browser may be told to send this request once more.
+fn may_come_again(parts: &Parts) -> bool {
+    let visitor = Visitor::of(parts);
+    visitor.is_same_origin || parts.method.is_safe()
 }
 
 /// Whether the request was asked to come again, by this layer or by one of other sessions.
@@ -196,6 +214,8 @@ struct OneVisit {
     is_event_stream: bool,
     /// `None`: the layer above has one.
     slot: Option<SessionSlot>,
+    /// The response that can take new tokens to the browser, if they are kept there.
+    owed: Option<OwedHead>,
     /// A user opens a page, and is to be taken to a sign-in if there is no session.
     page: Option<Box<(Visitor, Uri)>>,
 }
@@ -206,8 +226,18 @@ impl OneVisit {
     }
 
     /// The answer to a request that may not go on.
-    fn admit<R>(&mut self, parts: &mut Parts, found: Found) -> Option<Response<SessionBody<R>>> {
-        let slot = SessionSlot::new(Arc::clone(&self.layer.shared), found);
+    fn admit<R>(
+        &mut self,
+        parts: &mut Parts,
+        found: Found,
+        shown: Option<Arc<Shown>>,
+    ) -> Option<Response<SessionBody<R>>> {
+        if matches!(found, Found::Visit(Visit::Again)) {
+            if let Some(again) = answer::again(&parts.uri) {
+                return Some(again);
+            }
+        }
+        let slot = SessionSlot::new(Arc::clone(&self.layer.shared), found, shown);
         let ended = slot.0.ended();
         let may_come_again = ended == Some(Ended::Replaced) && !self.is_again;
         if may_come_again && Visitor::of(parts).is_same_origin {
@@ -224,6 +254,7 @@ impl OneVisit {
         }
         if let Some(entry) = entry {
             parts.extensions.insert(Arc::clone(&entry.state));
+            self.owed = entry.in_browser.as_ref().map(|browser| browser.heads.owe());
         }
         if self.layer.rules.sign_in_at.is_some() {
             let visitor = Visitor::of(parts);
@@ -250,6 +281,34 @@ impl OneVisit {
             Some((visitor, uri)) => answer::required(&self.layer.rules, visitor, uri, Some(ended)),
             None => answer::unauthorized(Some(ended)),
         }
+    }
+
+    /// The cookies that the response has to set, if they hold the tokens and the browser has older ones.
+    fn writing(&self) -> Option<Writing> {
+        let slot = self.slot.as_ref()?;
+        let entry = slot.0.lives()?;
+        let shown = slot.0.shown();
+        let shared = Arc::clone(&self.layer.shared);
+        let (sealed, browser) = (shared.sealed.as_ref()?, entry.in_browser.as_ref()?);
+        if entry.state.health().needs_sign_in() {
+            return None;
+        }
+        if !sealed.is_due(browser, shown.as_deref(), shared.idle) {
+            return None;
+        }
+        Some(Box::pin(async move {
+            let (sealed, browser) = (shared.sealed.as_ref()?, entry.in_browser.as_ref()?);
+            // Another replica may have refreshed since. If that cannot be told, this is the newest.
+            let _ = entry.state.look().await;
+            shared.remember(&entry, browser).await;
+            match sealed.write(&shared.cookie, browser, shown.is_none()) {
+                Ok(cookies) => Some(cookies),
+                Err(error) => {
+                    tracing::warn!(session = %entry.name(), %error, "the browser keeps older tokens");
+                    None
+                }
+            }
+        }))
     }
 
     /// What the service below has answered.
@@ -318,6 +377,7 @@ pin_project! {
         },
         Readying { inner: S, request: Option<Request<B>>, visit: Option<OneVisit> },
         Calling { #[pin] future: F, visit: OneVisit },
+        Writing { writing: Writing, response: Option<Response<R>>, visit: Option<OneVisit> },
         Answered { response: Option<Response<SessionBody<R>>> },
         Done,
     }
@@ -351,7 +411,9 @@ where
                         panic!("{POLLED_AGAIN}");
                     };
                     let answer = match found {
-                        Ok(visited) => visit.admit(&mut parts, Found::Visit(visited)),
+                        Ok((visited, shown)) => {
+                            visit.admit(&mut parts, Found::Visit(visited), shown)
+                        }
                         Err(_) => Some(answer::unavailable(visit.is_event_stream)),
                     };
                     match answer {
@@ -375,7 +437,26 @@ where
                     let response = ready!(future.poll(cx));
                     let taken = state.as_mut().project_replace(State::Done);
                     let StateTaken::Calling { visit, .. } = taken else { unreachable!() };
-                    return Poll::Ready(response.map(|response| visit.finish(response)));
+                    match (response, visit.writing()) {
+                        (Ok(response), Some(writing)) => {
+                            let (response, visit) = (Some(response), Some(visit));
+                            State::Writing { writing, response, visit }
+                        }
+                        (response, _) => {
+                            return Poll::Ready(response.map(|response| visit.finish(response)));
+                        }
+                    }
+                }
+                StateProject::Writing { writing, response, visit } => {
+                    let cookies = ready!(writing.as_mut().poll(cx));
+                    // Taken once: the state is another one after this.
+                    let (Some(response), Some(visit)) = (response.take(), visit.take()) else {
+                        panic!("{POLLED_AGAIN}");
+                    };
+                    if let (Some(cookies), Some(slot)) = (cookies, &visit.slot) {
+                        slot.0.set(cookies);
+                    }
+                    State::Answered { response: Some(visit.finish(response)) }
                 }
                 StateProject::Answered { response } => {
                     let response = response.take();

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use http::HeaderMap;
+use smallvec::SmallVec;
 use tokio::{runtime::Handle, time::Instant};
 
 use super::{
@@ -18,11 +20,13 @@ use super::{
     id::{Digested, SessionId, SessionName},
     identity::Identity,
     index::{Index, IndexKey},
-    record::{Living, SessionRecord, Stored},
+    record::{Living, REMEMBERED, SessionRecord, Stored},
     registry::Registry,
+    sealed::{BrowserCopy, InBrowser, Sealed, Shown, new_id},
     status::Counters,
 };
 use crate::{
+    error::ConfigError,
     metrics,
     state::{Health, Renewal},
     store::{SaveError, StoreError, Stores},
@@ -33,6 +37,8 @@ use crate::{
 pub(super) struct Shared {
     pub(super) renewal: Renewal,
     pub(super) stores: Arc<dyn Stores>,
+    /// The tokens are in the cookies, and `stores` are the memory.
+    pub(super) sealed: Option<Sealed>,
     pub(super) cookie: SessionCookie,
     pub(super) csrf: CsrfCheck,
     pub(super) max_age: Duration,
@@ -45,46 +51,114 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
 }
 
+/// A session that a request claims to have.
+pub(super) struct Claim {
+    pub(super) digest: Digested,
+    /// What its cookies hold, if the tokens are in them.
+    pub(super) shown: Option<Arc<Shown>>,
+}
+
 /// What a cookie stands for.
 pub(super) enum Visit {
     /// No session that is known.
     Unknown,
+    /// The browser may have a newer cookie by now: it is to come again.
+    Again,
     Ended(Ended),
     Lives(Arc<Entry>),
 }
 
 impl Shared {
+    /// The sessions that a request's cookies stand for. They are taken off it.
+    pub(super) fn take(&self, headers: &mut HeaderMap) -> SmallVec<[Claim; 1]> {
+        match &self.sealed {
+            None => {
+                let digests = self.cookie.take(headers).into_iter();
+                digests.map(|digest| Claim { digest, shown: None }).collect()
+            }
+            Some(sealed) => {
+                let shown = sealed.take(&self.cookie, headers).into_iter();
+                shown.map(|it| Claim { digest: it.digest(), shown: Some(it) }).collect()
+            }
+        }
+    }
+
     /// The session, if the store need not be asked.
-    pub(super) fn glance(self: &Arc<Self>, digest: &Digested) -> Option<Arc<Entry>> {
-        let entry = self.registry.get(digest)?;
-        let time = Time::now();
+    pub(super) fn glance(self: &Arc<Self>, claim: &Claim) -> Option<Arc<Entry>> {
+        let entry = self.registry.get(&claim.digest)?;
+        let time = self.now();
         let is_sure = entry.was_looked_at(self.trust_for, time.now)
             && !entry.deadline.has_come(time)
-            && !entry.state.health().needs_sign_in();
+            && !entry.state.health().needs_sign_in()
+            && self.is_known(&entry, claim, time);
         if is_sure {
             self.used(&entry, time.now);
         }
         is_sure.then_some(entry)
     }
 
+    /// Whether what the cookies hold is nothing new.
+    fn is_known(&self, entry: &Entry, claim: &Claim, time: Time) -> bool {
+        let (Some(browser), Some(shown)) = (&entry.in_browser, &claim.shown) else { return true };
+        shown.generation() <= browser.copy.newest()
+            && !browser.copy.is_stale()
+            && !self.is_idle(entry, browser, shown, time)
+    }
+
+    /// Whether a sealed session has ended because nobody used it. Its memory tells how long it was not
+    /// used; the newest cookie does better, and an older one says nothing.
+    fn is_idle(&self, entry: &Entry, browser: &InBrowser, shown: &Shown, time: Time) -> bool {
+        let Some(idle) = self.idle else { return false };
+        let is_newest = shown.generation() == browser.copy.newest() || browser.copy.is_forgotten();
+        is_newest && shown.is_idle(idle, time.wall) && !entry.was_used(idle, time.now)
+    }
+
+    /// By the clock that cookies are written by, if any are.
+    fn now(&self) -> Time {
+        self.sealed.as_ref().map_or_else(Time::now, |sealed| sealed.clock.now())
+    }
+
     /// What has become of the session of this name. Looks at the store once.
-    pub(super) async fn visit(self: &Arc<Self>, digest: Digested) -> Result<Visit, StoreError> {
+    pub(super) async fn visit(
+        self: &Arc<Self>,
+        claim: &Claim,
+        may_come_again: bool,
+    ) -> Result<Visit, StoreError> {
         let begun = Instant::now();
-        let entry = match self.registry.get(&digest) {
+        let entry = match self.registry.get(&claim.digest) {
             Some(entry) => {
+                if let (Some(browser), Some(shown)) = (&entry.in_browser, &claim.shown) {
+                    browser.copy.show(shown);
+                }
                 self.counters.looked();
                 entry.state.look().await?;
-                entry
+                Visit::Lives(entry)
             }
-            None => match self.load(digest).await? {
-                Visit::Lives(entry) => entry,
-                other => return Ok(other),
-            },
+            None => self.load(claim).await?,
+        };
+        let entry = match entry {
+            Visit::Lives(entry) => entry,
+            Visit::Again if !may_come_again => return Ok(Visit::Unknown),
+            other => return Ok(other),
         };
         entry.looked(begun);
+        if let (Some(browser), Some(shown)) = (&entry.in_browser, &claim.shown) {
+            let time = self.now();
+            let copy = &browser.copy;
+            // Only the browser has the newest tokens; or nobody remembers whether these are.
+            let is_in_doubt = copy.is_forgotten() && shown.has_run_out(time.wall);
+            if copy.is_stale() || (is_in_doubt && may_come_again) {
+                return Ok(if may_come_again { Visit::Again } else { Visit::Unknown });
+            }
+            if self.is_idle(&entry, browser, shown, time) {
+                self.end(&entry, Ended::Idle).await?;
+                return Ok(Visit::Ended(entry.record.ended.get().unwrap_or(Ended::Idle)));
+            }
+        }
         let visit = self.judge(entry).await?;
         if let Visit::Lives(entry) = &visit {
             self.used(entry, Instant::now());
+            self.received(entry, claim);
         }
         Ok(visit)
     }
@@ -98,6 +172,11 @@ impl Shared {
         self.counters.looked();
         entry.state.look().await?;
         entry.looked(begun);
+        let is_forgotten = entry.in_browser.as_ref().is_some_and(|it| it.copy.is_forgotten());
+        if is_forgotten && self.idle.is_some_and(|idle| !entry.was_used(idle, Instant::now())) {
+            self.end(entry, Ended::Idle).await?;
+            return Ok(Visit::Ended(entry.record.ended.get().unwrap_or(Ended::Idle)));
+        }
         self.judge(Arc::clone(entry)).await
     }
 
@@ -127,20 +206,30 @@ impl Shared {
     }
 
     /// Reads the record, and creates nothing if there is none.
-    pub(super) async fn load(self: &Arc<Self>, digest: Digested) -> Result<Visit, StoreError> {
+    async fn load(self: &Arc<Self>, claim: &Claim) -> Result<Visit, StoreError> {
         self.counters.looked();
         let time = Time::now();
-        let record = self.record(digest);
+        let (record, in_browser) = match (&self.sealed, &claim.shown) {
+            (Some(sealed), Some(shown)) => {
+                let copy = self.copy(sealed, claim.digest);
+                copy.show(shown);
+                (self.record_of(&copy), Some(InBrowser::shown(shown, copy)))
+            }
+            _ => (self.record(claim.digest), None),
+        };
         let finding = Arc::clone(&record);
         // In a task, whose panic is the store's.
-        let found = finish(async move { finding.find().await }).await?;
-        Ok(match found {
+        let found = finish(async move { finding.find().await }).await;
+        if in_browser.as_ref().is_some_and(|it| it.copy.is_stale()) {
+            return Ok(Visit::Again);
+        }
+        Ok(match found? {
             Stored::Nothing => Visit::Unknown,
             Stored::Ended(ended) => Visit::Ended(ended),
             Stored::Lives(living) => {
-                let of = (&self.renewal, record);
+                let of = (&self.renewal, record, in_browser);
                 let Living { record: stored, identity, deadline } = *living;
-                let entry = Entry::new(digest, of, &stored, (identity, deadline), time);
+                let entry = Entry::new(claim.digest, of, &stored, (identity, deadline), time);
                 Visit::Lives(self.registry.insert(entry, time.now))
             }
         })
@@ -148,13 +237,57 @@ impl Shared {
 
     fn record(&self, digest: Digested) -> Arc<SessionRecord> {
         let store = self.stores.store(SessionName::of(digest).as_str());
-        Arc::new(SessionRecord::new(store, self.idle))
+        Arc::new(SessionRecord::new(store, self.idle, REMEMBERED))
+    }
+
+    fn copy(&self, sealed: &Sealed, digest: Digested) -> BrowserCopy {
+        BrowserCopy::new(self.stores.store(SessionName::of(digest).as_str()), sealed.clock)
+    }
+
+    /// What is remembered of a sealed session outlives every cookie that is not idle; and its end, every
+    /// cookie.
+    fn record_of(&self, copy: &BrowserCopy) -> Arc<SessionRecord> {
+        let remembered = self.max_age.saturating_add(REMEMBERED);
+        Arc::new(SessionRecord::new(Arc::new(copy.clone()), self.idle, remembered))
+    }
+
+    /// A cookie of a sealed session is about to be written: what is remembered of it lasts for longer. If
+    /// the memory was lost, it begins anew.
+    pub(super) async fn remember(&self, entry: &Entry, browser: &InBrowser) {
+        let was_forgotten = browser.copy.is_forgotten();
+        if entry.record.touch().await.is_err() {
+            tracing::debug!(session = %entry.name(), "the memory was not told that it is used");
+            return;
+        }
+        if was_forgotten {
+            let times = (browser.begun(), entry.deadline.wall);
+            // An end of all of a user's sessions that was begun meanwhile finds it in the memory.
+            let _ = self.index.add(&entry.identity, &entry.name(), times).await;
+        }
+    }
+
+    /// A request shows what the browser has of a sealed session: what it has for good need not be
+    /// remembered any more.
+    fn received(self: &Arc<Self>, entry: &Arc<Entry>, claim: &Claim) {
+        let Some(sealed) = &self.sealed else { return };
+        let (Some(browser), Some(shown)) = (&entry.in_browser, &claim.shown) else { return };
+        let generation = shown.generation();
+        if sealed.is_last_write(shown) && browser.copy.gives_up(generation) {
+            let (copy, entry) = (browser.copy.clone(), Arc::clone(entry));
+            spawn(async move {
+                // If that fails they are remembered for longer.
+                if copy.forget(generation).await.is_ok() {
+                    let _ = entry.record.touch().await;
+                }
+            });
+        }
     }
 
     /// A request uses it: the store is to know, now and then.
     fn used(&self, entry: &Arc<Entry>, now: Instant) {
         entry.use_now(now);
-        if self.idle.is_some_and(|idle| entry.take_touch(idle / 10, now)) {
+        // A sealed session's is told with each cookie that is written.
+        if self.sealed.is_none() && self.idle.is_some_and(|idle| entry.take_touch(idle / 10, now)) {
             let entry = Arc::clone(entry);
             spawn(async move {
                 if entry.record.touch().await.is_err() {
@@ -171,13 +304,48 @@ impl Shared {
         identity: Identity,
     ) -> Result<(SessionId, Arc<Entry>), SignInError> {
         let id = SessionId::random().map_err(SignInError::Random)?;
-        let (digest, time) = (id.digest(), Time::now());
+        let digest = id.digest();
+        let of = (&self.renewal, self.record(digest), None);
+        Ok((id, self.begin_as(digest, of, (tokens, identity), |_| Ok(())).await?))
+    }
+
+    /// The same with the tokens in cookies. The browser may have another one.
+    pub(super) async fn begin_sealed(
+        self: &Arc<Self>,
+        sealed: &Sealed,
+        (tokens, identity): (Tokens, Identity),
+        old: Option<&Entry>,
+    ) -> Result<Arc<Entry>, SignInError> {
+        const NO_RANDOMNESS: ConfigError =
+            ConfigError::new("the operating system has no random bytes");
+        let (id, digest) = new_id().ok_or(SignInError::Random(NO_RANDOMNESS))?;
+        let (copy, now) = (self.copy(sealed, digest), sealed.clock.now().wall);
+        let record = self.record_of(&copy);
+        let of = (&self.renewal, record, Some(InBrowser::new(id, now, copy)));
+        let fits = |entry: &Entry| {
+            let Some(browser) = &entry.in_browser else { return Ok(()) };
+            old.and_then(|old| old.in_browser.as_ref())
+                .into_iter()
+                .for_each(|old| browser.avoid(old));
+            sealed.write(&self.cookie, browser, true).map(drop)
+        };
+        self.begin_as(digest, of, (sealed.trim(tokens), identity), fits).await
+    }
+
+    async fn begin_as(
+        self: &Arc<Self>,
+        digest: Digested,
+        of: (&Renewal, Arc<SessionRecord>, Option<InBrowser>),
+        (tokens, identity): (Tokens, Identity),
+        fits: impl FnOnce(&Entry) -> Result<(), SignInError>,
+    ) -> Result<Arc<Entry>, SignInError> {
+        let time = Time::now();
         let latest = time.after(self.max_age).wall;
         let deadline = identity.expiry().map_or(latest, |expiry| expiry.min(latest));
-        let of = (&self.renewal, self.record(digest));
         let entry = Entry::new(digest, of, &Default::default(), (identity, deadline), time);
         // No request knows it yet.
         let stored = self.store_new(&entry, tokens.clone(), (time.wall, deadline)).await;
+        let stored = stored.and_then(|()| fits(&entry));
         if let Err(error) = stored {
             // It may be there: what cannot be reached by a cookie should not live.
             if self.end(&entry, Ended::SignedOutElsewhere).await.is_err() {
@@ -188,7 +356,7 @@ impl Shared {
         self.counters.begun();
         metrics::session_begun();
         tracing::info!(session = %entry.name(), "signed in");
-        Ok((id, self.registry.insert(entry, time.now)))
+        Ok(self.registry.insert(entry, time.now))
     }
 
     async fn store_new(
@@ -282,10 +450,30 @@ impl Shared {
         let Some(digest) = name.digest() else { return Ok(false) };
         let visit = match self.registry.get(&digest) {
             Some(entry) => self.watch(&entry).await?,
-            None => self.load(digest).await?,
+            None => match &self.sealed {
+                Some(sealed) => return self.end_in_browser(sealed, digest).await,
+                None => self.load(&Claim { digest, shown: None }).await?,
+            },
         };
         let Visit::Lives(entry) = visit else { return Ok(false) };
         self.end(&entry, Ended::SignedOutElsewhere).await?;
+        Ok(true)
+    }
+
+    /// Ends a sealed session that no request has shown to this process.
+    async fn end_in_browser(&self, sealed: &Sealed, digest: Digested) -> Result<bool, StoreError> {
+        let record = self.record_of(&self.copy(sealed, digest));
+        if matches!(record.find().await, Ok(Stored::Ended(_))) {
+            return Ok(false);
+        }
+        let ended = record.ended.set(Ended::SignedOutElsewhere);
+        let deleted = record.put_note().await?;
+        self.counters.ended(ended);
+        metrics::session_ended(ended.as_str());
+        tracing::info!(session = %SessionName::of(digest), reason = ended.as_str(), "session ended");
+        if let Some(tokens) = deleted.tokens {
+            self.renewal.revoke(tokens).await;
+        }
         Ok(true)
     }
 }

@@ -9,6 +9,7 @@ use super::{
     error::SignInError,
     identity::Identity,
     place::{Found, Slot, Written},
+    sealed::Shown,
     session::Session,
     shared::{Shared, Visit, finish},
 };
@@ -22,8 +23,8 @@ use crate::{error::ConfigError, tokens::Tokens};
 pub struct SessionSlot(pub(super) Arc<Slot>);
 
 impl SessionSlot {
-    pub(super) fn new(shared: Arc<Shared>, found: Found) -> Self {
-        Self(Slot::new(shared, found))
+    pub(super) fn new(shared: Arc<Shared>, found: Found, shown: Option<Arc<Shown>>) -> Self {
+        Self(Slot::new(shared, found, shown))
     }
 
     /// The session, if there is one that lives; after a [`sign_in`](Self::sign_in) the new one.
@@ -68,9 +69,20 @@ impl SessionSlot {
 
     async fn begin(self, tokens: Tokens, identity: Identity) -> Result<Session, SignInError> {
         let shared = &self.0.shared;
-        let (id, entry) = shared.begin(tokens, identity).await?;
         let old = self.0.lives();
-        self.0.write(Written::Set(shared.cookie.set(&id)), Visit::Lives(Arc::clone(&entry)));
+        let entry = match &shared.sealed {
+            None => {
+                let (id, entry) = shared.begin(tokens, identity).await?;
+                let cookie = vec![shared.cookie.set(&id)];
+                self.0.write(Written::Set(cookie), Visit::Lives(Arc::clone(&entry)));
+                entry
+            }
+            Some(sealed) => {
+                let entry = shared.begin_sealed(sealed, (tokens, identity), old.as_deref()).await?;
+                self.0.begun(&entry);
+                entry
+            }
+        };
         if let Some(old) = old {
             if shared.end(&old, Ended::Replaced).await.is_err() {
                 // Both live then: the browser has the new one, and the old one ends by itself.

@@ -63,6 +63,10 @@ pub enum FailureKind {
     Deadline,
     /// The credential is being drained, or its runtime was shut down.
     Shutdown,
+    /// The tokens are kept in the browser's cookie, and there is no response left that could take new
+    /// ones there, as its head was sent: in a stream, behind an upgraded connection, in a task. The
+    /// refresh token was not spent; the browser's next request refreshes.
+    NoResponseHead,
     /// There is no tokio runtime here, and refreshes run in tasks of one.
     NoRuntime,
 }
@@ -214,6 +218,7 @@ impl FailureKind {
             Self::SignedOut => "signed_out",
             Self::Deadline => "deadline",
             Self::Shutdown => "shutdown",
+            Self::NoResponseHead => "no_response_head",
             Self::NoRuntime => "no_runtime",
         }
     }
@@ -236,6 +241,10 @@ impl fmt::Display for FailureKind {
             Self::SignedOut => "signed out",
             Self::Deadline => "the refresh took too long to wait for",
             Self::Shutdown => "shutting down",
+            Self::NoResponseHead => {
+                "no response is left that could take new tokens to the browser that keeps them: its \
+                 next request refreshes"
+            }
             Self::NoRuntime => "there is no tokio runtime to refresh in: call this within one",
         })
     }

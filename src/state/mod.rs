@@ -29,6 +29,7 @@ mod clock;
 mod drain;
 mod driver;
 mod failure;
+mod heads;
 mod look;
 mod machine;
 mod observe;
@@ -51,8 +52,8 @@ use std::{
 
 use tokio::{runtime::Handle, sync::watch};
 
-#[cfg(feature = "session")]
-pub(crate) use self::revocation::TokensHook;
+#[cfg(not(feature = "session"))]
+use self::heads::Heads;
 pub use self::{
     attempt::AttemptError,
     auto_refresh::KeepFresh,
@@ -71,6 +72,11 @@ use self::{
     machine::{Effects, Gate, Landing, Machine, Moment},
     observe::{Channels, Extras},
     waiters::{Everyone, Waiters},
+};
+#[cfg(feature = "session")]
+pub(crate) use self::{
+    heads::{Heads, OwedHead},
+    revocation::TokensHook,
 };
 pub(crate) use self::{
     machine::{Accepted, Admission, Route},
@@ -122,6 +128,8 @@ pub struct RefreshState {
     inner: Mutex<Inner>,
     renewal: Renewal,
     store: Arc<dyn TokenStore>,
+    /// `None`: new tokens always have a way to where they are kept.
+    heads: Option<Heads>,
 }
 
 struct Inner {
@@ -145,7 +153,12 @@ impl RefreshState {
         RefreshStateBuilder::new(Arc::new(refresher))
     }
 
-    fn new(renewal: Renewal, store: Arc<dyn TokenStore>, mut machine: Machine) -> Arc<Self> {
+    fn new(
+        renewal: Renewal,
+        store: Arc<dyn TokenStore>,
+        mut machine: Machine,
+        heads: Option<Heads>,
+    ) -> Arc<Self> {
         let gate_word = gate_word(machine.credential().generation(), machine.effects().gate);
         Arc::new(Self {
             gate_word: AtomicU64::new(gate_word),
@@ -162,6 +175,7 @@ impl RefreshState {
             }),
             renewal,
             store,
+            heads,
         })
     }
 
@@ -318,7 +332,8 @@ impl RefreshState {
         let mut inner = self.lock();
         // The machine may let go of a user's error, whose drop must not run under the lock.
         let _errors = inner.machine.errors();
-        let at = self.renewal.moment();
+        let may_redeem = self.heads.as_ref().is_none_or(Heads::are_owed);
+        let at = Moment { may_redeem, ..self.renewal.moment() };
         let sign_outs = inner.machine.sign_outs();
         let result = event(&mut inner.machine, at);
         let Effects { gate, publish, wake, failed, discard, begin } = inner.machine.effects();

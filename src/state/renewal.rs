@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+#[cfg(feature = "session")]
+use super::Heads;
 use super::{
     RefreshState, RenewalBuilder,
     alarms::Alarms,
@@ -75,16 +77,18 @@ impl Renewal {
     /// each credential of a process is cheaper.
     #[must_use]
     pub fn state(&self, store: Arc<dyn TokenStore>) -> Arc<RefreshState> {
-        RefreshState::new(self.clone(), store, Machine::unread(true, None))
+        RefreshState::new(self.clone(), store, Machine::unread(true, None), None)
     }
 
     /// The same, where the store has just been read, and holds these tokens. Those that were minted
-    /// for another resource are left to the first use.
+    /// for another resource are left to the first use. With `heads` it redeems only while a response is
+    /// owed.
     #[cfg(feature = "session")]
     pub(crate) fn state_of(
         &self,
         store: Arc<dyn TokenStore>,
         record: &Record,
+        heads: Option<Heads>,
     ) -> Arc<RefreshState> {
         let mut machine = Machine::unread(true, None);
         if record.tokens.as_ref().is_some_and(|tokens| self.0.policy.accepts(tokens)) {
@@ -92,7 +96,7 @@ impl Renewal {
             // A state announces nothing when it is made.
             let _ = machine.effects();
         }
-        RefreshState::new(self.clone(), store, machine)
+        RefreshState::new(self.clone(), store, machine, heads)
     }
 
     /// A credential in this process's memory: signed in with these tokens, or with `None`
@@ -111,12 +115,17 @@ impl Renewal {
                 MemoryStore::with_record(record)
             }
         };
-        RefreshState::new(self.clone(), store.into_dyn(), machine)
+        RefreshState::new(self.clone(), store.into_dyn(), machine, None)
     }
 
     /// This moment, for the machine.
     pub(super) fn moment(&self) -> Moment<'_> {
-        Moment { policy: &self.0.policy, time: Time::now(), jitter: fastrand::f64() }
+        Moment {
+            policy: &self.0.policy,
+            time: Time::now(),
+            jitter: fastrand::f64(),
+            may_redeem: true,
+        }
     }
 
     /// These tokens of a user, with this crate's own notes in them put right.

@@ -17,6 +17,7 @@ use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_refresh::{
     BoxFuture, FromExtensions, Generation, RefreshError, RefreshLayer, Renewal, Tokens,
     body::ReplayBody,
+    seal::Keyring,
     session::{Ended, Identity, SessionBody, SessionLayer, SessionSlot, Sessions, SessionsBuilder},
     state::RenewalBuilder,
     store::{
@@ -286,6 +287,16 @@ pub struct Replica {
     app: App,
 }
 
+/// How sessions are kept.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Mode {
+    /// The tokens in a store.
+    #[default]
+    Opaque,
+    /// In the browser's cookies, with a store as the memory.
+    Sealed,
+}
+
 /// The whole: a server, a store, and what tests change of the rest.
 #[derive(Clone, Default)]
 pub struct World {
@@ -293,6 +304,8 @@ pub struct World {
     pub server: Server,
     /// Where the tokens are.
     pub place: Place,
+    /// How its sessions are kept.
+    pub mode: Mode,
     /// What the API has been sent.
     pub upstream: Arc<Mutex<Vec<http::HeaderMap>>>,
 }
@@ -301,6 +314,11 @@ impl World {
     /// One where nothing has happened.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same with sealed sessions.
+    pub fn sealed() -> Self {
+        Self { mode: Mode::Sealed, ..Self::default() }
     }
 
     /// How tokens are refreshed and revoked at this server.
@@ -331,8 +349,14 @@ impl World {
         change: impl FnOnce(SessionsBuilder) -> SessionsBuilder,
         layer: impl FnOnce(SessionLayer) -> SessionLayer,
     ) -> Replica {
-        let sessions =
-            change(Sessions::builder(self.renewal(), self.place.clone())).build().unwrap();
+        let builder = match self.mode {
+            Mode::Opaque => Sessions::builder(self.renewal(), self.place.clone()),
+            Mode::Sealed => {
+                let keys = Keyring::new([7; 32]);
+                Sessions::sealed(self.renewal(), keys).remember(self.place.clone())
+            }
+        };
+        let sessions = change(builder).build().unwrap();
         let world = self.clone();
         let api = RefreshLayer::per_request(FromExtensions)
             .allow_origin("http://api.test")
@@ -444,10 +468,10 @@ pub struct Answer {
     pub text: String,
 }
 
-/// A browser with one cookie jar. Clones are tabs.
+/// A browser with one cookie jar, whose order says nothing. Clones are tabs.
 #[derive(Clone, Default)]
 pub struct Browser {
-    /// Its one cookie: name and value.
+    /// Its cookies of ours, as it sends them.
     pub cookie: Arc<Mutex<Option<String>>>,
 }
 
@@ -462,7 +486,7 @@ impl Browser {
         Self { cookie: Arc::new(Mutex::new(self.cookie())) }
     }
 
-    /// Its cookie.
+    /// Its cookies of ours.
     pub fn cookie(&self) -> Option<String> {
         self.cookie.lock().unwrap().clone()
     }
@@ -520,10 +544,16 @@ impl Browser {
     pub fn take(&self, headers: &http::HeaderMap) {
         for field in headers.get_all("set-cookie") {
             let field = field.to_str().unwrap();
-            let pair = field.split(';').next().unwrap();
-            if pair.starts_with("__Host-Http-sid=") {
+            let (name, value) = field.split(';').next().unwrap().split_once('=').unwrap();
+            if name.starts_with("__Host-Http-sid") {
+                assert!(name.len() + value.len() <= 4096, "a browser would drop it");
                 let is_cleared = field.contains("Max-Age=0");
-                *self.cookie.lock().unwrap() = (!is_cleared).then(|| pair.to_owned());
+                let jar = self.cookie().unwrap_or_default();
+                let others = jar.split("; ").filter(|it| it.split('=').next() != Some(name));
+                let ours = (!is_cleared).then(|| format!("{name}={value}"));
+                let all = others.filter(|it| !it.is_empty()).map(str::to_owned).chain(ours);
+                let all = all.collect::<Vec<_>>().join("; ");
+                *self.cookie.lock().unwrap() = (!all.is_empty()).then_some(all);
             }
         }
     }

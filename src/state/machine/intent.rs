@@ -29,7 +29,15 @@ const GRACE: Duration = Duration::from_secs(1);
 
 impl Course<'_> {
     /// The lease is held, and this record is to be redeemed.
-    pub(super) fn prepare_redeem(self, record: Record) -> Step {
+    pub(super) fn prepare_redeem(mut self, record: Record) -> Step {
+        if !self.at.may_redeem {
+            // No pause: the next request may.
+            if !self.is_superseded() {
+                self.doubt_is_void();
+                self.machine.tell_waiters(RefreshFailure::new(FailureKind::NoResponseHead));
+            }
+            return self.finish_or_relaunch();
+        }
         let from = record.generation;
         // From here on this record counts as known: a sign-in that has written it and
         // is about to say so does not supersede the redeem of its own token.

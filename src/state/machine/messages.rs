@@ -22,6 +22,8 @@ pub(crate) struct Moment<'a> {
     pub(crate) policy: &'a Policy,
     pub(crate) time: Time,
     pub(crate) jitter: f64,
+    /// Whether new tokens have a way to where they are kept.
+    pub(crate) may_redeem: bool,
 }
 
 impl Moment<'_> {

@@ -33,7 +33,7 @@ impl Rules {
     pub(super) fn at(&self, seconds: u64) -> Moment<'_> {
         let passed = Duration::from_secs(seconds);
         let time = Time { now: self.start + passed, wall: SystemTime::UNIX_EPOCH + passed };
-        Moment { policy: &self.policy, time, jitter: 1.0 }
+        Moment { policy: &self.policy, time, jitter: 1.0, may_redeem: true }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::state::machine::{
 
 impl World {
     pub(super) fn check(&mut self) {
-        let at = Moment { policy: &self.policy, time: self.time, jitter: 0.5 };
+        let at = Moment { policy: &self.policy, time: self.time, jitter: 0.5, may_redeem: true };
         let mut held: HashSet<u64> = self.store.tokens.iter().map(number).collect();
         for node in &mut self.nodes {
             let machine = &node.machine;

@@ -290,7 +290,7 @@ impl World {
         jitter: f64,
         event: impl FnOnce(&mut Machine, Moment<'_>) -> R,
     ) -> R {
-        let at = Moment { policy: &self.policy, time: self.time, jitter };
+        let at = Moment { policy: &self.policy, time: self.time, jitter, may_redeem: true };
         let node = &mut self.nodes[n];
         let result = event(&mut node.machine, at);
         let effects = node.machine.effects();

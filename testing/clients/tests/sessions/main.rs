@@ -18,4 +18,5 @@ mod endings;
 mod invariants;
 mod memory;
 mod races;
+mod sealed;
 mod stores;

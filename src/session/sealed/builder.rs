@@ -1,0 +1,109 @@
+//! Knobs of sealed sessions: [`SealedBuilder`].
+
+use std::{fmt, time::Duration};
+
+use super::cookies::{MAX_BYTES, Sealed};
+use crate::{
+    seal::Keyring,
+    session::{Sessions, SessionsBuilder},
+    state::RenewalBuilder,
+    store::{MemoryStores, Stores},
+    time::Clock,
+};
+
+/// Configures what is particular to [sealed](Sessions::sealed) sessions. [`remember`](Self::remember)
+/// goes on to what all have.
+#[must_use]
+pub struct SealedBuilder {
+    renewal: RenewalBuilder,
+    sealed: Sealed,
+}
+
+impl Sessions {
+    /// Sessions whose tokens are in the browser's cookies, sealed with these keys: for a program that
+    /// has no store. The [default mode](Sessions::builder) is simpler, its cookie is 43 letters instead
+    /// of some thousand, and a sign-out there can be relied on without anything else: take it where
+    /// there is a store.
+    ///
+    /// Everything above it is the same: the layer, [`Session`](super::super::Session), the extractors. What is
+    /// different:
+    ///
+    /// - **A memory** keeps a session's newest tokens until the browser has shown that it has them, and
+    ///   after that their number ([`SealedBuilder::remember`]). So an older cookie costs a look into it
+    ///   and is replaced, and no refresh token is spent twice.
+    /// - **A refresh token is spent only while a response is owed** that can take the new ones to the
+    ///   browser. In a stream whose head was sent, behind an upgraded connection or in a task of its own
+    ///   the refusal is [`NoResponseHead`](crate::FailureKind::NoResponseHead), and the browser's next
+    ///   request refreshes. There are no early refreshes.
+    /// - **`Set-Cookie` comes at a refresh, too**, at every tenth of the
+    ///   [idle](SessionsBuilder::idle) time, and once when no older one can be on its way any more. Such
+    ///   responses are `no-store`.
+    /// - **A cookie that no key opens is nobody's**: it is neither cleared nor an error. So a key that
+    ///   is dropped signs out who was sealed with it.
+    pub fn sealed(renewal: RenewalBuilder, keys: Keyring) -> SealedBuilder {
+        SealedBuilder {
+            renewal: renewal.early_refresh(Duration::ZERO),
+            sealed: Sealed {
+                keys,
+                max_bytes: MAX_BYTES,
+                transit: Duration::from_secs(600),
+                keeps_id_token: false,
+                clock: Clock::start(),
+            },
+        }
+    }
+}
+
+impl SealedBuilder {
+    /// The most bytes that a session's cookies may take, names included; a sign-in whose tokens need
+    /// more fails ([`SignInError::TooLarge`](super::super::SignInError::TooLarge)), and tokens of a refresh that need more
+    /// stay in the memory. More than the default counts as the default: browsers may bring two
+    /// generations at once, and more than both is refused by HTTP/2 servers. Less is needed behind
+    /// nginx, whose `large_client_header_buffers` take 8 KiB of all of a site's cookies. Default: 6 KiB.
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.sealed.max_bytes = bytes.min(MAX_BYTES);
+        self
+    }
+
+    /// For how long a response may be on its way to the browser, proxies included: for so long after a
+    /// refresh the tokens stay in the memory, whatever the browser shows. A response that arrives later
+    /// than that may put an older cookie over the newest one, and end the session. Default: 10 minutes.
+    pub fn transit(mut self, time: Duration) -> Self {
+        self.sealed.transit = time.max(Duration::from_secs(1));
+        self
+    }
+
+    /// Keeps the ID token of the server's answers beside the tokens, for a sign-out at the provider
+    /// that asks for it (`id_token_hint`). It is as large as an access token. Default: it is left out.
+    pub fn keep_id_token(mut self) -> Self {
+        self.sealed.keeps_id_token = true;
+        self
+    }
+
+    /// Where it is remembered what the browser may not have received, and which sessions have ended: a
+    /// [`MemoryStores`] for one process, a shared store for more. The tokens are there for some minutes
+    /// after each refresh, and then their number is.
+    ///
+    /// If the memory is lost, sessions go on from their cookies. What is lost with it are tokens that
+    /// the browser has not received, and what only it can know: that a session was signed out, or ended
+    /// from outside. Then a copy of its cookie opens until it is idle or at its deadline, and what it
+    /// gets is bounded by the revocation of its tokens and by the access token's life.
+    pub fn remember(self, stores: impl Stores) -> SessionsBuilder {
+        SessionsBuilder::sealed(self.renewal, self.sealed, stores)
+    }
+
+    /// Without a memory that the processes share: each remembers by itself, for as long as it lives.
+    /// Two of them may spend the same refresh token, and a restart may lose one that no browser has
+    /// received. So it relies on a server that forgives when a spent token comes again within some
+    /// seconds (a *reuse leeway*, *grace period* or *overlap*), and at every other server users are
+    /// signed out at times. A sign-out is known to one process.
+    pub fn rely_on_reuse_leeway(self) -> SessionsBuilder {
+        self.remember(MemoryStores::new())
+    }
+}
+
+impl fmt::Debug for SealedBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealedBuilder").field("sealed", &self.sealed).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,321 @@
+//! What a request's cookies show, and what a response writes into them ([`Sealed`]).
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use http::{HeaderMap, HeaderValue};
+use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
+
+use super::{
+    contents::{Contents, Id},
+    copy::BrowserCopy,
+};
+use crate::{
+    error::ConfigError,
+    seal::{Keyring, Purpose, random},
+    session::{
+        cookie::{Piece, SessionCookie},
+        error::SignInError,
+        id::Digested,
+        identity::seconds,
+    },
+    state::Heads,
+    store::Record,
+    time::Clock,
+    tokens::{Generation, RESERVED_IDENTITY, Tokens},
+};
+
+/// What the cookies of sealed sessions are made by.
+pub(in crate::session) struct Sealed {
+    pub(super) keys: Keyring,
+    /// The most that a session's cookies may take, names included, in bytes.
+    pub(super) max_bytes: usize,
+    /// For how long a response may be on its way to the browser.
+    pub(super) transit: Duration,
+    pub(super) keeps_id_token: bool,
+    pub(in crate::session) clock: Clock,
+}
+
+/// A session that a request's cookies show.
+pub(in crate::session) struct Shown {
+    id: Id,
+    shift: u8,
+    pub(in crate::session) begun: u64,
+    minted: u64,
+    written: u64,
+    pub(super) record: Record,
+}
+
+/// What a loaded session has besides where its tokens are in the browser.
+pub(in crate::session) struct InBrowser {
+    id: Id,
+    shift: AtomicU8,
+    begun: u64,
+    pub(in crate::session) copy: BrowserCopy,
+    /// Refresh tokens are spent only while a response can take the new ones along.
+    pub(in crate::session) heads: Heads,
+}
+
+/// How many bytes a piece may have, its name included. A browser drops a cookie of more than 4096
+/// without a word, and keeps the old one.
+const MAX_PIECE: usize = 4000;
+
+/// The most that may be set for all pieces of a session. A browser may bring those of two generations,
+/// and hyper takes 16 KiB of headers over HTTP/2: a request with more is refused before any handler
+/// could take a cookie away.
+pub(super) const MAX_BYTES: usize = 6 * 1024;
+
+/// How many sets of pieces of a request are tried to be opened.
+const MAX_SETS: usize = 4;
+
+/// Pieces that belong together.
+struct Set<'a> {
+    slot: u8,
+    count: u8,
+    generation: &'a str,
+    parts: [Option<&'a str>; Piece::MOST as usize],
+}
+
+impl<'a> Set<'a> {
+    /// `<count>.<generation>.<part>`.
+    fn parse(piece: Piece, value: &'a [u8]) -> Option<(Self, &'a str)> {
+        let mut fields = std::str::from_utf8(value).ok()?.splitn(3, '.');
+        let (count, generation, part) = (fields.next()?, fields.next()?, fields.next()?);
+        let count = count.parse().ok().filter(|count| (1..=Piece::MOST).contains(count))?;
+        let is_known = piece.slot < 2 && piece.index < count;
+        let set = Self { slot: piece.slot, count, generation, parts: Default::default() };
+        is_known.then_some((set, part))
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        (self.slot, self.count, self.generation) == (other.slot, other.count, other.generation)
+    }
+
+    fn sealed(&self) -> Option<String> {
+        self.parts[..usize::from(self.count)].iter().copied().collect()
+    }
+}
+
+impl Sealed {
+    /// The sessions that these cookies show, those that were begun last first, and of each the newest
+    /// generation. What no key opens is nothing. The cookies are taken off the request.
+    pub(in crate::session) fn take(
+        &self,
+        cookie: &SessionCookie,
+        headers: &mut HeaderMap,
+    ) -> SmallVec<[Arc<Shown>; 1]> {
+        let pieces = cookie.take_pieces(headers);
+        let mut sets = SmallVec::<[Set<'_>; 2]>::new();
+        for (piece, value) in &pieces {
+            let Some((set, part)) = Set::parse(*piece, value) else { continue };
+            // Twins have each their own.
+            let fits = |it: &Set<'_>| {
+                it.is_same(&set) && it.parts[usize::from(piece.index)].is_none_or(|it| it == part)
+            };
+            let at = sets.iter().position(fits).unwrap_or_else(|| {
+                sets.push(set);
+                sets.len() - 1
+            });
+            sets[at].parts[usize::from(piece.index)].get_or_insert(part);
+        }
+        let mut shown = SmallVec::<[Arc<Shown>; 1]>::new();
+        for new in sets.iter().take(MAX_SETS).filter_map(|set| self.open(cookie, set)) {
+            match shown.iter_mut().find(|it| it.id == new.id) {
+                Some(old) if old.generation() >= new.generation() => {}
+                Some(old) => *old = Arc::new(new),
+                None => shown.push(Arc::new(new)),
+            }
+        }
+        shown.sort_by_key(|it| std::cmp::Reverse(it.begun));
+        shown
+    }
+
+    fn open(&self, cookie: &SessionCookie, set: &Set<'_>) -> Option<Shown> {
+        let sealed = BASE64_URL_SAFE_NO_PAD.decode(set.sealed()?).ok()?;
+        let name = bound_to(cookie, set.slot, set.generation);
+        let text = self.keys.decrypt(Purpose::Session, name.as_bytes(), &sealed).ok()?;
+        let Contents { id, shift, generation, begun, minted, written, tokens } =
+            Contents::parse(&text)?;
+        let record = Record::new(generation, tokens);
+        Some(Shown { id, shift, begun, minted, written, record })
+    }
+
+    /// Whether this response has something to write, for a browser that has shown this much.
+    pub(in crate::session) fn is_due(
+        &self,
+        session: &InBrowser,
+        shown: Option<&Shown>,
+        idle: Option<Duration>,
+    ) -> bool {
+        let Some(shown) = shown else { return true };
+        let now = self.now();
+        let age = now.saturating_sub(shown.written);
+        shown.generation() < session.copy.newest()
+            || session.copy.is_forgotten()
+            || idle.is_some_and(|idle| age >= idle.as_secs() / 10)
+            || (!shown.is_last_write(self.transit) && self.is_settled(shown.minted, now))
+    }
+
+    fn now(&self) -> u64 {
+        seconds(self.clock.now().wall)
+    }
+
+    fn is_settled(&self, minted: u64, now: u64) -> bool {
+        now.saturating_sub(minted) >= self.transit.as_secs()
+    }
+
+    /// The headers that give the browser the newest tokens. It may have an older session's cookies, if
+    /// it has shown none of this one.
+    pub(in crate::session) fn write(
+        &self,
+        cookie: &SessionCookie,
+        session: &InBrowser,
+        is_new: bool,
+    ) -> Result<Vec<HeaderValue>, SignInError> {
+        let (record, minted) = session.copy.newest_record();
+        let InBrowser { id, begun, .. } = *session;
+        let shift = session.shift.load(Ordering::Relaxed);
+        let (generation, now) = (record.generation, self.now());
+        let Some(tokens) = record.tokens else { return Ok(Vec::new()) };
+        let slot = slot_of(generation, shift);
+        let contents = Contents { id, shift, generation, begun, minted, written: now, tokens };
+        let number = generation.to_string();
+        let name = bound_to(cookie, slot, &number);
+        let sealed = self.keys.encrypt(Purpose::Session, name.as_bytes(), &contents.to_bytes());
+        let sealed = BASE64_URL_SAFE_NO_PAD.encode(sealed.map_err(|_| {
+            SignInError::Random(ConfigError::new("the operating system has no random bytes"))
+        })?);
+        let head = cookie.piece_name_len() + "=1..".len() + number.len();
+        let parts: Vec<_> = sealed.as_bytes().chunks(MAX_PIECE - head).collect();
+        let bytes = sealed.len() + parts.len() * head;
+        if bytes > self.max_bytes || parts.len() > usize::from(Piece::MOST) {
+            return Err(too_large(&contents.tokens, bytes, self.max_bytes));
+        }
+        let count = parts.len();
+        let mut parts = parts.into_iter();
+        let mut written: Vec<_> = Piece::all_of(slot)
+            .map(|piece| match parts.next().and_then(|part| std::str::from_utf8(part).ok()) {
+                Some(part) => cookie.set_piece(piece, &format!("{count}.{number}.{part}")),
+                None => cookie.clear_piece(piece),
+            })
+            .collect();
+        // Two large generations at once would be a burden on every request.
+        if is_new || self.is_settled(minted, now) || bytes > MAX_BYTES / 2 {
+            written.extend(Piece::all_of(1 - slot).map(|piece| cookie.clear_piece(piece)));
+        }
+        Ok(written)
+    }
+
+    /// The tokens without what a cookie has no room for.
+    pub(in crate::session) fn trim(&self, tokens: Tokens) -> Tokens {
+        if self.keeps_id_token { tokens } else { tokens.without_extra("id_token") }
+    }
+
+    pub(in crate::session) fn keeps_id_token(&self) -> bool {
+        self.keeps_id_token
+    }
+
+    pub(in crate::session) fn is_last_write(&self, shown: &Shown) -> bool {
+        shown.is_last_write(self.transit)
+    }
+}
+
+/// Two names in turn: a response that is late overwrites the generation before the newest one.
+fn slot_of(generation: Generation, shift: u8) -> u8 {
+    ((generation.get() + u64::from(shift)) % 2) as u8
+}
+
+/// What a seal is bound to, besides its purpose and format: the name of the cookie and the generation.
+fn bound_to(cookie: &SessionCookie, slot: u8, generation: &str) -> String {
+    format!("{} {slot} {generation}", cookie.name())
+}
+
+fn too_large(tokens: &Tokens, bytes: usize, limit: usize) -> SignInError {
+    SignInError::TooLarge {
+        bytes,
+        limit,
+        access_token: tokens.access_token().len(),
+        refresh_token: tokens.refresh_token().map_or(0, str::len),
+        identity: tokens.extra(RESERVED_IDENTITY).map_or(0, str::len),
+    }
+}
+
+impl Shown {
+    pub(in crate::session) fn digest(&self) -> Digested {
+        Sha256::digest(self.id).into()
+    }
+
+    pub(in crate::session) fn generation(&self) -> Generation {
+        self.record.generation
+    }
+
+    /// It was written when no older `Set-Cookie` could be on its way any more.
+    fn is_last_write(&self, transit: Duration) -> bool {
+        self.written.saturating_sub(self.minted) >= transit.as_secs()
+    }
+
+    /// Whether nobody has used the session for so long, as far as this cookie tells.
+    pub(in crate::session) fn is_idle(&self, idle: Duration, now: SystemTime) -> bool {
+        seconds(now).saturating_sub(self.written) > idle.as_secs()
+    }
+
+    pub(in crate::session) fn has_run_out(&self, now: SystemTime) -> bool {
+        let end = self.record.tokens.as_ref().and_then(Tokens::expires_at);
+        end.is_some_and(|end| end <= now)
+    }
+
+    pub(super) fn minted(&self) -> u64 {
+        self.minted
+    }
+}
+
+impl InBrowser {
+    /// Of a session that a request shows.
+    pub(in crate::session) fn shown(shown: &Shown, copy: BrowserCopy) -> Self {
+        let Shown { id, shift, begun, .. } = *shown;
+        Self { id, shift: AtomicU8::new(shift), begun, copy, heads: Heads::default() }
+    }
+
+    /// Of a new session.
+    pub(in crate::session) fn new(id: Id, begun: SystemTime, copy: BrowserCopy) -> Self {
+        let (shift, begun) = (AtomicU8::default(), seconds(begun));
+        Self { id, shift, begun, copy, heads: Heads::default() }
+    }
+
+    /// When the user signed in.
+    pub(in crate::session) fn begun(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.begun)
+    }
+
+    fn slot(&self) -> u8 {
+        slot_of(self.copy.newest(), self.shift.load(Ordering::Relaxed))
+    }
+
+    /// A response of the session before this one may be late, and then most likely writes the slot of its
+    /// newest generation: this one's first generation has the other.
+    pub(in crate::session) fn avoid(&self, old: &Self) {
+        if self.slot() == old.slot() {
+            self.shift.fetch_xor(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A new session's id, and what it is called.
+pub(in crate::session) fn new_id() -> Option<(Id, Digested)> {
+    let id: Id = random()?;
+    Some((id, Sha256::digest(id).into()))
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealed").field("max_bytes", &self.max_bytes).finish_non_exhaustive()
+    }
+}
