@@ -239,7 +239,7 @@ mod tests {
     fn a_jwt_takes_the_room_of_what_it_encodes() {
         let room = |token: &str| round_trip(Tokens::new(token)) - round_trip(Tokens::new(""));
         assert!(room(JWT) < JWT.len() * 4 / 5, "{}", room(JWT));
-        assert_eq!(room("opaque!"), 7);
+        assert_eq!(room("opaque!!"), room("opaque!") + 1);
     }
 
     /// Whoever has a key may have had another version.
