@@ -16,6 +16,7 @@ mod cookies;
 mod corners;
 mod endings;
 mod invariants;
+mod jars;
 mod memory;
 mod races;
 mod sealed;
