@@ -1,6 +1,8 @@
 //! Moments by two clocks: the monotonic one, which stands still while a machine sleeps, and the
 //! wall clock, which is set.
 
+#[cfg(feature = "session")]
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -17,29 +19,21 @@ impl Time {
         Self { now: Instant::now(), wall: SystemTime::now() }
     }
 
+    /// The same, where the wall clock is for moments that leave the process and come back to be compared:
+    /// in a process it never goes back. If it is set back, it goes on by the monotonic clock.
+    #[cfg(feature = "session")]
+    pub(crate) fn never_back() -> Self {
+        static START: OnceLock<Time> = OnceLock::new();
+        let Self { now, wall } = Self::now();
+        let start = START.get_or_init(|| Self { now, wall });
+        let by_monotonic = start.wall.checked_add(now.saturating_duration_since(start.now));
+        Self { now, wall: by_monotonic.map_or(wall, |by_monotonic| wall.max(by_monotonic)) }
+    }
+
     /// So much later, but no later than [`MAX_WAIT`].
     pub(crate) fn after(self, wait: Duration) -> Due {
         let wall = self.wall.checked_add(wait.min(MAX_WAIT)).unwrap_or(self.wall);
         Due { now: after(self.now, wait), wall }
-    }
-}
-
-/// The wall clock for moments that leave the process and come back to be compared. It never goes back:
-/// if it is set back, it goes on by the monotonic clock.
-#[cfg(feature = "session")]
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock(Time);
-
-#[cfg(feature = "session")]
-impl Clock {
-    pub(crate) fn start() -> Self {
-        Self(Time::now())
-    }
-
-    pub(crate) fn now(self) -> Time {
-        let Time { now, wall } = Time::now();
-        let by_monotonic = self.0.wall + now.saturating_duration_since(self.0.now);
-        Time { now, wall: wall.max(by_monotonic) }
     }
 }
 

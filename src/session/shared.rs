@@ -115,7 +115,7 @@ impl Shared {
 
     /// By the clock that cookies are written by, if any are.
     fn now(&self) -> Time {
-        self.sealed.as_ref().map_or_else(Time::now, |sealed| sealed.clock.now())
+        if self.sealed.is_some() { Time::never_back() } else { Time::now() }
     }
 
     /// What has become of the session of this name. Looks at the store once.
@@ -209,13 +209,13 @@ impl Shared {
     async fn load(self: &Arc<Self>, claim: &Claim) -> Result<Visit, StoreError> {
         self.counters.looked();
         let time = Time::now();
-        let (record, in_browser) = match (&self.sealed, &claim.shown) {
-            (Some(sealed), Some(shown)) => {
-                let copy = self.copy(sealed, claim.digest);
+        let (record, in_browser) = match &claim.shown {
+            Some(shown) => {
+                let copy = self.copy(claim.digest);
                 copy.show(shown);
                 (self.record_of(&copy), Some(InBrowser::shown(shown, copy)))
             }
-            _ => (self.record(claim.digest), None),
+            None => (self.record(claim.digest), None),
         };
         let finding = Arc::clone(&record);
         // In a task, whose panic is the store's.
@@ -240,8 +240,8 @@ impl Shared {
         Arc::new(SessionRecord::new(store, self.idle, REMEMBERED))
     }
 
-    fn copy(&self, sealed: &Sealed, digest: Digested) -> BrowserCopy {
-        BrowserCopy::new(self.stores.store(SessionName::of(digest).as_str()), sealed.clock)
+    fn copy(&self, digest: Digested) -> BrowserCopy {
+        BrowserCopy::new(self.stores.store(SessionName::of(digest).as_str()))
     }
 
     /// What is remembered of a sealed session outlives every cookie that is not idle; and its end, every
@@ -319,7 +319,7 @@ impl Shared {
         const NO_RANDOMNESS: ConfigError =
             ConfigError::new("the operating system has no random bytes");
         let (id, digest) = new_id().ok_or(SignInError::Random(NO_RANDOMNESS))?;
-        let (copy, now) = (self.copy(sealed, digest), sealed.clock.now().wall);
+        let (copy, now) = (self.copy(digest), Time::never_back().wall);
         let record = self.record_of(&copy);
         let of = (&self.renewal, record, Some(InBrowser::new(id, now, copy)));
         let fits = |entry: &Entry| {
@@ -450,10 +450,8 @@ impl Shared {
         let Some(digest) = name.digest() else { return Ok(false) };
         let visit = match self.registry.get(&digest) {
             Some(entry) => self.watch(&entry).await?,
-            None => match &self.sealed {
-                Some(sealed) => return self.end_in_browser(sealed, digest).await,
-                None => self.load(&Claim { digest, shown: None }).await?,
-            },
+            None if self.sealed.is_some() => return self.end_in_browser(digest).await,
+            None => self.load(&Claim { digest, shown: None }).await?,
         };
         let Visit::Lives(entry) = visit else { return Ok(false) };
         self.end(&entry, Ended::SignedOutElsewhere).await?;
@@ -461,8 +459,8 @@ impl Shared {
     }
 
     /// Ends a sealed session that no request has shown to this process.
-    async fn end_in_browser(&self, sealed: &Sealed, digest: Digested) -> Result<bool, StoreError> {
-        let record = self.record_of(&self.copy(sealed, digest));
+    async fn end_in_browser(&self, digest: Digested) -> Result<bool, StoreError> {
+        let record = self.record_of(&self.copy(digest));
         if matches!(record.find().await, Ok(Stored::Ended(_))) {
             return Ok(false);
         }

@@ -18,7 +18,10 @@ use tower_refresh::{
     BoxFuture, FromExtensions, Generation, RefreshError, RefreshLayer, Renewal, Tokens,
     body::ReplayBody,
     seal::Keyring,
-    session::{Ended, Identity, SessionBody, SessionLayer, SessionSlot, Sessions, SessionsBuilder},
+    session::{
+        Ended, Identity, SealedBuilder, SessionBody, SessionLayer, SessionSlot, Sessions,
+        SessionsBuilder,
+    },
     state::RenewalBuilder,
     store::{
         Deleted, KeptUntil, Leased, MemoryStores, Record, SaveError, StoreError, Stores, TokenStore,
@@ -54,6 +57,21 @@ struct Families {
     revoked: HashSet<String>,
     is_away: bool,
     families: usize,
+    /// How long access tokens live, if the server says so.
+    life: Option<Duration>,
+    /// What it sends besides, and how much of it.
+    besides: Option<(String, usize)>,
+}
+
+impl Families {
+    fn tokens(&self, family: &str, number: u64) -> Tokens {
+        let tokens = Tokens::new(format!("access-{family}-{number}"))
+            .with_refresh_token(format!("refresh-{family}-{number}"));
+        let tokens = self.life.into_iter().fold(tokens, Tokens::with_expires_in);
+        self.besides
+            .iter()
+            .fold(tokens, |tokens, (name, len)| tokens.with_extra(name.clone(), "x".repeat(*len)))
+    }
 }
 
 impl Server {
@@ -64,7 +82,7 @@ impl Server {
         let family = format!("f{}", families.families);
         families.current.insert(family.clone(), 1);
         families.accepted.insert(format!("access-{family}-1"));
-        tokens(&family, 1)
+        families.tokens(&family, 1)
     }
 
     /// No access token is good any more.
@@ -78,6 +96,16 @@ impl Server {
         families.accepted.clear();
         let all: Vec<_> = families.current.drain().map(|(family, _)| family).collect();
         families.revoked.extend(all);
+    }
+
+    /// It says from now on how long access tokens live.
+    pub fn tell_life(&self, life: Duration) {
+        self.0.lock().unwrap().life = Some(life);
+    }
+
+    /// It sends another field from now on, of this length.
+    pub fn send_besides(&self, name: &str, len: usize) {
+        self.0.lock().unwrap().besides = Some((name.to_owned(), len));
     }
 
     /// It answers with 503 from now on, or does again what it does.
@@ -113,7 +141,7 @@ impl Server {
                 *current += 1;
                 let number = *current;
                 families.accepted.insert(format!("access-{family}-{number}"));
-                Ok(tokens(&family, number))
+                Ok(families.tokens(&family, number))
             }
             Some(_) => {
                 families.reuses += 1;
@@ -137,11 +165,6 @@ impl Server {
         let token = authorization.strip_prefix("Bearer ").unwrap_or_default();
         self.0.lock().unwrap().accepted.contains(token)
     }
-}
-
-fn tokens(family: &str, number: u64) -> Tokens {
-    Tokens::new(format!("access-{family}-{number}"))
-        .with_refresh_token(format!("refresh-{family}-{number}"))
 }
 
 fn parse(token: &str) -> (String, u64) {
@@ -351,12 +374,23 @@ impl World {
     ) -> Replica {
         let builder = match self.mode {
             Mode::Opaque => Sessions::builder(self.renewal(), self.place.clone()),
-            Mode::Sealed => {
-                let keys = Keyring::new([7; 32]);
-                Sessions::sealed(self.renewal(), keys).remember(self.place.clone())
-            }
+            Mode::Sealed => self.sealing(Keyring::new([7; 32])).remember(self.place.clone()),
         };
-        let sessions = change(builder).build().unwrap();
+        self.replica_of(change(builder), layer)
+    }
+
+    /// Sealed sessions with these keys.
+    pub fn sealing(&self, keys: Keyring) -> SealedBuilder {
+        Sessions::sealed(self.renewal(), keys)
+    }
+
+    /// A process with these sessions, and this layer.
+    pub fn replica_of(
+        &self,
+        builder: SessionsBuilder,
+        layer: impl FnOnce(SessionLayer) -> SessionLayer,
+    ) -> Replica {
+        let sessions = builder.build().unwrap();
         let world = self.clone();
         let api = RefreshLayer::per_request(FromExtensions)
             .allow_origin("http://api.test")
@@ -441,6 +475,17 @@ async fn handle(
             text(StatusCode::OK, count.to_string())
         }
         "/ended" => text(StatusCode::OK, slot.ended().map_or("-", Ended::as_str).to_owned()),
+        "/refresh" => {
+            // Its head is sent, and then it refreshes.
+            let session = slot.session().unwrap();
+            let refreshed = futures_util::stream::once(async move {
+                let refreshed = session.state().refresh().await;
+                let text = refreshed.map_or_else(|it| it.kind().as_str(), |_| "refreshed");
+                Ok::<_, Infallible>(http_body::Frame::data(Bytes::from(text)))
+            });
+            let body = http_body_util::StreamBody::new(refreshed).boxed_unsync();
+            Response::new(body)
+        }
         "/events" => {
             let quiet = http_body_util::StreamBody::new(futures_util::stream::pending());
             Response::builder()

@@ -8,7 +8,6 @@ use crate::{
     session::{Sessions, SessionsBuilder},
     state::RenewalBuilder,
     store::{MemoryStores, Stores},
-    time::Clock,
 };
 
 /// Configures what is particular to [sealed](Sessions::sealed) sessions. [`remember`](Self::remember)
@@ -48,7 +47,6 @@ impl Sessions {
                 max_bytes: MAX_BYTES,
                 transit: Duration::from_secs(600),
                 keeps_id_token: false,
-                clock: Clock::start(),
             },
         }
     }

@@ -29,7 +29,7 @@ use crate::{
     },
     state::Heads,
     store::Record,
-    time::Clock,
+    time::Time,
     tokens::{Generation, RESERVED_IDENTITY, Tokens},
 };
 
@@ -41,7 +41,6 @@ pub(in crate::session) struct Sealed {
     /// For how long a response may be on its way to the browser.
     pub(super) transit: Duration,
     pub(super) keeps_id_token: bool,
-    pub(in crate::session) clock: Clock,
 }
 
 /// A session that a request's cookies show.
@@ -156,16 +155,12 @@ impl Sealed {
         idle: Option<Duration>,
     ) -> bool {
         let Some(shown) = shown else { return true };
-        let now = self.now();
+        let now = seconds(Time::never_back().wall);
         let age = now.saturating_sub(shown.written);
         shown.generation() < session.copy.newest()
             || session.copy.is_forgotten()
             || idle.is_some_and(|idle| age >= idle.as_secs() / 10)
             || (!shown.is_last_write(self.transit) && self.is_settled(shown.minted, now))
-    }
-
-    fn now(&self) -> u64 {
-        seconds(self.clock.now().wall)
     }
 
     fn is_settled(&self, minted: u64, now: u64) -> bool {
@@ -183,7 +178,7 @@ impl Sealed {
         let (record, minted) = session.copy.newest_record();
         let InBrowser { id, begun, .. } = *session;
         let shift = session.shift.load(Ordering::Relaxed);
-        let (generation, now) = (record.generation, self.now());
+        let (generation, now) = (record.generation, seconds(Time::never_back().wall));
         let Some(tokens) = record.tokens else { return Ok(Vec::new()) };
         let slot = slot_of(generation, shift);
         let contents = Contents { id, shift, generation, begun, minted, written: now, tokens };

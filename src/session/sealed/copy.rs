@@ -16,7 +16,7 @@ use crate::{
     store::{
         Deleted, KeptUntil, Lease, Leased, OpenRedeem, Record, SaveError, StoreError, TokenStore,
     },
-    time::Clock,
+    time::Time,
     tokens::{Generation, RESERVED_IN_BROWSER, RESERVED_MINTED_AT, Tokens},
 };
 
@@ -26,7 +26,6 @@ use crate::{
 #[derive(Clone)]
 pub(in crate::session) struct BrowserCopy {
     memory: Arc<dyn TokenStore>,
-    clock: Clock,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -103,8 +102,8 @@ impl Seen {
 }
 
 impl BrowserCopy {
-    pub(in crate::session) fn new(memory: Arc<dyn TokenStore>, clock: Clock) -> Self {
-        Self { memory, clock, seen: Arc::default() }
+    pub(in crate::session) fn new(memory: Arc<dyn TokenStore>) -> Self {
+        Self { memory, seen: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
@@ -173,7 +172,7 @@ impl BrowserCopy {
         let known = held.generation;
         let newest = self.lock().see(held);
         if newest.is_ok_and(|newest| newest.generation == expected) {
-            Ok((known, stamped(record, seconds(self.clock.now().wall))))
+            Ok((known, stamped(record, seconds(Time::never_back().wall))))
         } else {
             Err(SaveError::Conflict)
         }
@@ -184,7 +183,7 @@ impl BrowserCopy {
         match &record.tokens {
             Some(tokens) if noted(tokens).is_none() => {
                 seen.memory = Memory::Tokens;
-                let minted = seconds(self.clock.now().wall);
+                let minted = seconds(Time::never_back().wall);
                 seen.offer(record, minted);
             }
             _ => seen.memory = Memory::Ended,
@@ -244,7 +243,7 @@ impl TokenStore for BrowserCopy {
                 let Ok(held) = self.memory.load().await else { break };
                 let known = held.generation;
                 let newest = self.lock().see(held).unwrap_or_default();
-                let next = known.max(newest.generation).next_at(self.clock.now().wall);
+                let next = known.max(newest.generation).next_at(Time::never_back().wall);
                 let ended = Record::new(next, note(Ended::SignedOutElsewhere));
                 match self.memory.save(known, ended).await {
                     Ok(()) => {

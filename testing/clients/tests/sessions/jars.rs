@@ -80,7 +80,15 @@ impl History {
         let replicas = Self::processes(&world);
         let browser = Browser::new();
         browser.sign_in(&replicas[0], "alice").await;
-        Self { world, replicas, browser, asked: Vec::new(), answered: Vec::new(), copy: None, expired: 0 }
+        Self {
+            world,
+            replicas,
+            browser,
+            asked: Vec::new(),
+            answered: Vec::new(),
+            copy: None,
+            expired: 0,
+        }
     }
 
     fn processes(world: &World) -> [Replica; 2] {
@@ -289,16 +297,15 @@ fn an_older_cookie_that_arrives_after_the_newest_was_shown_loses_nothing() {
 #[test]
 fn long_histories_end_well() {
     let mut random = fastrand::Rng::with_seed(7);
-    for _ in 0..1000 {
+    for _ in 0..600 {
         let mut steps = Vec::new();
         play(async {
             let mut history = History::begin().await;
             for _ in 0..40 {
                 let mut all = history.steps();
                 // What the browser does itself comes more often than what is done to it.
-                let is_seldom = |step: &Step| {
-                    matches!(step, Step::Copy | Step::UseCopy | Step::Wait)
-                };
+                let is_seldom =
+                    |step: &Step| matches!(step, Step::Copy | Step::UseCopy | Step::Wait);
                 all.retain(|step| !is_seldom(step) || random.u8(..) < 64);
                 let Some(step) = random.choice(all) else { continue };
                 steps.push(step);
