@@ -6,12 +6,14 @@
 //! | `endings` | why sessions end, and who is told |
 //! | `cookies` | bad input |
 //! | `corners` | where two things meet |
+//! | `beside` | tower-sessions in the same application |
 //! | `memory` | what a session costs that nobody uses |
 //! | `races` | what other tabs and replicas do meanwhile |
 //! | `stores` | the same promises over files, Redis and PostgreSQL |
 //! | `axum` | an application on real sockets: extractors, proxy, WebSockets, streams |
 
 mod axum;
+mod beside;
 mod cookies;
 mod corners;
 mod endings;
