@@ -8,6 +8,7 @@
 //! | `corners` | where two things meet |
 //! | `beside` | tower-sessions in the same application |
 //! | `memory` | what a session costs that nobody uses |
+//! | `metrics` | what is counted, by names and labels |
 //! | `races` | what other tabs and replicas do meanwhile |
 //! | `stores` | the same promises over files, Redis and PostgreSQL |
 //! | `axum` | an application on real sockets: extractors, proxy, WebSockets, streams |
@@ -19,5 +20,6 @@ mod corners;
 mod endings;
 mod invariants;
 mod memory;
+mod metrics;
 mod races;
 mod stores;
