@@ -128,7 +128,15 @@ const BENCHES: &[Check] = &[
 const PACKAGES: &[(&str, &[&str], IsThere)] = &[
     (
         "redis-server",
-        &["tests", "bff-redis", "replicas", "torture-redis", "torture-sessions", "wake"],
+        &[
+            "tests",
+            "bff-redis",
+            "replicas",
+            "torture-redis",
+            "torture-sessions",
+            "sessions",
+            "wake",
+        ],
         || works("redis-server", &["--version"]),
     ),
     ("postgresql", &["tests"], || {
