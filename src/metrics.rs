@@ -18,7 +18,7 @@
 //! | `tower_refresh_sessions_begun_total` | | browser sessions that were signed in (feature `session`) |
 //! | `tower_refresh_sessions_ended_total` | `reason` (`session::Ended::as_str`) | browser sessions that have ended, once a process that has heard of it |
 //! | `tower_refresh_session_looks_total` | | looks at the store for a browser's request or stream |
-//! | `tower_refresh_session_refusals_total` | `reason`: `csrf`, `no_session`, `unavailable` | browsers' requests that the session layer has answered itself |
+//! | `tower_refresh_session_refusals_total` | `reason`: `csrf`, `no_session`, `unavailable` | browsers' requests that the session layer has refused. To take a page to the sign-in is no refusal |
 //!
 //! | histogram | labels | what |
 //! |---|---|---|

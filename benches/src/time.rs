@@ -24,6 +24,13 @@ fn read(clock: ClockId) -> Duration {
     Duration::try_from(clock_gettime(clock)).expect("a clock that counts up from zero")
 }
 
+/// For how long this thread had something to do and no processor. Zero where nobody counts it.
+pub fn thread_delay() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = text.split(' ').nth(1).and_then(|nanos| nanos.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or_default())
+}
+
 /// The middle one.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);

@@ -42,6 +42,11 @@
 //! # Ok::<_, tower_refresh::BoxError>(()) }).unwrap();
 //! ```
 //!
+//! Beside a session layer of another crate, as tower-sessions, this one is the outer one: then the
+//! other crate gets no cookie of ours, and has saved its data by the time that this layer answers in
+//! the place of a handler whose token could not be refreshed. Sign in first, and give the other
+//! crate's session its new id (`cycle_id`) once that has succeeded.
+//!
 #![doc = include_str!("promises.md")]
 
 // | file | what is in it |

@@ -18,6 +18,9 @@ const SHARDS: usize = 64;
 /// How often the entries of a shard are looked through for those that may go.
 const SWEEP: Duration = Duration::from_secs(30);
 
+/// How many of a shard go at once: the request that comes by waits while they are dropped.
+const GO_AT_ONCE: usize = 256;
+
 /// The entries, by what their sessions are called. One that nobody uses goes after some time, unless
 /// something would be lost with it: the next request loads it again.
 pub(super) struct Registry {
@@ -89,22 +92,26 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 
 impl Shard {
     fn sweep(&mut self, keep: Duration, now: Instant) -> Vec<Arc<Entry>> {
-        let swept = self.swept.get_or_insert(now);
-        if now.saturating_duration_since(*swept) < SWEEP {
+        let swept = *self.swept.get_or_insert(now);
+        if now.saturating_duration_since(swept) < SWEEP {
             return Vec::new();
         }
-        *swept = now;
         let (ended, mut gone): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.ended).into_iter().partition(|it| !it.state.is_at_rest());
         self.ended = ended;
+        let most = gone.len() + GO_AT_ONCE;
         // An entry is given out under this lock only: what has one owner now has no other soon.
         self.entries.retain(|_, entry| {
-            let goes = entry.is_idle(now, keep);
+            let goes = gone.len() < most && entry.is_idle(now, keep);
             if goes {
                 gone.push(Arc::clone(entry));
             }
             !goes
         });
+        // If there may be more, the next one goes on.
+        if gone.len() < most {
+            self.swept = Some(now);
+        }
         gone
     }
 }

@@ -20,7 +20,7 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderValue, Request, Response, StatusCode, Uri,
-    header::{AUTHORIZATION, CONTENT_TYPE},
+    header::{AUTHORIZATION, CONTENT_TYPE, SET_COOKIE},
     request::Parts,
 };
 use http_body::Body;
@@ -334,7 +334,10 @@ impl OneVisit {
                 Some(_) => Some(answer::unavailable(self.is_event_stream)),
             };
             if let Some(mut answer) = answer {
-                // A sign-in of the same request counts all the same.
+                // Who has set a cookie below counts on it, and a sign-in of the same request counts, too.
+                for cookie in parts.headers.get_all(SET_COOKIE) {
+                    answer.headers_mut().append(SET_COOKIE, cookie.clone());
+                }
                 answer::finish(&shared.cookie, &slot.0, answer.headers_mut());
                 return answer;
             }

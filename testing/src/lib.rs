@@ -10,6 +10,7 @@
 //! | `secrets` | [`clean()`]: what is shown tells no secret | |
 //! | `api` | [`Api`]: a strict API in process; [`mock()`]: one that answers by hand | `api` |
 //! | `logs` | [`Logs`]: what is logged while a test runs; [`listen()`]: with a subscriber of its own | `logs` |
+//! | `meter` | [`Meter`]: what is counted while a test runs | `meter` |
 //! | `browser_driver` | [`BrowserDriver`]: chromedriver, which ends with its tests, and so do its browsers | `browser` |
 //! | [`loopback`] | [`Loopback`]: an authorization server and an API on sockets | `loopback` |
 //! | `postgres` | [`PostgresServer`]: a PostgreSQL server that ends with its test | `postgres` |
@@ -40,6 +41,8 @@ mod gate;
 mod logs;
 #[cfg(feature = "loopback")]
 pub mod loopback;
+#[cfg(feature = "meter")]
+mod meter;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]
@@ -69,6 +72,8 @@ pub use self::browser_driver::BrowserDriver;
 pub use self::logs::{Logs, listen};
 #[cfg(feature = "loopback")]
 pub use self::loopback::Loopback;
+#[cfg(feature = "meter")]
+pub use self::meter::Meter;
 #[cfg(feature = "postgres")]
 pub use self::postgres::PostgresServer;
 #[cfg(feature = "redis")]

@@ -88,6 +88,7 @@ const CHECKS: &[Check] = &[
     ("quickstart-late", Example("quickstart --requests 1000 --late")),
     ("hyper_client", Example("hyper_client")),
     ("axum_gateway", Example("axum_gateway")),
+    ("beside_tower_sessions", Example("beside_tower_sessions")),
     ("bff", Example("bff --check")),
     ("bff-redis", Example("bff --check --stores redis --replicas 3")),
     ("client_credentials", Example("client_credentials")),
@@ -127,7 +128,15 @@ const BENCHES: &[Check] = &[
 const PACKAGES: &[(&str, &[&str], IsThere)] = &[
     (
         "redis-server",
-        &["tests", "bff-redis", "replicas", "torture-redis", "torture-sessions", "wake"],
+        &[
+            "tests",
+            "bff-redis",
+            "replicas",
+            "torture-redis",
+            "torture-sessions",
+            "sessions",
+            "wake",
+        ],
         || works("redis-server", &["--version"]),
     ),
     ("postgresql", &["tests"], || {

@@ -1,6 +1,7 @@
 //! What is counted, in the text that a real exporter for Prometheus writes.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::SeqCst},
@@ -9,50 +10,13 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use metrics::LocalRecorderGuard;
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use testing::{
-    Api, Auth, Fault, Op, Play, Store, builder, get, idle, kind, mock, next, opened, post, secs,
-    stored, tokens,
+    Api, Auth, Fault, Meter, Op, Play, Store, builder, get, idle, kind, mock, next, opened, post,
+    secs, stored, tokens,
 };
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt};
 use tower_refresh::{FailureKind, RefreshLayer, RefreshState, body::NotReplayable};
-
-/// Counts what this thread does.
-struct Meter {
-    prometheus: PrometheusHandle,
-    _guard: LocalRecorderGuard<'static>,
-}
-
-impl Meter {
-    fn new() -> Self {
-        let duration = Matcher::Suffix("duration_seconds".to_owned());
-        let prometheus = PrometheusBuilder::new();
-        let prometheus = prometheus.set_buckets_for_metric(duration, &[0.1, 1.0]).unwrap();
-        let recorder = Box::leak(Box::new(prometheus.build_recorder()));
-        Self {
-            prometheus: recorder.handle(),
-            _guard: metrics::set_default_local_recorder(recorder),
-        }
-    }
-
-    /// The counters' lines, without what they have in common.
-    fn counters(&self) -> Vec<String> {
-        let text = self.prometheus.render();
-        let lines = text.lines().filter_map(|line| line.strip_prefix("tower_refresh_"));
-        let mut lines: Vec<_> =
-            lines.filter(|line| line.contains("_total")).map(str::to_owned).collect();
-        lines.sort();
-        lines
-    }
-
-    #[track_caller]
-    fn assert_has(&self, line: &str) {
-        let text = self.prometheus.render();
-        assert!(text.lines().any(|it| it == line), "no {line} in\n{text}");
-    }
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_herd_is_one_refresh_its_waiters_and_their_replays() {
@@ -291,7 +255,7 @@ async fn no_label_has_a_name_and_each_metric_has_a_description() {
         state.refresh().await.unwrap();
         state.drain().await;
     }
-    let text = meter.prometheus.render();
+    let text = meter.text();
     assert!(!text.contains("alice"), "{text}");
     meter.assert_has(r#"tower_refresh_refreshes_total{trigger="first_use",outcome="renewed"} 3"#);
     assert!(text.contains("# HELP tower_refresh_refreshes_total Refreshes"), "{text}");
@@ -326,4 +290,37 @@ fn a_reason_is_its_name_in_snake_case() {
         assert!(word.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{word}");
         assert_eq!(word.replace('_', ""), format!("{reason:?}").to_lowercase());
     }
+}
+
+/// What is between these marks.
+fn between(text: &str, mark: char) -> impl Iterator<Item = &str> {
+    text.split(mark).skip(1).step_by(2)
+}
+
+/// Names and labels, as the source has them: those that are documented, and those that are counted.
+#[test]
+fn the_table_lists_what_is_described_and_what_is_counted() {
+    let source = include_str!("../../../../src/metrics.rs");
+    let (above, functions) = source.split_once("pub(crate) fn ").unwrap();
+    let is_word = |text: &&str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let rows = above.lines().filter_map(|line| line.strip_prefix("//! | `tower_refresh_"));
+    let listed: BTreeMap<&str, BTreeSet<&str>> = rows
+        .map(|row| {
+            let (name, rest) = row.split_once("` |").unwrap();
+            // After a colon there are the values of the one label.
+            let labels = rest.split('|').next().unwrap().split(": ").next().unwrap();
+            (name, between(labels, '`').filter(is_word).collect())
+        })
+        .collect();
+    let counted: BTreeMap<&str, BTreeSet<&str>> = functions
+        .split("!(\"tower_refresh_")
+        .skip(1)
+        .map(|call| {
+            let (name, labels) = call.split(')').next().unwrap().split_once('"').unwrap();
+            (name, between(labels, '"').collect())
+        })
+        .collect();
+    assert_eq!(listed, counted);
+    let described = between(above, '"').filter_map(|text| text.strip_prefix("tower_refresh_"));
+    assert_eq!(described.collect::<BTreeSet<_>>(), listed.into_keys().collect());
 }

@@ -6,18 +6,22 @@
 //! | `endings` | why sessions end, and who is told |
 //! | `cookies` | bad input |
 //! | `corners` | where two things meet |
+//! | `beside` | tower-sessions in the same application |
 //! | `memory` | what a session costs that nobody uses |
+//! | `metrics` | what is counted, by names and labels |
 //! | `races` | what other tabs and replicas do meanwhile |
 //! | `stores` | the same promises over files, Redis and PostgreSQL |
 //! | `axum` | an application on real sockets: extractors, proxy, WebSockets, streams |
 
 mod axum;
+mod beside;
 mod cookies;
 mod corners;
 mod endings;
 mod invariants;
 mod jars;
 mod memory;
+mod metrics;
 mod races;
 mod sealed;
 mod stores;

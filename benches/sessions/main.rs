@@ -7,12 +7,20 @@
 //! - **A request** with a session that lives, in memory, to a handler that asks who it is: over
 //!   tower-sessions 0.15 with its memory store, and beside what people write by hand. This crate looks
 //!   at its store for each request, and then believes a look for ten seconds.
-//! - **A million sessions**: what one takes in memory beyond its tokens, loaded and idle, and for how
-//!   long one request has to wait at most while 100 000 are loaded at once.
+//! - `redis.rs`: **the same over Redis**, beside tower-sessions with its Redis store.
 //! - **A herd**: a thousand sessions expire together, and the server answers after 50 ms.
+//! - `pauses.rs`: for how long **one request has to wait** while 100 000 sessions are signed in, loaded
+//!   and dropped.
+//! - `unknown.rs`: **cookies that name nothing**, as many as the machine can send.
+//!
+//! With `-- requests`, `redis`, `herd`, `pauses` or `unknown` behind the command, that part alone.
 //!
 //! Instructions and allocations are counted by valgrind; times are the least of several rounds in
 //! which the contestants take turns.
+
+mod pauses;
+mod redis;
+mod unknown;
 
 use std::{
     collections::HashMap,
@@ -37,7 +45,7 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_refresh::{
     RefreshError, RefreshState, Renewal, Tokens,
     session::{Identity, SessionSlot, Sessions},
-    store::MemoryStores,
+    store::{MemoryStores, Stores},
 };
 use tower_sessions::{MemoryStore, SessionManagerLayer, session::Record};
 
@@ -141,9 +149,9 @@ fn by_hand(count: usize) {
     block_on(requests(app, count, &format!("sid={id}")));
 }
 
-fn sessions(trust_for: Duration) -> Sessions {
+fn sessions(stores: impl Stores, trust_for: Duration) -> Sessions {
     let renewal = Renewal::builder(async |_: Tokens| Ok::<_, RefreshError>(pair()));
-    Sessions::builder(renewal, MemoryStores::new()).trust_for(trust_for).build().expect("sessions")
+    Sessions::builder(renewal, stores).trust_for(trust_for).build().expect("sessions")
 }
 
 fn pair() -> Tokens {
@@ -151,13 +159,15 @@ fn pair() -> Tokens {
 }
 
 /// Signs in, and returns the cookie.
-async fn sign_in(sessions: &Sessions) -> String {
-    let app = sessions.layer().layer(service_fn(async |request: Request<Full<Bytes>>| {
+async fn sign_in(sessions: &Sessions, user: &str) -> String {
+    let identity = Identity::new("https://id.example.com", user);
+    let app = sessions.layer().layer(service_fn(move |request: Request<Full<Bytes>>| {
         let slot = request.extensions().get::<SessionSlot>().expect("a slot").clone();
-        slot.sign_in(pair(), Identity::new("https://id.example.com", "alice"))
-            .await
-            .expect("a session");
-        Ok::<_, Infallible>(body(""))
+        let identity = identity.clone();
+        async move {
+            slot.sign_in(pair(), identity).await.expect("a session");
+            Ok::<_, Infallible>(body(""))
+        }
     }));
     let request = Request::post("/").body(Full::default()).expect("a request");
     let response = app.oneshot(request).await.expect("a response");
@@ -165,17 +175,19 @@ async fn sign_in(sessions: &Sessions) -> String {
     set.split(';').next().expect("a pair").to_owned()
 }
 
+/// The handler of this crate's contestants.
+async fn whoami(request: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let slot = request.extensions().get::<SessionSlot>().expect("a slot");
+    let session = slot.session().expect("a session");
+    black_box(session.state().current());
+    Ok(body(session.identity().subject()))
+}
+
 fn this_crate(count: usize, trust_for: Duration) {
     block_on(async {
-        let sessions = sessions(trust_for);
-        let cookie = sign_in(&sessions).await;
-        let app = sessions.layer().layer(service_fn(async |request: Request<Full<Bytes>>| {
-            let slot = request.extensions().get::<SessionSlot>().expect("a slot");
-            let session = slot.session().expect("a session");
-            black_box(session.state().current());
-            Ok::<_, Infallible>(body(session.identity().subject()))
-        }));
-        requests(app, count, &cookie).await;
+        let sessions = sessions(MemoryStores::new(), trust_for);
+        let cookie = sign_in(&sessions, "alice").await;
+        requests(sessions.layer().layer(service_fn(whoami)), count, &cookie).await;
     });
 }
 
@@ -241,7 +253,7 @@ fn print_herd() {
             }));
         let mut cookies = Vec::new();
         for _ in 0..SESSIONS + SINGLES {
-            cookies.push(sign_in(&sessions).await);
+            cookies.push(sign_in(&sessions, "alice").await);
         }
         let run = async |cookies: Vec<String>, each: usize| {
             let start = Instant::now();
@@ -269,6 +281,15 @@ fn print_herd() {
     println!("| {redeems} | {:.2} |\n", herd.as_secs_f64() / single.as_secs_f64());
 }
 
+/// What is measured, by name.
+const PARTS: &[(&str, fn())] = &[
+    ("requests", print_requests),
+    ("redis", redis::print),
+    ("herd", print_herd),
+    ("pauses", pauses::print),
+    ("unknown", unknown::print),
+];
+
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     if let [_, contestant, count] = args.as_slice() {
@@ -277,6 +298,9 @@ fn main() {
             return;
         }
     }
-    print_requests();
-    print_herd();
+    let is_named = |name: &str| args.iter().any(|arg| arg == name);
+    let is_any_named = PARTS.iter().any(|(name, _)| is_named(name));
+    for (_, print) in PARTS.iter().filter(|(name, _)| is_named(name) || !is_any_named) {
+        print();
+    }
 }
