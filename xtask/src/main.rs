@@ -120,6 +120,7 @@ const BENCHES: &[Check] = &[
     ("end_to_end", Cargo("bench -p benches --bench end_to_end --locked")),
     ("reqwest", Cargo("bench -p benches --bench reqwest --features reqwest --locked")),
     ("sessions", Cargo("bench -p benches --bench sessions --features sessions --locked")),
+    ("seal", Cargo("bench -p benches --bench seal --features sessions --locked")),
     ("doubt", Cargo("bench -p benches --bench doubt --locked")),
     ("wake", Cargo("bench -p benches --bench wake --features redis --locked")),
 ];
