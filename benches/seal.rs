@@ -182,7 +182,8 @@ fn bytes() {
     }
 }
 
-/// As the browser sends it: the names and values, which the response has set.
+/// As the browser sends it once it has the tokens for good: under one name. Until then it sends those of
+/// two generations, or a new session's under both names.
 async fn ours(access: &str, refresh: &str, name: &str) -> usize {
     let renewal =
         Renewal::builder(async |_: Tokens| Err::<Tokens, _>(RefreshError::transient("never")));

@@ -300,6 +300,9 @@ impl OneVisit {
             let (sealed, browser) = (shared.sealed.as_ref()?, entry.in_browser.as_ref()?);
             // Another replica may have refreshed since. If that cannot be told, this is the newest.
             let _ = entry.state.look().await;
+            if entry.state.health().needs_sign_in() {
+                return None;
+            }
             shared.remember(&entry, browser).await;
             match sealed.write(&shared.cookie, browser, shown.is_none()) {
                 Ok(cookies) => Some(cookies),

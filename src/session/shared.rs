@@ -309,12 +309,11 @@ impl Shared {
         Ok((id, self.begin_as(digest, of, (tokens, identity), |_| Ok(())).await?))
     }
 
-    /// The same with the tokens in cookies. The browser may have another one.
+    /// The same with the tokens in cookies.
     pub(super) async fn begin_sealed(
         self: &Arc<Self>,
         sealed: &Sealed,
         (tokens, identity): (Tokens, Identity),
-        old: Option<&Entry>,
     ) -> Result<Arc<Entry>, SignInError> {
         const NO_RANDOMNESS: ConfigError =
             ConfigError::new("the operating system has no random bytes");
@@ -324,9 +323,6 @@ impl Shared {
         let of = (&self.renewal, record, Some(InBrowser::new(id, now, copy)));
         let fits = |entry: &Entry| {
             let Some(browser) = &entry.in_browser else { return Ok(()) };
-            old.and_then(|old| old.in_browser.as_ref())
-                .into_iter()
-                .for_each(|old| browser.avoid(old));
             sealed.write(&self.cookie, browser, true).map(drop)
         };
         self.begin_as(digest, of, (sealed.trim(tokens), identity), fits).await

@@ -78,7 +78,7 @@ impl SessionSlot {
                 entry
             }
             Some(sealed) => {
-                let entry = shared.begin_sealed(sealed, (tokens, identity), old.as_deref()).await?;
+                let entry = shared.begin_sealed(sealed, (tokens, identity)).await?;
                 self.0.begun(&entry);
                 entry
             }

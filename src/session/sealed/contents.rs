@@ -1,7 +1,7 @@
 //! What a sealed cookie says ([`Contents`]), as bytes.
 //!
 //! ```text
-//! id (16) | shift | generation | begun | minted | written | end | access token | refresh token | fields
+//! id (16) | generation | begun | minted | written | end | access token | refresh token | fields
 //! ```
 //!
 //! Numbers are LEB128, moments are seconds since the Unix epoch, and the access token's end is in
@@ -24,8 +24,6 @@ pub(super) type Id = [u8; 16];
 
 pub(super) struct Contents {
     pub(super) id: Id,
-    /// Which of the two names an even generation has.
-    pub(super) shift: u8,
     pub(super) generation: Generation,
     /// When the user signed in.
     pub(super) begun: u64,
@@ -51,7 +49,6 @@ impl Contents {
         let most = 160 + tokens.access_token().len() + refresh_len + texts.sum::<usize>();
         let mut bytes = Writer(Zeroizing::new(Vec::with_capacity(most)));
         bytes.0.extend_from_slice(&self.id);
-        bytes.0.push(self.shift);
         for number in [self.generation.get(), self.begun, self.minted, self.written] {
             bytes.number(number);
         }
@@ -76,7 +73,6 @@ impl Contents {
     /// `None`: another version of this program has written it, or another program.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let (id, rest) = bytes.split_first_chunk::<16>()?;
-        let (shift, rest) = rest.split_first()?;
         let mut rest = Reader(rest);
         let generation = Generation::new(rest.number()?);
         let (begun, minted, written) = (rest.number()?, rest.number()?, rest.number()?);
@@ -96,7 +92,7 @@ impl Contents {
             };
             tokens = tokens.with_extra(name, rest.text()?);
         }
-        Some(Self { id: *id, shift: *shift, generation, begun, minted, written, tokens })
+        Some(Self { id: *id, generation, begun, minted, written, tokens })
     }
 }
 
@@ -195,7 +191,6 @@ mod tests {
     fn contents(tokens: Tokens) -> Contents {
         Contents {
             id: [7; 16],
-            shift: 1,
             generation: Generation::new(1_790_000_000_123),
             begun: 1_790_000_000,
             minted: 0,
@@ -208,8 +203,7 @@ mod tests {
         let before = contents(tokens);
         let bytes = before.to_bytes();
         let after = Contents::parse(&bytes).unwrap();
-        let numbers =
-            |it: &Contents| (it.id, it.shift, it.generation, it.begun, it.minted, it.written);
+        let numbers = |it: &Contents| (it.id, it.generation, it.begun, it.minted, it.written);
         assert_eq!(numbers(&after), numbers(&before));
         assert_eq!(after.tokens, before.tokens);
         bytes.len()

@@ -2,10 +2,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -46,7 +43,6 @@ pub(in crate::session) struct Sealed {
 /// A session that a request's cookies show.
 pub(in crate::session) struct Shown {
     id: Id,
-    shift: u8,
     pub(in crate::session) begun: u64,
     minted: u64,
     written: u64,
@@ -56,7 +52,6 @@ pub(in crate::session) struct Shown {
 /// What a loaded session has besides where its tokens are in the browser.
 pub(in crate::session) struct InBrowser {
     id: Id,
-    shift: AtomicU8,
     begun: u64,
     pub(in crate::session) copy: BrowserCopy,
     /// Refresh tokens are spent only while a response can take the new ones along.
@@ -141,10 +136,9 @@ impl Sealed {
         let sealed = BASE64_URL_SAFE_NO_PAD.decode(set.sealed()?).ok()?;
         let name = bound_to(cookie, set.slot, set.generation);
         let text = self.keys.decrypt(Purpose::Session, name.as_bytes(), &sealed).ok()?;
-        let Contents { id, shift, generation, begun, minted, written, tokens } =
-            Contents::parse(&text)?;
+        let Contents { id, generation, begun, minted, written, tokens } = Contents::parse(&text)?;
         let record = Record::new(generation, tokens);
-        Some(Shown { id, shift, begun, minted, written, record })
+        Some(Shown { id, begun, minted, written, record })
     }
 
     /// Whether this response has something to write, for a browser that has shown this much.
@@ -167,8 +161,8 @@ impl Sealed {
         now.saturating_sub(minted) >= self.transit.as_secs()
     }
 
-    /// The headers that give the browser the newest tokens. It may have an older session's cookies, if
-    /// it has shown none of this one.
+    /// The headers that give the browser the newest tokens. A new session has both names: what is on its
+    /// way of one before it overwrites one of them at most.
     pub(in crate::session) fn write(
         &self,
         cookie: &SessionCookie,
@@ -177,12 +171,29 @@ impl Sealed {
     ) -> Result<Vec<HeaderValue>, SignInError> {
         let (record, minted) = session.copy.newest_record();
         let InBrowser { id, begun, .. } = *session;
-        let shift = session.shift.load(Ordering::Relaxed);
-        let (generation, now) = (record.generation, seconds(Time::never_back().wall));
+        let (generation, written) = (record.generation, seconds(Time::never_back().wall));
         let Some(tokens) = record.tokens else { return Ok(Vec::new()) };
-        let slot = slot_of(generation, shift);
-        let contents = Contents { id, shift, generation, begun, minted, written: now, tokens };
-        let number = generation.to_string();
+        let contents = Contents { id, generation, begun, minted, written, tokens };
+        let slot = (generation.get() % 2) as u8;
+        let (mut headers, bytes) = self.write_slot(cookie, slot, &contents)?;
+        // Two large ones at once would be a burden on every request.
+        let is_large = bytes > MAX_BYTES / 2;
+        if is_new && !is_large {
+            headers.extend(self.write_slot(cookie, 1 - slot, &contents)?.0);
+        } else if is_large || self.is_settled(minted, written) {
+            headers.extend(Piece::all_of(1 - slot).map(|piece| cookie.clear_piece(piece)));
+        }
+        Ok(headers)
+    }
+
+    /// All pieces of a slot, those that are cleared too, and how many bytes they are in a request.
+    fn write_slot(
+        &self,
+        cookie: &SessionCookie,
+        slot: u8,
+        contents: &Contents,
+    ) -> Result<(Vec<HeaderValue>, usize), SignInError> {
+        let number = contents.generation.to_string();
         let name = bound_to(cookie, slot, &number);
         let sealed = self.keys.encrypt(Purpose::Session, name.as_bytes(), &contents.to_bytes());
         let sealed = BASE64_URL_SAFE_NO_PAD.encode(sealed.map_err(|_| {
@@ -196,17 +207,11 @@ impl Sealed {
         }
         let count = parts.len();
         let mut parts = parts.into_iter();
-        let mut written: Vec<_> = Piece::all_of(slot)
-            .map(|piece| match parts.next().and_then(|part| std::str::from_utf8(part).ok()) {
-                Some(part) => cookie.set_piece(piece, &format!("{count}.{number}.{part}")),
-                None => cookie.clear_piece(piece),
-            })
-            .collect();
-        // Two large generations at once would be a burden on every request.
-        if is_new || self.is_settled(minted, now) || bytes > MAX_BYTES / 2 {
-            written.extend(Piece::all_of(1 - slot).map(|piece| cookie.clear_piece(piece)));
-        }
-        Ok(written)
+        let header = |piece| match parts.next().and_then(|part| std::str::from_utf8(part).ok()) {
+            Some(part) => cookie.set_piece(piece, &format!("{count}.{number}.{part}")),
+            None => cookie.clear_piece(piece),
+        };
+        Ok((Piece::all_of(slot).map(header).collect(), bytes))
     }
 
     /// The tokens without what a cookie has no room for.
@@ -221,11 +226,6 @@ impl Sealed {
     pub(in crate::session) fn is_last_write(&self, shown: &Shown) -> bool {
         shown.is_last_write(self.transit)
     }
-}
-
-/// Two names in turn: a response that is late overwrites the generation before the newest one.
-fn slot_of(generation: Generation, shift: u8) -> u8 {
-    ((generation.get() + u64::from(shift)) % 2) as u8
 }
 
 /// What a seal is bound to, besides its purpose and format: the name of the cookie and the generation.
@@ -275,31 +275,18 @@ impl Shown {
 impl InBrowser {
     /// Of a session that a request shows.
     pub(in crate::session) fn shown(shown: &Shown, copy: BrowserCopy) -> Self {
-        let Shown { id, shift, begun, .. } = *shown;
-        Self { id, shift: AtomicU8::new(shift), begun, copy, heads: Heads::default() }
+        let Shown { id, begun, .. } = *shown;
+        Self { id, begun, copy, heads: Heads::default() }
     }
 
     /// Of a new session.
     pub(in crate::session) fn new(id: Id, begun: SystemTime, copy: BrowserCopy) -> Self {
-        let (shift, begun) = (AtomicU8::default(), seconds(begun));
-        Self { id, shift, begun, copy, heads: Heads::default() }
+        Self { id, begun: seconds(begun), copy, heads: Heads::default() }
     }
 
     /// When the user signed in.
     pub(in crate::session) fn begun(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(self.begun)
-    }
-
-    fn slot(&self) -> u8 {
-        slot_of(self.copy.newest(), self.shift.load(Ordering::Relaxed))
-    }
-
-    /// A response of the session before this one may be late, and then most likely writes the slot of its
-    /// newest generation: this one's first generation has the other.
-    pub(in crate::session) fn avoid(&self, old: &Self) {
-        if self.slot() == old.slot() {
-            self.shift.fetch_xor(1, Ordering::Relaxed);
-        }
     }
 }
 
