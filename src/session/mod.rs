@@ -60,7 +60,7 @@
 // | `proxy.rs` | a reverse proxy behind the layer |
 // | `entry.rs`, `registry.rs` | the sessions that this process has loaded |
 // | `record.rs`, `index.rs` | what a store holds of a session, and of a user's sessions |
-// | `logout.rs` | the provider's back-channel logout |
+// | `logout/` | the provider's back-channel logout |
 // | `sealed/` | the other mode: tokens in the cookies |
 // | `cookie.rs`, `id.rs`, `identity.rs`, `ended.rs`, `status.rs` | what they are made of |
 // | `refresher.rs` | whose a refreshed ID token has to be |
