@@ -57,7 +57,7 @@
 // | `visitor.rs`, `csrf.rs` | what a browser's request says of itself |
 // | `answer.rs` | the layer's own answers, and the headers of others' |
 // | `slot.rs`, `place.rs`, `session.rs`, `error.rs`, `extract.rs` | what a handler gets |
-// | `proxy.rs` | a reverse proxy behind the layer |
+// | `proxy/` | a reverse proxy behind the layer |
 // | `entry.rs`, `registry.rs` | the sessions that this process has loaded |
 // | `record.rs`, `index.rs` | what a store holds of a session, and of a user's sessions |
 // | `logout/` | the provider's back-channel logout |
