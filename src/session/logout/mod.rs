@@ -95,7 +95,7 @@ impl Sessions {
     /// # async fn verify(_: String) -> Result<Vec<u8>, BoxError> { Ok(Vec::new()) }
     /// # fn routes(sessions: &Sessions) {
     /// let logout = sessions.back_channel_logout("https://id.example.com", "my-client", async |token: String| {
-    ///     // With the crate `jsonwebtoken`, say.
+    ///     // With the crate `jsonwebtoken`, say: `examples/bff/logout.rs`.
     ///     verify(token).await
     /// });
     /// // axum: `.route_service("/logout/back-channel", logout)`
