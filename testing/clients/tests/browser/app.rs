@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Json, Router,
     body::{Body, Bytes},
     extract::{Query, Request, State},
     http::{HeaderMap, Method, StatusCode, Version, header},
@@ -19,19 +19,23 @@ use axum::{
     routing::{any, get, post},
 };
 use futures_util::{StreamExt, stream};
+use http_body_util::BodyExt;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use testing::{
-    Gate,
+    Gate, Provider, logout,
     sessions::{ISSUER, Server, World},
 };
 use tokio::{net::TcpListener, sync::watch};
 use tower::ServiceBuilder;
 use tower_refresh::{
-    FromExtensions, RefreshLayer,
+    BoxError, FromExtensions, RefreshLayer,
     session::{Identity, ProxyLayer, Session, SessionCookie, SessionSlot, Sessions},
 };
 
-use super::tls::serve;
+use super::{logout::verify, tls::serve};
+
+const CLIENT_ID: &str = "app";
+const BACK_CHANNEL: &str = "/logout/back-channel";
 
 /// How an application differs from others.
 #[derive(Default)]
@@ -59,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) held: Gate,
     server: Server,
     provider: Option<(String, &'static str)>,
+    /// Whose logout tokens are believed.
+    signer: Provider,
     sign_ins: AtomicUsize,
     seen: Mutex<Vec<Seen>>,
     /// Ends every event stream.
@@ -120,11 +126,15 @@ impl App {
             held: Gate::new(),
             server: world.server.clone(),
             provider: setup.provider,
+            signer: Provider::new(),
             sign_ins: AtomicUsize::new(0),
             seen: Mutex::default(),
             cut: watch::Sender::new(()),
         }));
-        let router = app.router(&api(world.server.clone()).await);
+        let keys = app.signer.keys();
+        let keys = get(async || Json(keys));
+        let keys = elsewhere(Router::new().route("/keys", keys)).await;
+        let router = app.router(&api(world.server.clone()).await, format!("{keys}/keys"));
         match setup.is_tls {
             true => serve(listener, router),
             false => drop(tokio::spawn(async move { axum::serve(listener, router).await })),
@@ -132,7 +142,7 @@ impl App {
         app
     }
 
-    fn router(&self, api: &str) -> Router {
+    fn router(&self, api: &str, keys: String) -> Router {
         let client = Client::builder(TokioExecutor::new()).build_http::<Body>();
         let proxy = |prefix| {
             ServiceBuilder::new()
@@ -145,6 +155,11 @@ impl App {
                 )
                 .service(client.clone())
         };
+        let verify = async move |token: String| {
+            let keys = body(Request::get(keys).body(Body::empty())?).await?;
+            verify(&serde_json::from_slice(&keys)?, &token)
+        };
+        let logout = self.sessions.back_channel_logout(ISSUER, CLIENT_ID, verify);
         let me = get(async |session: Session| session.identity().subject().to_owned());
         let pages = Router::new()
             .route("/private", get(async |session: Session| private(&session, "")))
@@ -167,6 +182,7 @@ impl App {
             .route("/callback", get(callback))
             .layer(self.sessions.layer())
             .route("/blank", get(Html(page("blank", ""))))
+            .route_service(BACK_CHANNEL, logout)
             .layer(from_fn_with_state(self.clone(), note))
             .with_state(self.clone())
     }
@@ -206,9 +222,31 @@ impl App {
         self.seen().iter().filter(is_one).count()
     }
 
+    /// The provider signs this user out: it posts a logout token to this application.
+    pub(crate) async fn signed_out_by_the_provider(&self, user: &str) {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let id = format!("logout-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let mut claims = logout(ISSUER, CLIENT_ID, &id);
+        claims["sub"] = user.into();
+        let request = Request::post(self.url(BACK_CHANNEL))
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Body::from(format!("logout_token={}", self.signer.sign(&claims))));
+        body(request.unwrap()).await.unwrap();
+    }
+
     /// Ends every event stream: the connections go.
     pub(crate) fn cut(&self) {
         self.cut.send_replace(());
+    }
+}
+
+/// The body of a good answer.
+async fn body(request: Request) -> Result<Bytes, BoxError> {
+    let response = Client::builder(TokioExecutor::new()).build_http().request(request).await?;
+    let (status, body) = (response.status(), response.into_body().collect().await?.to_bytes());
+    match status {
+        StatusCode::OK => Ok(body),
+        _ => Err(format!("{status}: {body:?}").into()),
     }
 }
 

@@ -1,8 +1,7 @@
 //! What Back shows, and a click on a page that was prefetched, once the session has ended.
 
 use axum::http::StatusCode;
-use testing::sessions::{ISSUER, World};
-use tower_refresh::session::IndexKey;
+use testing::sessions::World;
 
 use super::{
     app::{App, Fate, Setup},
@@ -109,10 +108,6 @@ async fn a_click_on_a_prefetched_page_after_a_sign_out_here_shows_nothing_person
     }
 }
 
-fn alice() -> IndexKey {
-    IndexKey::Sub { issuer: ISSUER.to_owned(), subject: "alice".to_owned() }
-}
-
 /// No response of ours says so to the browser: the page has to ask, by a line of script.
 #[tokio::test]
 async fn back_after_a_sign_out_elsewhere_shows_nothing_personal_if_the_page_asks() {
@@ -123,7 +118,7 @@ async fn back_after_a_sign_out_elsewhere_shows_nothing_personal_if_the_page_asks
     let browser = Browser::start().await;
     let tab = browser.first();
     left(&app, tab, "/checked").await;
-    assert_eq!(elsewhere.sessions.end_all(&alice()).await.unwrap(), 1);
+    elsewhere.signed_out_by_the_provider("alice").await;
     tab.back().await;
     shows_nothing_personal(tab).await;
     let shown = tab.run("return sessionStorage.shown").await;
@@ -143,7 +138,7 @@ async fn a_click_on_a_prefetched_page_after_a_sign_out_elsewhere_does_not_if_the
         tab.open(&app.url("/callback")).await;
         tab.run(&speculate(what, "/checked")).await;
         until(what, async || app.prefetches("/checked") == 1).await;
-        assert_eq!(elsewhere.sessions.end_all(&alice()).await.unwrap(), 1);
+        elsewhere.signed_out_by_the_provider("alice").await;
         tab.click("#checked").await;
         shows_nothing_personal(tab).await;
         let shown = tab.run("return sessionStorage.shown").await;

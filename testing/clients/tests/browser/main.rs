@@ -19,6 +19,9 @@ mod app;
 mod back;
 mod browser;
 mod cookies;
+/// The example's, as it is copied.
+#[path = "../../../../examples/bff/logout.rs"]
+mod logout;
 mod pictures;
 mod refreshes;
 mod sign_in;

@@ -1,8 +1,7 @@
 //! Event streams over the end of their session, and over an outage.
 
 use axum::http::StatusCode;
-use testing::sessions::{ISSUER, World};
-use tower_refresh::session::IndexKey;
+use testing::sessions::World;
 
 use super::{
     app::{App, Fate, Setup},
@@ -18,10 +17,6 @@ const LISTEN: &str = "
     source.addEventListener('session-ended', event => heard.push('session-ended ' + event.data));
     source.onerror = () => heard.push(source.readyState == 2 ? 'closed' : 'again');";
 
-fn alice() -> IndexKey {
-    IndexKey::Sub { issuer: ISSUER.to_owned(), subject: "alice".to_owned() }
-}
-
 /// An `EventSource` comes again by itself. The 401 closes it for good.
 #[tokio::test]
 async fn a_stream_ends_with_its_session_and_comes_again_once_for_a_401() {
@@ -34,7 +29,7 @@ async fn a_stream_ends_with_its_session_and_comes_again_once_for_a_401() {
     tab.open(&app.url("/callback")).await;
     tab.run(LISTEN).await;
     tab.until("heard.includes('hello')").await;
-    assert_eq!(elsewhere.sessions.end_all(&alice()).await.unwrap(), 1);
+    elsewhere.signed_out_by_the_provider("alice").await;
     tab.until("source.readyState == EventSource.CLOSED").await;
     assert_eq!(tab.run("return heard.at(-1)").await, "closed");
     let refused = app.count("/events", Fate::Answered(StatusCode::UNAUTHORIZED));
@@ -55,7 +50,7 @@ async fn a_page_is_told_by_an_event_that_its_session_has_ended() {
     tab.open(&app.url("/callback")).await;
     tab.run(LISTEN).await;
     tab.until("heard.includes('hello')").await;
-    assert_eq!(elsewhere.sessions.end_all(&alice()).await.unwrap(), 1);
+    elsewhere.signed_out_by_the_provider("alice").await;
     tab.until("source.readyState == EventSource.CLOSED").await;
     assert_eq!(tab.run("return heard.some(it => it.startsWith('session-ended'))").await, true);
 }

@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | `invariants` | S1 to S20, by number |
+//! | `logouts` | logout tokens that a provider has signed, and others |
 //! | `endings` | why sessions end, and who is told |
 //! | `cookies` | bad input |
 //! | `corners` | where two things meet |
@@ -20,6 +21,7 @@ mod corners;
 mod endings;
 mod invariants;
 mod jars;
+mod logouts;
 mod memory;
 mod metrics;
 mod races;
