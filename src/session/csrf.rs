@@ -98,7 +98,7 @@ impl CsrfCheck {
         }
         let headers = &parts.headers;
         // No script can set one where it opens a socket.
-        let may_have_one = has_cookie && !headers.contains_key(UPGRADE);
+        let may_have_one = has_cookie && !opens_a_socket(parts);
         if may_have_one && self.header.as_ref().is_some_and(|name| !headers.contains_key(name)) {
             return false;
         }
@@ -120,7 +120,12 @@ impl CsrfCheck {
 fn is_safe(parts: &Parts) -> bool {
     let is_safe =
         [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE].contains(&parts.method);
-    is_safe && !parts.headers.contains_key(UPGRADE)
+    is_safe && !opens_a_socket(parts)
+}
+
+/// By HTTP/1.1, or by HTTP/2 (RFC 8441).
+fn opens_a_socket(parts: &Parts) -> bool {
+    parts.headers.contains_key(UPGRADE) || parts.method == Method::CONNECT
 }
 
 #[cfg(test)]
@@ -204,5 +209,10 @@ mod tests {
         assert!(allows(&check, "POST", &[same, ("x-csrf", "1")], true));
         assert!(!allows(&check, "POST", &[("x-csrf", "1"), ("sec-fetch-site", "none")], true));
         assert!(allows(&check, "GET", &[], true));
+        for (method, upgrade) in [("GET", &[("upgrade", "websocket")][..]), ("CONNECT", &[])] {
+            let from = |origin| [&[("origin", origin)][..], upgrade].concat();
+            assert!(allows(&check, method, &from("https://app.test"), true), "{method}");
+            assert!(!allows(&check, method, &from("https://evil.test"), true), "{method}");
+        }
     }
 }

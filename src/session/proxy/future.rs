@@ -23,6 +23,7 @@ use super::{
     headers::{protocol, strip_hops},
     route::Route,
     tunnel::Tunnel,
+    websocket,
 };
 use crate::{
     error::BoxError,
@@ -88,9 +89,7 @@ where
                     Err(error) => failed(error.into()),
                 },
                 StateProject::Answered { status } => {
-                    let mut response = Response::new(SessionBody::text(""));
-                    *response.status_mut() = *status;
-                    return Poll::Ready(Ok(response));
+                    return Poll::Ready(Ok(empty(*status)));
                 }
             };
             this.state.set(next);
@@ -103,6 +102,12 @@ fn failed<C, Q, F>(error: BoxError) -> State<C, Q, F> {
     drop(error);
     tracing::warn!("the server behind the proxy did not answer");
     State::Answered { status: StatusCode::BAD_GATEWAY }
+}
+
+fn empty<R>(status: StatusCode) -> Response<SessionBody<R>> {
+    let mut response = Response::new(SessionBody::text(""));
+    *response.status_mut() = status;
+    response
 }
 
 fn answered<R>(
@@ -122,20 +127,30 @@ fn answered<R>(
     if let Some(here) = headers.get(LOCATION).and_then(|location| route.here(location)) {
         headers.insert(LOCATION, here);
     }
+    let key = tunnel.as_ref().and_then(|tunnel| tunnel.key.as_ref());
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let is_right =
+            |protocol: &HeaderValue| key.is_none_or(|key| key.opens(protocol, response.headers()));
+        let protocol = protocol.filter(is_right);
+        let is_over_http2 = key.is_some();
         let (Some(protocol), Some(tunnel), Some(server)) = (protocol, tunnel, upgrade) else {
             // Nobody has asked for it.
-            let mut response = Response::new(SessionBody::text(""));
-            *response.status_mut() = StatusCode::BAD_GATEWAY;
-            return response;
+            return empty(StatusCode::BAD_GATEWAY);
         };
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        response.headers_mut().insert(UPGRADE, protocol);
+        if is_over_http2 {
+            websocket::answer(&mut response);
+        } else {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            response.headers_mut().insert(UPGRADE, protocol);
+        }
         spawn(async move {
             if tunnel.run(server).await.is_err() {
                 tracing::debug!("a tunnel through the proxy has broken");
             }
         });
+    } else if key.is_some() && response.status().is_success() {
+        // The browser would take it for an open socket.
+        return empty(StatusCode::BAD_GATEWAY);
     }
     *response.version_mut() = Version::HTTP_11;
     response.map(SessionBody::whole)

@@ -6,11 +6,13 @@
 // | `headers.rs` | the header fields that are about one connection, and cookies |
 // | `future.rs` | from the client that is made ready to the response that the browser gets |
 // | `tunnel.rs` | connections that become ones of another protocol |
+// | `websocket.rs` | WebSockets that come over HTTP/2 |
 
 mod future;
 mod headers;
 mod route;
 mod tunnel;
+mod websocket;
 
 use std::{
     convert::Infallible,
@@ -40,8 +42,10 @@ use super::{body::SessionBody, slot::SessionSlot};
 use crate::error::{BoxError, ConfigError};
 
 /// A tower layer that makes a reverse proxy of an HTTP client: each request goes on to one origin, with
-/// its own method, path, headers and body, and streams both ways. WebSockets (HTTP/1.1) go through, and
-/// are closed when the [session](Session) ends.
+/// its own method, path, headers and body, and streams both ways. WebSockets go through, and are closed
+/// when the [session](super::Session) ends. Browsers open them over HTTP/1.1, or over HTTP/2 from a
+/// server that says that it takes them (RFC 8441; `enable_connect_protocol` of hyper, which `axum::serve`
+/// has set); the origin has them over HTTP/1.1 in any case.
 ///
 /// It stands behind a [`SessionLayer`](super::SessionLayer), which has taken the browser's cookie and
 /// `Authorization` off the request, and before a [`RefreshLayer`](crate::RefreshLayer), which puts the
@@ -151,7 +155,8 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let route = Arc::clone(&self.route);
-        if request.method() == Method::CONNECT {
+        let is_socket = websocket::is_asked_for(&request);
+        if request.method() == Method::CONNECT && !is_socket {
             return ProxyFuture::of(route, State::Answered { status: StatusCode::NOT_IMPLEMENTED });
         }
         let Some(target) = route.target(request.uri()) else {
@@ -159,7 +164,10 @@ where
         };
         *request.uri_mut() = target;
         *request.version_mut() = Version::HTTP_11;
-        let protocol = protocol(request.headers());
+        let protocol = match is_socket {
+            true => Some(websocket::PROTOCOL),
+            false => protocol(request.headers()),
+        };
         strip_hops(request.headers_mut());
         request.headers_mut().remove(HOST);
         match route.passes_cookies {
@@ -173,7 +181,11 @@ where
             request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
             request.headers_mut().insert(UPGRADE, protocol);
             let session = request.extensions().get::<SessionSlot>().and_then(SessionSlot::session);
-            tunnel = Some(Tunnel { browser, session });
+            let key = is_socket.then(|| websocket::ask(&mut request));
+            tunnel = Some(Tunnel { browser, session, key });
+        } else if is_socket {
+            // The server that has read the request is not hyper.
+            return ProxyFuture::of(route, State::Answered { status: StatusCode::NOT_IMPLEMENTED });
         }
         let client = self.client.clone();
         ProxyFuture::of(route, State::Readying { client, request: Some(request), tunnel })

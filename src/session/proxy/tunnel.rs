@@ -12,12 +12,15 @@ use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 use tokio::io::copy_bidirectional;
 
+use super::websocket::Key;
 use crate::session::session::Session;
 
 /// A connection that becomes one of another protocol.
 pub(super) struct Tunnel {
     pub(super) browser: OnUpgrade,
     pub(super) session: Option<Session>,
+    /// Of a WebSocket that has come over HTTP/2.
+    pub(super) key: Option<Key>,
 }
 
 impl Tunnel {
