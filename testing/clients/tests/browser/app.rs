@@ -12,7 +12,10 @@ use std::{
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::{Query, Request, State},
+    extract::{
+        Query, Request, State,
+        ws::{WebSocket, WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
+    },
     http::{HeaderMap, Method, StatusCode, Version, header},
     middleware::{Next, from_fn_with_state},
     response::{Html, IntoResponse, Redirect, Response},
@@ -44,6 +47,8 @@ pub(crate) struct Setup {
     /// Without `Secure` and without a prefix.
     pub(crate) is_insecure: bool,
     pub(crate) is_tls: bool,
+    /// And lets WebSockets be opened over HTTP/2 (RFC 8441).
+    pub(crate) has_http2_sockets: bool,
     /// The cookie is called so: another replica at another port has the same one.
     pub(crate) name: Option<String>,
     /// Where users sign in, and how they come back from there.
@@ -136,7 +141,7 @@ impl App {
         let keys = elsewhere(Router::new().route("/keys", keys)).await;
         let router = app.router(&api(world.server.clone()).await, format!("{keys}/keys"));
         match setup.is_tls {
-            true => serve(listener, router),
+            true => serve(listener, router, setup.has_http2_sockets),
             false => drop(tokio::spawn(async move { axum::serve(listener, router).await })),
         }
         app
@@ -399,12 +404,26 @@ async fn note(State(app): State<App>, request: Request, next: Next) -> Response 
     response
 }
 
+/// Says back what it hears.
+async fn echo(mut socket: WebSocket) {
+    while let Some(Ok(message)) = socket.recv().await {
+        if socket.send(message).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// The API behind: it takes the tokens of the server.
 async fn api(server: Server) -> String {
-    let answer = any(async move |request: Request| {
+    let answer = any(async move |socket: Result<WebSocketUpgrade, _>, request: Request| {
         let token = request.headers().get(header::AUTHORIZATION);
         match token.is_some_and(|it| server.accepts(it.to_str().unwrap())) {
-            true => request.uri().path().to_owned().into_response(),
+            true => match socket {
+                Ok(socket) => socket.protocols(["chat"]).on_upgrade(echo),
+                Err::<_, WebSocketUpgradeRejection>(_) => {
+                    request.uri().path().to_owned().into_response()
+                }
+            },
             false => {
                 (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")]).into_response()
             }

@@ -9,6 +9,7 @@
 //! | `cookies` | the cookie as the browser has it, twins, many others, HTTP/2 |
 //! | `refreshes` | tabs over an expiry, closed and superseded ones, those that sign out |
 //! | `waiting` | requests that waited in the browser |
+//! | `sockets` | WebSockets over HTTP/1.1 and HTTP/2, through the proxy |
 //! | `streams` | event streams over an end and an outage |
 //! | `sign_in` | prefetches, and the return from the provider |
 //! | `back` | what Back and prefetched pages show after the end |
@@ -25,6 +26,7 @@ mod logout;
 mod pictures;
 mod refreshes;
 mod sign_in;
+mod sockets;
 mod strangers;
 mod streams;
 mod tls;

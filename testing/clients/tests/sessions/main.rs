@@ -11,6 +11,7 @@
 //! | `memory` | what a session costs that nobody uses |
 //! | `metrics` | what is counted, by names and labels |
 //! | `races` | what other tabs and replicas do meanwhile |
+//! | `sockets` | WebSockets over HTTP/2, through the proxy |
 //! | `stores` | the same promises over files, Redis and PostgreSQL |
 //! | `axum` | an application on real sockets: extractors, proxy, WebSockets, streams |
 
@@ -26,4 +27,5 @@ mod memory;
 mod metrics;
 mod races;
 mod sealed;
+mod sockets;
 mod stores;
