@@ -22,9 +22,8 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, COOKIE, HOST, UPGRADE},
-    uri::PathAndQuery,
 };
 use http_body::Body;
 use hyper::upgrade::OnUpgrade;
@@ -39,7 +38,10 @@ use self::{
     tunnel::Tunnel,
 };
 use super::{body::SessionBody, slot::SessionSlot};
-use crate::error::{BoxError, ConfigError};
+use crate::{
+    error::{BoxError, ConfigError},
+    origin::Origin,
+};
 
 /// A tower layer that makes a reverse proxy of an HTTP client: each request goes on to one origin, with
 /// its own method, path, headers and body, and streams both ways. WebSockets go through, and are closed
@@ -86,18 +88,8 @@ impl ProxyLayer {
     ///
     /// The text is not a scheme and an authority, such as `https://api.example.com`.
     pub fn to(origin: &str) -> Result<Self, ConfigError> {
-        let wrong =
-            ConfigError::new("a proxy goes to a scheme and an authority: `https://host:port`");
-        let Ok(uri) = origin.parse::<Uri>() else { return Err(wrong) };
-        let is_bare = matches!(uri.path_and_query().map(PathAndQuery::as_str), None | Some("/"));
-        match (uri.scheme(), uri.authority()) {
-            (Some(scheme), Some(authority)) if is_bare && !authority.as_str().contains('@') => {
-                let (scheme, authority) = (scheme.clone(), authority.clone());
-                let prefix = "".into();
-                Ok(Self(Arc::new(Route { passes_cookies: false, scheme, authority, prefix })))
-            }
-            _ => Err(wrong),
-        }
+        let origin = Origin::parse("the origin of a proxy", origin)?;
+        Ok(Self(Arc::new(Route { passes_cookies: false, origin, prefix: "".into() })))
     }
 
     /// Takes this off the beginning of paths. A path that does not begin so is not found (404).

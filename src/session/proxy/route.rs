@@ -1,15 +1,13 @@
 //! Where requests go, and what of the origin a browser sees ([`Route`]).
 
-use http::{
-    HeaderValue, Uri,
-    uri::{Authority, Scheme},
-};
+use http::{HeaderValue, Uri};
+
+use crate::origin::Origin;
 
 #[derive(Clone, Debug)]
 pub(super) struct Route {
     pub(super) passes_cookies: bool,
-    pub(super) scheme: Scheme,
-    pub(super) authority: Authority,
+    pub(super) origin: Origin,
     pub(super) prefix: Box<str>,
 }
 
@@ -26,18 +24,16 @@ impl Route {
             Some(query) => format!("{rest}?{query}"),
             None => rest.to_owned(),
         };
-        let target = Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone());
+        let (scheme, authority) = self.origin.parts();
+        let target = Uri::builder().scheme(scheme.clone()).authority(authority.clone());
         target.path_and_query(path).build().ok()
     }
 
     /// A place at the origin, as the browser is to see it.
     pub(super) fn here(&self, location: &HeaderValue) -> Option<HeaderValue> {
         let uri: Uri = location.to_str().ok()?.parse().ok()?;
-        let is_absolute = uri.scheme() == Some(&self.scheme);
         let path = match uri.authority() {
-            Some(authority) if is_absolute && *authority == self.authority => {
-                uri.path_and_query()?.as_str()
-            }
+            Some(_) if self.origin.covers(&uri) => uri.path_and_query()?.as_str(),
             // Of the same server, which knows nothing of the prefix.
             None if uri.scheme().is_none() && uri.path().starts_with('/') => {
                 location.to_str().ok()?
