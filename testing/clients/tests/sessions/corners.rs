@@ -425,12 +425,8 @@ async fn drain_1_waits_for_the_flight_of_a_session_that_has_ended() {
     let world = World::new();
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
-    world.server.expire_all();
-    world.server.1.close();
     let copy = browser.copy();
-    let mut refreshing = task::spawn(copy.get(&replica, "/api"));
-    assert_pending!(refreshing.poll());
-    world.server.1.arrived(1).await;
+    let refreshing = world.server.hold_refresh(&copy, &replica).await;
     browser.post(&replica, "/sign_out").await;
     drop(refreshing);
     let mut draining = task::spawn(replica.sessions.drain());
