@@ -92,6 +92,12 @@ impl Server {
         self.0.lock().unwrap().accepted.clear();
     }
 
+    /// The same, and no refresh is answered until the gate is opened.
+    pub fn hold(&self) {
+        self.expire_all();
+        self.1.close();
+    }
+
     /// The refresh tokens, too.
     pub fn revoke_all(&self) {
         let mut families = self.0.lock().unwrap();
@@ -161,8 +167,7 @@ impl Server {
         tab: &Browser,
         replica: &Replica,
     ) -> BoxFuture<'static, Answer> {
-        self.expire_all();
-        self.1.close();
+        self.hold();
         let (come, tab, replica) = (self.1.count(), tab.clone(), replica.clone());
         let request = Box::pin(async move { tab.get(&replica, "/api").await });
         match select(request, pin!(self.1.arrived(come + 1))).await {

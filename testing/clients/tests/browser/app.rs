@@ -1,4 +1,4 @@
-//! The application under test, on real sockets, with an API behind it and a provider at another site.
+//! The application under test, on real sockets, with an API behind it.
 
 use std::{
     io,
@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Router,
     body::{Body, Bytes},
     extract::{
         Query, Request, State,
@@ -22,23 +22,22 @@ use axum::{
     routing::{any, get, post},
 };
 use futures_util::{StreamExt, stream};
-use http_body_util::BodyExt;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use testing::{
-    Gate, Provider, logout,
+    Gate, Provider,
     sessions::{ISSUER, Server, World},
 };
 use tokio::{net::TcpListener, sync::watch};
 use tower::ServiceBuilder;
 use tower_refresh::{
-    BoxError, FromExtensions, RefreshLayer,
+    FromExtensions, RefreshLayer,
     session::{Identity, ProxyLayer, Session, SessionCookie, SessionSlot, Sessions},
 };
 
-use super::{logout::verify, tls::serve};
-
-const CLIENT_ID: &str = "app";
-const BACK_CHANNEL: &str = "/logout/back-channel";
+use super::{
+    provider::{BACK_CHANNEL, back_channel, keys},
+    tls::serve,
+};
 
 /// How an application differs from others.
 #[derive(Default)]
@@ -69,7 +68,7 @@ pub(crate) struct Shared {
     server: Server,
     provider: Option<(String, &'static str)>,
     /// Whose logout tokens are believed.
-    signer: Provider,
+    pub(crate) signer: Provider,
     sign_ins: AtomicUsize,
     seen: Mutex<Vec<Seen>>,
     /// Ends every event stream.
@@ -136,15 +135,18 @@ impl App {
             seen: Mutex::default(),
             cut: watch::Sender::new(()),
         }));
-        let keys = app.signer.keys();
-        let keys = get(async || Json(keys));
-        let keys = elsewhere(Router::new().route("/keys", keys)).await;
-        let router = app.router(&api(world.server.clone()).await, format!("{keys}/keys"));
+        let router = app.router(&api(world.server.clone()).await, keys(&app.signer).await);
         match setup.is_tls {
             true => serve(listener, router, setup.has_http2_sockets),
             false => drop(tokio::spawn(async move { axum::serve(listener, router).await })),
         }
         app
+    }
+
+    /// Another replica, at another port of the host: the browser's cookie is good there, too.
+    pub(crate) async fn replica(&self, world: &World) -> Self {
+        let name = Some(self.name.clone());
+        Self::with(world, Setup { name, ..Setup::default() }).await
     }
 
     fn router(&self, api: &str, keys: String) -> Router {
@@ -160,11 +162,6 @@ impl App {
                 )
                 .service(client.clone())
         };
-        let verify = async move |token: String| {
-            let keys = body(Request::get(keys).body(Body::empty())?).await?;
-            verify(&serde_json::from_slice(&keys)?, &token)
-        };
-        let logout = self.sessions.back_channel_logout(ISSUER, CLIENT_ID, verify);
         let me = get(async |session: Session| session.identity().subject().to_owned());
         let pages = Router::new()
             .route("/private", get(async |session: Session| private(&session, "")))
@@ -187,7 +184,7 @@ impl App {
             .route("/callback", get(callback))
             .layer(self.sessions.layer())
             .route("/blank", get(Html(page("blank", ""))))
-            .route_service(BACK_CHANNEL, logout)
+            .route_service(BACK_CHANNEL, back_channel(&self.sessions, keys))
             .layer(from_fn_with_state(self.clone(), note))
             .with_state(self.clone())
     }
@@ -227,31 +224,9 @@ impl App {
         self.seen().iter().filter(is_one).count()
     }
 
-    /// The provider signs this user out: it posts a logout token to this application.
-    pub(crate) async fn signed_out_by_the_provider(&self, user: &str) {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let id = format!("logout-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let mut claims = logout(ISSUER, CLIENT_ID, &id);
-        claims["sub"] = user.into();
-        let request = Request::post(self.url(BACK_CHANNEL))
-            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(Body::from(format!("logout_token={}", self.signer.sign(&claims))));
-        body(request.unwrap()).await.unwrap();
-    }
-
     /// Ends every event stream: the connections go.
     pub(crate) fn cut(&self) {
         self.cut.send_replace(());
-    }
-}
-
-/// The body of a good answer.
-async fn body(request: Request) -> Result<Bytes, BoxError> {
-    let response = Client::builder(TokioExecutor::new()).build_http().request(request).await?;
-    let (status, body) = (response.status(), response.into_body().collect().await?.to_bytes());
-    match status {
-        StatusCode::OK => Ok(body),
-        _ => Err(format!("{status}: {body:?}").into()),
     }
 }
 
@@ -265,22 +240,6 @@ pub(crate) async fn elsewhere(router: Router) -> String {
     let origin = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
     origin
-}
-
-/// A provider that knows everybody, and answers by a redirect or by a page with a link.
-pub(crate) async fn provider() -> String {
-    let authorize = get(async |Query(query): Query<Vec<(String, String)>>| {
-        let field = |name: &str| {
-            let found = query.iter().find(|(key, _)| key == name);
-            found.map(|(_, value)| value.clone()).unwrap_or_default()
-        };
-        let back = field("back");
-        match &*field("by") {
-            "link" => Html(page("", &format!("<a id=go href={back:?}>go on</a>"))).into_response(),
-            _ => Redirect::to(&back).into_response(),
-        }
-    });
-    elsewhere(Router::new().route("/authorize", authorize)).await
 }
 
 pub(crate) fn page(text: &str, more: &str) -> String {

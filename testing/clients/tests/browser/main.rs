@@ -4,7 +4,8 @@
 //! | module | what |
 //! |---|---|
 //! | `browser` | a browser for each test, and its tabs |
-//! | `app` | the application under test, on real sockets, with an API and a provider |
+//! | `app` | the application under test, on real sockets, with an API |
+//! | `provider` | where its users sign in, and out |
 //! | `tls` | the same over TLS |
 //! | `cookies` | the cookie as the browser has it, twins, many others, HTTP/2 |
 //! | `refreshes` | tabs over an expiry, closed and superseded ones, those that sign out |
@@ -24,6 +25,7 @@ mod cookies;
 #[path = "../../../../examples/bff/logout.rs"]
 mod logout;
 mod pictures;
+mod provider;
 mod refreshes;
 mod sign_in;
 mod sockets;
