@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::{Map, Value};
 
 use super::LogoutError;
@@ -27,8 +27,9 @@ struct Claims {
     events: Map<String, Value>,
     sub: Option<String>,
     sid: Option<String>,
-    #[serde(default)]
-    nonce: Option<Value>,
+    /// Whatever it is.
+    #[serde(default, rename = "nonce", deserialize_with = "is_there")]
+    has_nonce: bool,
 }
 
 #[derive(Deserialize)]
@@ -36,6 +37,11 @@ struct Claims {
 enum Audience {
     One(String),
     Many(Vec<String>),
+}
+
+/// `null`, too, is there.
+fn is_there<'de, D: Deserializer<'de>>(claim: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(claim).map(|_| true)
 }
 
 /// One that is good.
@@ -69,7 +75,7 @@ pub(super) fn check(
     if !claims.events.get(EVENT).is_some_and(Value::is_object) {
         return Err(no("it is no logout event"));
     }
-    if claims.nonce.is_some() {
+    if claims.has_nonce {
         return Err(no("it has a nonce, as an ID token has"));
     }
     // A number that is no moment becomes the first or the last one.
@@ -147,6 +153,7 @@ mod tests {
             ("events", json!([EVENT])),
             ("nonce", json!("n")),
             ("nonce", json!("")),
+            ("nonce", json!(null)),
             ("jti", json!(1)),
         ] {
             let mut claims = good();

@@ -32,8 +32,9 @@ pub(super) fn field(form: &[u8], name: &[u8]) -> Option<String> {
         decoded.push(match byte {
             b'+' => b' ',
             b'%' => {
-                let digits = [*bytes.next()?, *bytes.next()?];
-                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+                let digit = |byte: &u8| char::from(*byte).to_digit(16);
+                let (high, low) = (digit(bytes.next()?)?, digit(bytes.next()?)?);
+                u8::try_from(16 * high + low).ok()?
             }
             byte => *byte,
         });
@@ -49,10 +50,12 @@ mod tests {
     fn a_form_is_read_as_it_is_written() {
         assert_eq!(field(b"logout_token=a.b-c_d", b"logout_token").as_deref(), Some("a.b-c_d"));
         assert_eq!(field(b"a=b&logout_token=a%2Eb+c&d", b"logout_token").as_deref(), Some("a.b c"));
-        for wrong in
-            [&b""[..], b"logout_token", b"xlogout_token=a", b"logout_token=%4", b"logout_token=%zz"]
-        {
-            assert_eq!(field(wrong, b"logout_token"), None);
+        for wrong in ["", "logout_token", "xlogout_token=a"] {
+            assert_eq!(field(wrong.as_bytes(), b"logout_token"), None, "{wrong}");
+        }
+        for wrong in ["%4", "%zz", "%+4", "%", "%ff"] {
+            let form = format!("logout_token={wrong}");
+            assert_eq!(field(form.as_bytes(), b"logout_token"), None, "{wrong}");
         }
     }
 }
