@@ -14,13 +14,21 @@ pub(crate) type SharedError = Arc<BoxError>;
 /// error that may quote a password is left out.
 #[derive(Debug)]
 pub struct ConfigError {
+    /// What the message is about, if it does not say so itself.
+    subject: &'static str,
     message: &'static str,
     source: Option<BoxError>,
 }
 
 impl ConfigError {
     pub(crate) const fn new(message: &'static str) -> Self {
-        Self { message, source: None }
+        Self { subject: "", message, source: None }
+    }
+
+    /// Its message is of this: of "an allowed origin", that it "has a path", say.
+    pub(crate) const fn about(mut self, subject: &'static str) -> Self {
+        self.subject = subject;
+        self
     }
 
     /// The caller sees to it that no secret is in the source, nor in its own sources.
@@ -33,7 +41,10 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.message)
+        match self.subject {
+            "" => f.write_str(self.message),
+            subject => write!(f, "{subject} {}", self.message),
+        }
     }
 }
 

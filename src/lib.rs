@@ -120,6 +120,7 @@ pub mod metrics;
 mod metrics;
 #[cfg(feature = "oauth2")]
 pub mod oauth2;
+mod origin;
 mod peek;
 pub mod refresher;
 #[cfg(feature = "reqwest")]

@@ -38,10 +38,14 @@ use tower_refresh::{
 
 use crate::{
     api::Api,
+    logout::verify,
     server::{CLIENT_ID, CLIENT_SECRET, Server},
     sign_in::{Callback, NotSignedIn, SignIn, SignedIn},
     timeline::{REQUEST_ID, Timeline},
 };
+
+/// Where the provider says that a user has signed out there.
+pub(crate) const BACK_CHANNEL: &str = "/logout/back-channel";
 
 /// What all replicas of the application have in common.
 pub(crate) struct Config {
@@ -111,7 +115,7 @@ impl App {
     }
 
     pub(crate) fn router(&self) -> Result<Router, BoxError> {
-        let Shared { sessions, upstream, api, .. } = &*self.0;
+        let Shared { sessions, sign_in, upstream, api, server, .. } = &*self.0;
         // What scripts of the page send to the API.
         let proxy = ServiceBuilder::new()
             .layer(from_fn_with_state(self.clone(), timed))
@@ -126,9 +130,13 @@ impl App {
             .route("/profile", get(profile))
             .route("/sign_out", post(sign_out))
             .route("/others", post(others))
+            .route("/elsewhere", post(elsewhere))
             .route("/kill", post(kill))
             .route("/slow", post(slow))
             .route_layer(sessions.layer().sign_in_at("/login")?);
+        let keys = sign_in.provider_keys();
+        let verify = async move |token: String| verify(&keys, &token);
+        let logout = sessions.back_channel_logout(server.issuer(), CLIENT_ID, verify);
         Ok(Router::new()
             .route("/", get(page))
             .route("/session", get(who))
@@ -136,6 +144,8 @@ impl App {
             .route("/callback", get(callback))
             .merge(signed_in)
             .layer(sessions.layer())
+            // No browser comes here.
+            .route_service(BACK_CHANNEL, logout)
             .with_state(self.clone()))
     }
 }
@@ -212,6 +222,13 @@ async fn sign_out(session: Session) -> Result<StatusCode, Failed> {
 /// Ends all other sessions of the user.
 async fn others(session: Session) -> Result<Json<Value>, Failed> {
     Ok(Json(json!({ "ended": session.end_others().await? })))
+}
+
+/// The user signs out at the provider, in another window say. It tells this application, by the back
+/// channel: here nothing ends.
+async fn elsewhere(State(app): State<App>, session: Session) -> Result<StatusCode, Failed> {
+    app.0.server.sign_out(sid(session.identity())).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Who is signed in, or why nobody is any more.

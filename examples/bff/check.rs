@@ -31,6 +31,7 @@ use tower_refresh::BoxError;
 
 use crate::{
     api::Api,
+    app::BACK_CHANNEL,
     options::Options,
     server::{Fate, Server},
     timeline::REQUEST_ID,
@@ -136,6 +137,20 @@ async fn check(
         (refused.status, reason) == (StatusCode::UNAUTHORIZED, Some("signed_out_elsewhere")),
         "why",
     );
+
+    // A fourth one, which signs out at the provider.
+    let fourth = Browser::new(address)?.tab(0);
+    fourth.sign_in("/", "alice").await?;
+    let left = fourth.who().await?["sid"].as_str().ok_or("the fourth is not signed in")?.to_owned();
+    let left_stream = fourth.stream().await?;
+    let copy = fourth.browser.copy().tab(0);
+    expect(fourth.fetch(Method::POST, "/elsewhere").await?.status == 204, "the back channel");
+    expect(timeout(SOON, left_stream.ended).await.is_ok(), "a logout ends its event stream");
+    expect(copy.who().await?["ended"] == "signed_out_elsewhere", "a logout by the provider");
+    expect(server.family(&left).is_some_and(|it| it.0 == Fate::SignedOut), "it began there");
+    let url = fourth.browser.address.join(BACK_CHANNEL)?;
+    let unsigned = fourth.navigate(url, Method::POST, "logout_token=a.b.c").await?.1;
+    expect(unsigned.status == 400, "a logout that nobody has signed");
 
     // The first one has not noticed anything.
     let lives = tab.order("last").await? && fate == Fate::Lives;

@@ -14,8 +14,9 @@
 //! |---|---|---|
 //! | `app.rs` | the application: its routes, its sessions | to copy |
 //! | `sign_in.rs` | the sign-in with OpenID Connect | to copy |
+//! | `logout.rs` | who has signed a logout token of the provider | to copy |
 //! | `page.html` | the page, and its script | |
-//! | `server.rs`, `api.rs` | an authorization server and an API, strict ones | |
+//! | `server.rs`, `signer.rs`, `api.rs` | an authorization server and an API, strict ones | |
 //! | `timeline.rs` | what happens to requests, for the page | |
 //! | `balancer.rs` | a round-robin proxy in front of several replicas | |
 //! | `check.rs` | `--check`: a browser without a screen | |
@@ -25,9 +26,11 @@ mod api;
 mod app;
 mod balancer;
 mod check;
+mod logout;
 mod options;
 mod server;
 mod sign_in;
+mod signer;
 mod timeline;
 
 use std::{env, process::ExitCode, sync::Arc, time::Duration};
@@ -43,7 +46,7 @@ use tower_refresh::{
 };
 
 use self::{
-    app::{App, Config},
+    app::{App, BACK_CHANNEL, Config},
     options::{Kind, Options},
     server::Server,
     timeline::Timeline,
@@ -91,9 +94,10 @@ async fn run(options: &Options) -> Result<bool, BoxError> {
 
     let timeline = Timeline::default();
     let redirect_uri = format!("{address}/callback");
+    let logout_uri = format!("{address}{BACK_CHANNEL}");
     let latency = if options.check { [20, 100] } else { [120, 500] }.map(Duration::from_millis);
-    let server =
-        Server::start(redirect_uri.clone(), options.life, latency[1], timeline.clone()).await?;
+    let uris = (redirect_uri.clone(), logout_uri);
+    let server = Server::start(uris, options.life, latency[1], timeline.clone()).await?;
     let api = api::start(server.clone(), latency[0], timeline.clone()).await?;
 
     let place = Place::open(options.store).await?;

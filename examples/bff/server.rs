@@ -14,16 +14,21 @@ use std::{
 use axum::{
     Form, Json, Router,
     extract::{Query, State},
-    http::{HeaderMap, StatusCode, header::AUTHORIZATION},
+    http::{
+        HeaderMap, Request, StatusCode,
+        header::{AUTHORIZATION, CONTENT_TYPE},
+    },
     response::{Html, IntoResponse, Redirect, Response},
     routing::{get, post},
 };
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine as _};
-use openidconnect::{
-    JsonWebKeyId, PkceCodeChallenge, PkceCodeVerifier, PrivateSigningKey,
-    core::{CoreEdDsaPrivateSigningKey, CoreJsonWebKeySet, CoreJwsSigningAlgorithm},
-    url::Url,
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
 };
+use openidconnect::{PkceCodeChallenge, PkceCodeVerifier, core::CoreJsonWebKeySet, url::Url};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
@@ -32,7 +37,7 @@ use tokio::{
 };
 use tower_refresh::BoxError;
 
-use crate::timeline::Timeline;
+use crate::{signer::Signer, timeline::Timeline};
 
 pub(crate) const CLIENT_ID: &str = "bff";
 pub(crate) const CLIENT_SECRET: &str = "only-the-two-servers-know-it";
@@ -47,10 +52,12 @@ pub(crate) struct Server(Arc<Shared>);
 struct Shared {
     issuer: String,
     redirect_uri: String,
+    logout_uri: String,
+    client: Client<HttpConnector, Full<Bytes>>,
     life: Duration,
     latency: Duration,
     is_slow: AtomicBool,
-    key: CoreEdDsaPrivateSigningKey,
+    signer: Signer,
     timeline: Timeline,
     book: Mutex<Book>,
 }
@@ -83,6 +90,8 @@ pub(crate) enum Fate {
     Lives,
     /// The client has said that it is over.
     Revoked,
+    /// The user has said so here, and the client was told.
+    SignedOut,
     /// A refresh token came twice.
     Lost,
 }
@@ -100,7 +109,7 @@ struct Refresh {
 impl Server {
     /// Starts it. An access token is good for `life`, a refresh takes `latency`.
     pub(crate) async fn start(
-        redirect_uri: String,
+        (redirect_uri, logout_uri): (String, String),
         life: Duration,
         latency: Duration,
         timeline: Timeline,
@@ -109,10 +118,12 @@ impl Server {
         let server = Self(Arc::new(Shared {
             issuer: format!("http://{}", listener.local_addr()?),
             redirect_uri,
+            logout_uri,
+            client: Client::builder(TokioExecutor::new()).build_http(),
             life,
             latency,
             is_slow: AtomicBool::default(),
-            key: new_key()?,
+            signer: Signer::new()?,
             timeline,
             book: Mutex::default(),
         }));
@@ -146,6 +157,28 @@ impl Server {
             token.until = token.until.min(now);
         }
         self.0.timeline.tell(sid, "killed", "");
+    }
+
+    /// The user signs out here: the client is told (OpenID Connect Back-Channel Logout 1.0).
+    pub(crate) async fn sign_out(&self, sid: &str) -> Result<(), BoxError> {
+        let user = {
+            let mut book = self.book();
+            let family = book.families.get_mut(sid).ok_or("there is no such sign-in")?;
+            family.fate = Fate::SignedOut;
+            family.user.clone()
+        };
+        let mut claims = self.claims(&user, sid).ok_or("the clock is wrong")?;
+        claims["jti"] = random("logout").map_err(|_| "there is nothing random")?.into();
+        claims["events"] = json!({ "http://schemas.openid.net/event/backchannel-logout": {} });
+        let token =
+            self.0.signer.sign("logout+jwt", &claims).ok_or("the token cannot be signed")?;
+        let request = Request::post(&self.0.logout_uri)
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(format!("logout_token={token}").into())?;
+        match self.0.client.request(request).await?.status() {
+            StatusCode::OK => Ok(()),
+            status => Err(format!("the client has not signed the user out: {status}").into()),
+        }
     }
 
     pub(crate) fn is_slow(&self) -> bool {
@@ -184,6 +217,8 @@ async fn discovery(State(server): State<Server>) -> Json<Value> {
         "token_endpoint": format!("{issuer}/token"),
         "revocation_endpoint": format!("{issuer}/revoke"),
         "jwks_uri": format!("{issuer}/keys"),
+        "backchannel_logout_supported": true,
+        "backchannel_logout_session_supported": true,
         "response_types_supported": ["code"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["EdDSA"],
@@ -192,7 +227,7 @@ async fn discovery(State(server): State<Server>) -> Json<Value> {
 }
 
 async fn keys(State(server): State<Server>) -> Json<CoreJsonWebKeySet> {
-    Json(CoreJsonWebKeySet::new(vec![server.0.key.as_verification_key()]))
+    Json(server.0.signer.keys())
 }
 
 /// An authorization request (OpenID Connect Core 1.0, section 3.1.2.1).
@@ -342,28 +377,27 @@ impl Server {
         })))
     }
 
-    /// An ID token (OpenID Connect Core 1.0, section 2), as a JWT (RFC 7519).
+    /// An ID token (OpenID Connect Core 1.0, section 2).
     fn id_token(&self, user: &str, sid: &str, nonce: Option<&str>) -> Result<String, Refused> {
-        let now =
-            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(|_| SERVER_ERROR)?;
-        let mut claims = json!({
-            "iss": self.issuer(),
-            "sub": format!("user-{user}"),
-            "aud": CLIENT_ID,
-            "iat": now.as_secs(),
-            "exp": now.as_secs() + 300,
-            "sid": sid,
-            "preferred_username": user,
-        });
+        let mut claims = self.claims(user, sid).ok_or(SERVER_ERROR)?;
+        claims["preferred_username"] = user.into();
         if let Some(nonce) = nonce {
             claims["nonce"] = nonce.into();
         }
-        let part = |part: &Value| BASE64_URL_SAFE_NO_PAD.encode(part.to_string());
-        let head = json!({ "alg": "EdDSA", "typ": "JWT", "kid": KEY_ID });
-        let signed = format!("{}.{}", part(&head), part(&claims));
-        let signature = self.0.key.sign(&CoreJwsSigningAlgorithm::EdDsa, signed.as_bytes());
-        let signature = BASE64_URL_SAFE_NO_PAD.encode(signature.map_err(|_| SERVER_ERROR)?);
-        Ok(format!("{signed}.{signature}"))
+        self.0.signer.sign("JWT", &claims).ok_or(SERVER_ERROR)
+    }
+
+    /// What all tokens say.
+    fn claims(&self, user: &str, sid: &str) -> Option<Value> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+        Some(json!({
+            "iss": self.issuer(),
+            "sub": format!("user-{user}"),
+            "aud": CLIENT_ID,
+            "iat": now,
+            "exp": now + 300,
+            "sid": sid,
+        }))
     }
 }
 
@@ -422,17 +456,4 @@ fn random(kind: &str) -> Result<String, Refused> {
     let mut bytes = [0; 24];
     getrandom::fill(&mut bytes).map_err(|_| SERVER_ERROR)?;
     Ok(format!("{kind}-{}", BASE64_URL_SAFE_NO_PAD.encode(bytes)))
-}
-
-const KEY_ID: &str = "1";
-
-/// A new Ed25519 key, in the form that `openidconnect` reads: the 16 bytes that say so (RFC 8410,
-/// section 7), and 32 random ones.
-fn new_key() -> Result<CoreEdDsaPrivateSigningKey, BoxError> {
-    let mut key = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20\
-                     ________________________________";
-    getrandom::fill(&mut key[16..])?;
-    let body = BASE64_STANDARD.encode(key);
-    let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
-    Ok(CoreEdDsaPrivateSigningKey::from_ed25519_pem(&pem, Some(JsonWebKeyId::new(KEY_ID.into())))?)
 }

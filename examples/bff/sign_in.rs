@@ -4,7 +4,7 @@
 //! One for all tabs: with one for each sign-in that is begun and left, cookies pile up until servers
 //! refuse their size. Two tabs that begin at once are told apart by `state`, and the later one wins.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use axum::http::{HeaderMap, HeaderValue, header::COOKIE};
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use jsonwebtoken::jwk::JwkSet;
 use openidconnect::{
     AdditionalClaims, AsyncHttpClient, AuthorizationCode, ClientId, ClientSecret, CsrfToken,
     EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IdToken, IssuerUrl,
@@ -63,6 +64,7 @@ pub(crate) struct SignIn {
     keys: Keyring,
     cookie: String,
     token_endpoint: String,
+    provider_keys: Arc<JwkSet>,
 }
 
 /// What is known of a sign-in that has begun.
@@ -118,15 +120,22 @@ impl SignIn {
         let provider = CoreProviderMetadata::discover_async(issuer, &http).await?;
         let token_endpoint = provider.token_endpoint().ok_or("the provider gives no tokens")?;
         let token_endpoint = token_endpoint.to_string();
+        let provider_keys = serde_json::from_value(serde_json::to_value(provider.jwks())?)?;
+        let provider_keys = Arc::new(provider_keys);
         let (id, secret) = (ClientId::new(id.to_owned()), ClientSecret::new(secret.to_owned()));
         let client = CoreClient::from_provider_metadata(provider, id, Some(secret))
             .set_redirect_uri(RedirectUrl::new(redirect_uri.to_owned())?);
-        Ok(Self { client, http, keys, cookie, token_endpoint })
+        Ok(Self { client, http, keys, cookie, token_endpoint, provider_keys })
     }
 
     /// Where refresh tokens are redeemed.
     pub(crate) fn token_endpoint(&self) -> &str {
         &self.token_endpoint
+    }
+
+    /// What it signs is checked by these.
+    pub(crate) fn provider_keys(&self) -> Arc<JwkSet> {
+        Arc::clone(&self.provider_keys)
     }
 
     /// Where the browser goes to sign in, and the cookie that it takes with it.

@@ -67,11 +67,12 @@ pub use self::{
     service::Refresh,
     source::{CredentialSource, FromExtensions},
 };
-use self::{map_body::whole, origin::Origin, source::Source};
+use self::{map_body::whole, source::Source};
 use crate::{
     body::{Budget, CloneBody, ReplayBody, Tee, TryCloneBody},
     credential::Credential,
     error::ConfigError,
+    origin::Origin,
     state::RefreshState,
 };
 
@@ -169,7 +170,7 @@ impl<K> RefreshLayer<K> {
     /// If the text is not a scheme and an authority, such as
     /// `https://api.example.com` or `http://localhost:8080`.
     pub fn allow_origin(mut self, origin: &str) -> Result<Self, ConfigError> {
-        self.config.origins.allowed.push(Origin::parse(origin)?);
+        self.config.origins.allowed.push(Origin::parse("an allowed origin", origin)?);
         Ok(self)
     }
 

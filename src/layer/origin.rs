@@ -10,7 +10,7 @@ use http::{
     uri::{Authority, Scheme},
 };
 
-use crate::error::ConfigError;
+use crate::origin::{Origin, is_same_place};
 
 /// Where a layer's tokens may be sent.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +62,7 @@ impl FirstOrigin {
             // Below, it goes wherever the first one went.
             (Self::Inherited(_), None, None) => true,
             (Self::Inherited(Some((first, at))), Some(scheme), Some(authority)) => {
-                is_same(first, at, scheme, authority)
+                first == scheme && is_same_place(scheme, at, authority)
             }
             (Self::Inherited(_), ..) => false,
             // Letter by letter, because that is fast, and nearly always so.
@@ -79,13 +79,6 @@ impl FirstOrigin {
             }
         }
     }
-}
-
-fn is_same(first: &Scheme, at: &Authority, scheme: &Scheme, authority: &Authority) -> bool {
-    let port = |authority: &Authority| authority.port_u16().or_else(|| default_port(scheme));
-    first == scheme
-        && at.host().eq_ignore_ascii_case(authority.host())
-        && port(at) == port(authority)
 }
 
 impl Origins {
@@ -146,89 +139,5 @@ impl Origins {
             return self.relative;
         }
         self.allowed.iter().any(|origin| origin.covers(uri))
-    }
-}
-
-/// A scheme, host and port (RFC 9110, section 4.3.1). Two are the same if these three are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Origin {
-    scheme: Scheme,
-    host: String,
-    port: Option<u16>,
-}
-
-impl Origin {
-    /// From a URI with nothing but an origin, such as `https://api.example.com`.
-    pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
-        let uri: Uri = text.parse().map_err(|_| {
-            ConfigError::new("an allowed origin is not a URI: it is written as `https://host:port`")
-        })?;
-        if uri.path() != "/" && !uri.path().is_empty() || uri.query().is_some() {
-            return Err(ConfigError::new(
-                "an allowed origin has a path or a query: it is `https://host:port` alone",
-            ));
-        }
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err(ConfigError::new(
-                "an allowed origin has user information: it is `https://host:port` alone",
-            ));
-        }
-        Self::of(&uri).ok_or(ConfigError::new(
-            "an allowed origin lacks its scheme or host: it is written as `https://host:port`",
-        ))
-    }
-
-    /// The origin a request goes to; `None` if its URI does not say.
-    fn of(uri: &Uri) -> Option<Self> {
-        let scheme = uri.scheme()?.clone();
-        let port = uri.port_u16().or_else(|| default_port(&scheme));
-        Some(Self { host: uri.host()?.to_ascii_lowercase(), port, scheme })
-    }
-
-    /// Whether a request to this URI goes there. A URI without scheme and host does not say so.
-    pub(super) fn covers(&self, uri: &Uri) -> bool {
-        uri.scheme() == Some(&self.scheme)
-            && uri.host().is_some_and(|host| host.eq_ignore_ascii_case(&self.host))
-            && uri.port_u16().or_else(|| default_port(&self.scheme)) == self.port
-    }
-}
-
-fn default_port(scheme: &Scheme) -> Option<u16> {
-    match scheme.as_str() {
-        "http" => Some(80),
-        "https" => Some(443),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Origin;
-
-    fn covers(origin: &str, uri: &str) -> bool {
-        Origin::parse(origin).unwrap().covers(&uri.parse().unwrap())
-    }
-
-    #[test]
-    fn scheme_host_and_port_all_count() {
-        assert!(covers("https://api.example.com", "https://API.example.com:443/v1?x=1"));
-        assert!(covers("https://api.example.com:443", "https://api.example.com/"));
-        assert!(covers("http://localhost:8080/", "http://localhost:8080/deep/path"));
-        assert!(covers("http://[::1]:8080", "http://[::1]:8080/"));
-        assert!(!covers("https://api.example.com", "http://api.example.com/"));
-        assert!(!covers("https://api.example.com", "https://api.example.com:8443/"));
-        assert!(!covers("https://api.example.com", "https://api.example.com.evil.net/"));
-        assert!(!covers("https://api.example.com", "https://evil.net/?https://api.example.com"));
-        assert!(!covers("https://api.example.com", "https://api.example.com@evil.net/"));
-        assert!(!covers("https://api.example.com", "/relative"));
-    }
-
-    #[test]
-    fn what_is_no_origin_is_refused() {
-        for text in
-            ["", "api.example.com", "/path", "https://a/path", "https://a/?q", "https://u@a"]
-        {
-            assert!(Origin::parse(text).is_err(), "{text}");
-        }
     }
 }

@@ -1,12 +1,13 @@
 //! Requests that another site's page has made a browser send ([`CsrfCheck`]).
 
 use http::{
-    HeaderMap, HeaderName, Method, Uri,
+    HeaderMap, HeaderName, Method,
     header::{HOST, ORIGIN, UPGRADE},
     request::Parts,
+    uri::Authority,
 };
 
-use crate::error::ConfigError;
+use crate::{error::ConfigError, origin::Origin};
 
 pub(super) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -27,45 +28,6 @@ pub(super) struct CsrfCheck {
     header: Option<HeaderName>,
 }
 
-/// A scheme, a host and a port, in lower case.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Origin {
-    scheme: String,
-    host: String,
-    port: Option<u16>,
-}
-
-impl Origin {
-    fn parse(text: &str) -> Option<Self> {
-        let uri: Uri = text.parse().ok()?;
-        let is_bare = uri.path_and_query().is_none_or(|it| it == "/" || it == "");
-        let authority = uri.authority().filter(|it| is_bare && !it.as_str().contains('@'))?;
-        let scheme = uri.scheme_str()?.to_ascii_lowercase();
-        let port = authority.port_u16().or_else(|| default_port(&scheme));
-        Some(Self { host: authority.host().to_ascii_lowercase(), port, scheme })
-    }
-
-    /// Whether that is what the request's host says.
-    fn is_of(&self, uri: &Uri, headers: &HeaderMap) -> bool {
-        let named = match uri.authority() {
-            Some(authority) => Some(authority.clone()),
-            None => single(headers, &HOST).and_then(|host| host.parse().ok()),
-        };
-        named.is_some_and(|it| {
-            it.host().eq_ignore_ascii_case(&self.host)
-                && it.port_u16().or_else(|| default_port(&self.scheme)) == self.port
-        })
-    }
-}
-
-fn default_port(scheme: &str) -> Option<u16> {
-    match scheme {
-        "http" => Some(80),
-        "https" => Some(443),
-        _ => None,
-    }
-}
-
 /// The one field of this name. Of several, browsers send none.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut fields = headers.get_all(name).iter();
@@ -80,10 +42,7 @@ pub(super) fn is_same_origin(parts: &Parts) -> bool {
 
 impl CsrfCheck {
     pub(super) fn trust(&mut self, origin: &str) -> Result<(), ConfigError> {
-        let origin = Origin::parse(origin).ok_or(ConfigError::new(
-            "a trusted origin is a scheme and an authority alone: `https://host:port`",
-        ))?;
-        self.trusted.push(origin);
+        self.trusted.push(Origin::parse("a trusted origin", origin)?);
         Ok(())
     }
 
@@ -98,11 +57,11 @@ impl CsrfCheck {
         }
         let headers = &parts.headers;
         // No script can set one where it opens a socket.
-        let may_have_one = has_cookie && !headers.contains_key(UPGRADE);
+        let may_have_one = has_cookie && !opens_a_socket(parts);
         if may_have_one && self.header.as_ref().is_some_and(|name| !headers.contains_key(name)) {
             return false;
         }
-        let origin = single(headers, &ORIGIN).and_then(Origin::parse);
+        let origin = single(headers, &ORIGIN).and_then(|origin| Origin::read(origin).ok());
         if origin.as_ref().is_some_and(|origin| self.trusted.contains(origin)) {
             return true;
         }
@@ -110,17 +69,30 @@ impl CsrfCheck {
             return is_same_origin(parts);
         }
         match origin {
-            Some(origin) => origin.is_of(&parts.uri, headers),
+            Some(origin) => host(parts).is_some_and(|host| origin.is_at(&host)),
             // `Origin: null` is there, and no origin.
             None => !has_cookie && !headers.contains_key(ORIGIN),
         }
     }
 }
 
+/// Where the browser has sent it.
+fn host(parts: &Parts) -> Option<Authority> {
+    match parts.uri.authority() {
+        Some(authority) => Some(authority.clone()),
+        None => single(&parts.headers, &HOST)?.parse().ok(),
+    }
+}
+
 fn is_safe(parts: &Parts) -> bool {
     let is_safe =
         [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE].contains(&parts.method);
-    is_safe && !parts.headers.contains_key(UPGRADE)
+    is_safe && !opens_a_socket(parts)
+}
+
+/// By HTTP/1.1, or by HTTP/2 (RFC 8441).
+fn opens_a_socket(parts: &Parts) -> bool {
+    parts.headers.contains_key(UPGRADE) || parts.method == Method::CONNECT
 }
 
 #[cfg(test)]
@@ -204,5 +176,10 @@ mod tests {
         assert!(allows(&check, "POST", &[same, ("x-csrf", "1")], true));
         assert!(!allows(&check, "POST", &[("x-csrf", "1"), ("sec-fetch-site", "none")], true));
         assert!(allows(&check, "GET", &[], true));
+        for (method, upgrade) in [("GET", &[("upgrade", "websocket")][..]), ("CONNECT", &[])] {
+            let from = |origin| [&[("origin", origin)][..], upgrade].concat();
+            assert!(allows(&check, method, &from("https://app.test"), true), "{method}");
+            assert!(!allows(&check, method, &from("https://evil.test"), true), "{method}");
+        }
     }
 }

@@ -57,10 +57,10 @@
 // | `visitor.rs`, `csrf.rs` | what a browser's request says of itself |
 // | `answer.rs` | the layer's own answers, and the headers of others' |
 // | `slot.rs`, `place.rs`, `session.rs`, `error.rs`, `extract.rs` | what a handler gets |
-// | `proxy.rs` | a reverse proxy behind the layer |
+// | `proxy/` | a reverse proxy behind the layer |
 // | `entry.rs`, `registry.rs` | the sessions that this process has loaded |
 // | `record.rs`, `index.rs` | what a store holds of a session, and of a user's sessions |
-// | `logout.rs` | the provider's back-channel logout |
+// | `logout/` | the provider's back-channel logout |
 // | `sealed/` | the other mode: tokens in the cookies |
 // | `cookie.rs`, `id.rs`, `identity.rs`, `ended.rs`, `status.rs` | what they are made of |
 // | `refresher.rs` | whose a refreshed ID token has to be |

@@ -14,6 +14,7 @@
 //! | `browser_driver` | [`BrowserDriver`]: chromedriver, which ends with its tests, and so do its browsers | `browser` |
 //! | [`loopback`] | [`Loopback`]: an authorization server and an API on sockets | `loopback` |
 //! | `postgres` | [`PostgresServer`]: a PostgreSQL server that ends with its test | `postgres` |
+//! | `provider` | [`Provider`]: what an OpenID Connect provider signs, and the keys to check it by | `provider` |
 //! | `redis` | [`RedisServer`]: a Redis server that ends with its test | `redis` |
 //! | [`sessions`] | an application with browser sessions, in process | `sessions` |
 //! | [`echo`] | a gRPC service, generated from `echo.proto` | `grpc` |
@@ -45,6 +46,8 @@ pub mod loopback;
 mod meter;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "provider")]
+mod provider;
 #[cfg(feature = "redis")]
 mod redis;
 pub mod script_body;
@@ -76,6 +79,8 @@ pub use self::loopback::Loopback;
 pub use self::meter::Meter;
 #[cfg(feature = "postgres")]
 pub use self::postgres::PostgresServer;
+#[cfg(feature = "provider")]
+pub use self::provider::{Provider, logout};
 #[cfg(feature = "redis")]
 pub use self::redis::RedisServer;
 pub use self::{

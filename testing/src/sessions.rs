@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     convert::Infallible,
+    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -11,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
@@ -90,6 +92,12 @@ impl Server {
         self.0.lock().unwrap().accepted.clear();
     }
 
+    /// The same, and no refresh is answered until the gate is opened.
+    pub fn hold(&self) {
+        self.expire_all();
+        self.1.close();
+    }
+
     /// The refresh tokens, too.
     pub fn revoke_all(&self) {
         let mut families = self.0.lock().unwrap();
@@ -149,6 +157,22 @@ impl Server {
                 Err(RefreshError::rejected("reuse").with_code("invalid_grant"))
             }
             None => Err(RefreshError::rejected("revoked").with_code("invalid_grant")),
+        }
+    }
+
+    /// A request of this tab whose refresh is held at the gate until that is opened. It goes on where it is
+    /// awaited, and is given up where it is dropped.
+    pub async fn hold_refresh(
+        &self,
+        tab: &Browser,
+        replica: &Replica,
+    ) -> BoxFuture<'static, Answer> {
+        self.hold();
+        let (come, tab, replica) = (self.1.count(), tab.clone(), replica.clone());
+        let request = Box::pin(async move { tab.get(&replica, "/api").await });
+        match select(request, pin!(self.1.arrived(come + 1))).await {
+            Either::Left((answer, _)) => panic!("nothing is held: {answer:?}"),
+            Either::Right((_, request)) => request,
         }
     }
 

@@ -1,4 +1,4 @@
-//! The application under test, on real sockets, with an API behind it and a provider at another site.
+//! The application under test, on real sockets, with an API behind it.
 
 use std::{
     io,
@@ -12,7 +12,10 @@ use std::{
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{Query, Request, State},
+    extract::{
+        Query, Request, State,
+        ws::{WebSocket, WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
+    },
     http::{HeaderMap, Method, StatusCode, Version, header},
     middleware::{Next, from_fn_with_state},
     response::{Html, IntoResponse, Redirect, Response},
@@ -21,7 +24,7 @@ use axum::{
 use futures_util::{StreamExt, stream};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use testing::{
-    Gate,
+    Gate, Provider,
     sessions::{ISSUER, Server, World},
 };
 use tokio::{net::TcpListener, sync::watch};
@@ -31,7 +34,10 @@ use tower_refresh::{
     session::{Identity, ProxyLayer, Session, SessionCookie, SessionSlot, Sessions},
 };
 
-use super::tls::serve;
+use super::{
+    provider::{BACK_CHANNEL, back_channel, keys},
+    tls::serve,
+};
 
 /// How an application differs from others.
 #[derive(Default)]
@@ -40,6 +46,8 @@ pub(crate) struct Setup {
     /// Without `Secure` and without a prefix.
     pub(crate) is_insecure: bool,
     pub(crate) is_tls: bool,
+    /// And lets WebSockets be opened over HTTP/2 (RFC 8441).
+    pub(crate) has_http2_sockets: bool,
     /// The cookie is called so: another replica at another port has the same one.
     pub(crate) name: Option<String>,
     /// Where users sign in, and how they come back from there.
@@ -59,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) held: Gate,
     server: Server,
     provider: Option<(String, &'static str)>,
+    /// Whose logout tokens are believed.
+    pub(crate) signer: Provider,
     sign_ins: AtomicUsize,
     seen: Mutex<Vec<Seen>>,
     /// Ends every event stream.
@@ -120,19 +130,26 @@ impl App {
             held: Gate::new(),
             server: world.server.clone(),
             provider: setup.provider,
+            signer: Provider::new(),
             sign_ins: AtomicUsize::new(0),
             seen: Mutex::default(),
             cut: watch::Sender::new(()),
         }));
-        let router = app.router(&api(world.server.clone()).await);
+        let router = app.router(&api(world.server.clone()).await, keys(&app.signer).await);
         match setup.is_tls {
-            true => serve(listener, router),
+            true => serve(listener, router, setup.has_http2_sockets),
             false => drop(tokio::spawn(async move { axum::serve(listener, router).await })),
         }
         app
     }
 
-    fn router(&self, api: &str) -> Router {
+    /// Another replica, at another port of the host: the browser's cookie is good there, too.
+    pub(crate) async fn replica(&self, world: &World) -> Self {
+        let name = Some(self.name.clone());
+        Self::with(world, Setup { name, ..Setup::default() }).await
+    }
+
+    fn router(&self, api: &str, keys: String) -> Router {
         let client = Client::builder(TokioExecutor::new()).build_http::<Body>();
         let proxy = |prefix| {
             ServiceBuilder::new()
@@ -167,6 +184,7 @@ impl App {
             .route("/callback", get(callback))
             .layer(self.sessions.layer())
             .route("/blank", get(Html(page("blank", ""))))
+            .route_service(BACK_CHANNEL, back_channel(&self.sessions, keys))
             .layer(from_fn_with_state(self.clone(), note))
             .with_state(self.clone())
     }
@@ -222,22 +240,6 @@ pub(crate) async fn elsewhere(router: Router) -> String {
     let origin = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
     origin
-}
-
-/// A provider that knows everybody, and answers by a redirect or by a page with a link.
-pub(crate) async fn provider() -> String {
-    let authorize = get(async |Query(query): Query<Vec<(String, String)>>| {
-        let field = |name: &str| {
-            let found = query.iter().find(|(key, _)| key == name);
-            found.map(|(_, value)| value.clone()).unwrap_or_default()
-        };
-        let back = field("back");
-        match &*field("by") {
-            "link" => Html(page("", &format!("<a id=go href={back:?}>go on</a>"))).into_response(),
-            _ => Redirect::to(&back).into_response(),
-        }
-    });
-    elsewhere(Router::new().route("/authorize", authorize)).await
 }
 
 pub(crate) fn page(text: &str, more: &str) -> String {
@@ -361,12 +363,26 @@ async fn note(State(app): State<App>, request: Request, next: Next) -> Response 
     response
 }
 
+/// Says back what it hears.
+async fn echo(mut socket: WebSocket) {
+    while let Some(Ok(message)) = socket.recv().await {
+        if socket.send(message).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// The API behind: it takes the tokens of the server.
 async fn api(server: Server) -> String {
-    let answer = any(async move |request: Request| {
+    let answer = any(async move |socket: Result<WebSocketUpgrade, _>, request: Request| {
         let token = request.headers().get(header::AUTHORIZATION);
         match token.is_some_and(|it| server.accepts(it.to_str().unwrap())) {
-            true => request.uri().path().to_owned().into_response(),
+            true => match socket {
+                Ok(socket) => socket.protocols(["chat"]).on_upgrade(echo),
+                Err::<_, WebSocketUpgradeRejection>(_) => {
+                    request.uri().path().to_owned().into_response()
+                }
+            },
             false => {
                 (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")]).into_response()
             }

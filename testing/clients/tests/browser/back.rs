@@ -1,11 +1,10 @@
 //! What Back shows, and a click on a page that was prefetched, once the session has ended.
 
 use axum::http::StatusCode;
-use testing::sessions::{ISSUER, World};
-use tower_refresh::session::IndexKey;
+use testing::sessions::World;
 
 use super::{
-    app::{App, Fate, Setup},
+    app::{App, Fate},
     browser::{Browser, Tab},
     sign_in::speculate,
     until,
@@ -27,6 +26,14 @@ async fn left(app: &App, tab: &Tab, path: &str) {
     tab.shows("blank").await;
 }
 
+/// Is on a page whose link the browser has followed in advance.
+async fn prefetched(app: &App, tab: &Tab, what: &str, path: &str) {
+    tab.open(&app.url("/callback")).await;
+    tab.shows("this is alice").await;
+    tab.run(&speculate(what, path)).await;
+    until(what, async || app.prefetches(path) == 1).await;
+}
+
 /// Otherwise the tests below prove nothing.
 #[tokio::test]
 async fn back_shows_the_page_itself_while_the_session_lives() {
@@ -45,10 +52,7 @@ async fn a_click_shows_the_prefetched_page_while_the_session_lives() {
         let app = App::start(&World::new()).await;
         let browser = Browser::start().await;
         let tab = browser.first();
-        tab.open(&app.url("/callback")).await;
-        tab.shows("this is alice").await;
-        tab.run(&speculate(what, "/private")).await;
-        until(what, async || app.prefetches("/private") == 1).await;
+        prefetched(&app, tab, what, "/private").await;
         tab.click("#private").await;
         tab.shows("the secrets of alice").await;
         let asked = app.seen().into_iter().filter(|seen| seen.path == "/private").count();
@@ -98,10 +102,7 @@ async fn a_click_on_a_prefetched_page_after_a_sign_out_here_shows_nothing_person
         let app = App::start(&World::new()).await;
         let browser = Browser::start().await;
         let (tab, other) = (browser.first(), browser.tab().await);
-        tab.open(&app.url("/callback")).await;
-        tab.shows("this is alice").await;
-        tab.run(&speculate(what, "/private")).await;
-        until(what, async || app.prefetches("/private") == 1).await;
+        prefetched(&app, tab, what, "/private").await;
         other.open(&app.url("/")).await;
         assert_eq!(other.status("POST", "/sign_out").await, 204);
         tab.click("#private").await;
@@ -109,21 +110,16 @@ async fn a_click_on_a_prefetched_page_after_a_sign_out_here_shows_nothing_person
     }
 }
 
-fn alice() -> IndexKey {
-    IndexKey::Sub { issuer: ISSUER.to_owned(), subject: "alice".to_owned() }
-}
-
 /// No response of ours says so to the browser: the page has to ask, by a line of script.
 #[tokio::test]
 async fn back_after_a_sign_out_elsewhere_shows_nothing_personal_if_the_page_asks() {
     let world = World::new();
     let app = App::start(&world).await;
-    let name = Some(app.name.clone());
-    let elsewhere = App::with(&world, Setup { name, ..Setup::default() }).await;
+    let elsewhere = app.replica(&world).await;
     let browser = Browser::start().await;
     let tab = browser.first();
     left(&app, tab, "/checked").await;
-    assert_eq!(elsewhere.sessions.end_all(&alice()).await.unwrap(), 1);
+    elsewhere.signed_out_by_the_provider("alice").await;
     tab.back().await;
     shows_nothing_personal(tab).await;
     let shown = tab.run("return sessionStorage.shown").await;
@@ -136,14 +132,11 @@ async fn a_click_on_a_prefetched_page_after_a_sign_out_elsewhere_does_not_if_the
     for what in ["prefetch", "prerender"] {
         let world = World::new();
         let app = App::start(&world).await;
-        let name = Some(app.name.clone());
-        let elsewhere = App::with(&world, Setup { name, ..Setup::default() }).await;
+        let elsewhere = app.replica(&world).await;
         let browser = Browser::start().await;
         let tab = browser.first();
-        tab.open(&app.url("/callback")).await;
-        tab.run(&speculate(what, "/checked")).await;
-        until(what, async || app.prefetches("/checked") == 1).await;
-        assert_eq!(elsewhere.sessions.end_all(&alice()).await.unwrap(), 1);
+        prefetched(&app, tab, what, "/checked").await;
+        elsewhere.signed_out_by_the_provider("alice").await;
         tab.click("#checked").await;
         shows_nothing_personal(tab).await;
         let shown = tab.run("return sessionStorage.shown").await;

@@ -4,11 +4,13 @@
 //! | module | what |
 //! |---|---|
 //! | `browser` | a browser for each test, and its tabs |
-//! | `app` | the application under test, on real sockets, with an API and a provider |
+//! | `app` | the application under test, on real sockets, with an API |
+//! | `provider` | where its users sign in, and out |
 //! | `tls` | the same over TLS |
 //! | `cookies` | the cookie as the browser has it, twins, many others, HTTP/2 |
 //! | `refreshes` | tabs over an expiry, closed and superseded ones, those that sign out |
 //! | `waiting` | requests that waited in the browser |
+//! | `sockets` | WebSockets over HTTP/1.1 and HTTP/2, through the proxy |
 //! | `streams` | event streams over an end and an outage |
 //! | `sign_in` | prefetches, and the return from the provider |
 //! | `back` | what Back and prefetched pages show after the end |
@@ -19,9 +21,14 @@ mod app;
 mod back;
 mod browser;
 mod cookies;
+/// The example's, as it is copied.
+#[path = "../../../../examples/bff/logout.rs"]
+mod logout;
 mod pictures;
+mod provider;
 mod refreshes;
 mod sign_in;
+mod sockets;
 mod strangers;
 mod streams;
 mod tls;

@@ -78,4 +78,9 @@ async fn the_page_of_the_example_at_rest_and_in_a_herd() {
     tab.click("#sign-out").await;
     tab.shows("You have signed out.").await;
     tab.picture(&folder.join("ended.png")).await;
+    tab.open(&format!("{address}/login")).await;
+    tab.click("button").await;
+    tab.shows("Signed in as alice").await;
+    tab.click("#elsewhere").await;
+    tab.shows("Your session was ended elsewhere.").await;
 }

@@ -6,9 +6,30 @@ use tower_refresh::session::Ended;
 
 use super::{
     app::{App, Fate},
-    browser::Browser,
+    browser::{Browser, Tab},
     until,
 };
+
+/// A signed-in browser with two tabs.
+struct Scene {
+    world: World,
+    app: App,
+    browser: Browser,
+    one: Tab,
+    other: Tab,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let world = World::new();
+        let app = App::start(&world).await;
+        let browser = Browser::start().await;
+        let (one, other) = (browser.first().clone(), browser.tab().await);
+        one.open(&app.url("/callback")).await;
+        other.open(&app.url("/")).await;
+        Self { world, app, browser, one, other }
+    }
+}
 
 /// So many fetches at once: the statuses, and whatever else became of them.
 fn herd(count: usize) -> String {
@@ -23,15 +44,9 @@ fn herd(count: usize) -> String {
 
 #[tokio::test]
 async fn two_tabs_and_100_fetches_over_an_expiry_are_one_refresh_and_no_failure() {
-    let world = World::new();
-    let app = App::start(&world).await;
-    let browser = Browser::start().await;
-    let (one, other) = (browser.first(), browser.tab().await);
-    one.open(&app.url("/callback")).await;
-    other.open(&app.url("/")).await;
+    let Scene { world, app, browser: _browser, one, other } = Scene::new().await;
     for round in 1..=3 {
-        world.server.expire_all();
-        world.server.1.close();
+        world.server.hold();
         let first = one.start(&herd(50)).await;
         world.server.1.arrived(round).await;
         let second = other.start(&herd(50)).await;
@@ -45,14 +60,8 @@ async fn two_tabs_and_100_fetches_over_an_expiry_are_one_refresh_and_no_failure(
 
 #[tokio::test]
 async fn a_tab_that_is_closed_in_mid_refresh_takes_nothing_from_the_other_one() {
-    let world = World::new();
-    let app = App::start(&world).await;
-    let browser = Browser::start().await;
-    let (one, other) = (browser.first(), browser.tab().await);
-    one.open(&app.url("/callback")).await;
-    other.open(&app.url("/")).await;
-    world.server.expire_all();
-    world.server.1.close();
+    let Scene { world, app, browser: _browser, one, other } = Scene::new().await;
+    world.server.hold();
     drop(other.start("await fetch('/api/theirs')").await);
     world.server.1.arrived(1).await;
     let waiting = one.start("return (await fetch('/api/mine')).status").await;
@@ -68,14 +77,8 @@ async fn a_tab_that_is_closed_in_mid_refresh_takes_nothing_from_the_other_one() 
 /// Nobody is left who waits for it.
 #[tokio::test]
 async fn a_refresh_whose_only_tab_is_closed_goes_on() {
-    let world = World::new();
-    let app = App::start(&world).await;
-    let browser = Browser::start().await;
-    let (one, other) = (browser.first(), browser.tab().await);
-    one.open(&app.url("/callback")).await;
-    other.open(&app.url("/")).await;
-    world.server.expire_all();
-    world.server.1.close();
+    let Scene { world, app, browser: _browser, one, other } = Scene::new().await;
+    world.server.hold();
     drop(other.start("await fetch('/api/theirs')").await);
     world.server.1.arrived(1).await;
     other.close().await;
@@ -95,8 +98,7 @@ async fn a_navigation_that_supersedes_another_in_mid_refresh_is_served() {
     tab.open(&app.url("/callback")).await;
     tab.run("window.other = window.open('/blank')").await;
     tab.until("other.document.body?.innerText.includes('blank')").await;
-    world.server.expire_all();
-    world.server.1.close();
+    world.server.hold();
     tab.run("other.location.href = '/api/first'").await;
     world.server.1.arrived(1).await;
     tab.run("other.location.href = '/api/second'").await;
@@ -109,14 +111,8 @@ async fn a_navigation_that_supersedes_another_in_mid_refresh_is_served() {
 
 #[tokio::test]
 async fn a_sign_out_in_one_tab_while_the_other_refreshes_is_the_end() {
-    let world = World::new();
-    let app = App::start(&world).await;
-    let browser = Browser::start().await;
-    let (one, other) = (browser.first(), browser.tab().await);
-    one.open(&app.url("/callback")).await;
-    other.open(&app.url("/")).await;
-    world.server.expire_all();
-    world.server.1.close();
+    let Scene { world, app, browser: _browser, one, other } = Scene::new().await;
+    world.server.hold();
     let script = "const response = await fetch('/api/orders');
          return [response.status, response.headers.get('session-ended')]";
     let waiting = one.start(script).await;
@@ -128,7 +124,7 @@ async fn a_sign_out_in_one_tab_while_the_other_refreshes_is_the_end() {
     until("the server has answered", async || world.server.redeems() == 1).await;
     until("nothing is left there", async || world.server.alive() == 0).await;
     assert_eq!(world.server.reuses(), 0);
-    for tab in [one, &other] {
+    for tab in [&one, &other] {
         tab.open(&app.url("/")).await;
         tab.shows("this is nobody").await;
         assert_eq!(tab.cookies().await.len(), 0);

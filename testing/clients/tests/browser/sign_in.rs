@@ -4,8 +4,9 @@ use axum::http::StatusCode;
 use testing::sessions::World;
 
 use super::{
-    app::{App, Fate, Setup, provider},
+    app::{App, Fate, Setup},
     browser::Browser,
+    provider::provider,
     until,
 };
 

@@ -1,12 +1,11 @@
 //! Event streams over the end of their session, and over an outage.
 
 use axum::http::StatusCode;
-use testing::sessions::{ISSUER, World};
-use tower_refresh::session::IndexKey;
+use testing::sessions::World;
 
 use super::{
-    app::{App, Fate, Setup},
-    browser::Browser,
+    app::{App, Fate},
+    browser::{Browser, Tab},
     until,
 };
 
@@ -18,8 +17,11 @@ const LISTEN: &str = "
     source.addEventListener('session-ended', event => heard.push('session-ended ' + event.data));
     source.onerror = () => heard.push(source.readyState == 2 ? 'closed' : 'again');";
 
-fn alice() -> IndexKey {
-    IndexKey::Sub { issuer: ISSUER.to_owned(), subject: "alice".to_owned() }
+/// Has signed in, and an open stream.
+async fn listens(app: &App, tab: &Tab) {
+    tab.open(&app.url("/callback")).await;
+    tab.run(LISTEN).await;
+    tab.until("heard.includes('hello')").await;
 }
 
 /// An `EventSource` comes again by itself. The 401 closes it for good.
@@ -27,14 +29,11 @@ fn alice() -> IndexKey {
 async fn a_stream_ends_with_its_session_and_comes_again_once_for_a_401() {
     let world = World::new();
     let app = App::start(&world).await;
-    let name = Some(app.name.clone());
-    let elsewhere = App::with(&world, Setup { name, ..Setup::default() }).await;
+    let elsewhere = app.replica(&world).await;
     let browser = Browser::start().await;
     let tab = browser.first();
-    tab.open(&app.url("/callback")).await;
-    tab.run(LISTEN).await;
-    tab.until("heard.includes('hello')").await;
-    assert_eq!(elsewhere.sessions.end_all(&alice()).await.unwrap(), 1);
+    listens(&app, tab).await;
+    elsewhere.signed_out_by_the_provider("alice").await;
     tab.until("source.readyState == EventSource.CLOSED").await;
     assert_eq!(tab.run("return heard.at(-1)").await, "closed");
     let refused = app.count("/events", Fate::Answered(StatusCode::UNAUTHORIZED));
@@ -48,14 +47,11 @@ async fn a_stream_ends_with_its_session_and_comes_again_once_for_a_401() {
 async fn a_page_is_told_by_an_event_that_its_session_has_ended() {
     let world = World::new();
     let app = App::start(&world).await;
-    let name = Some(app.name.clone());
-    let elsewhere = App::with(&world, Setup { name, ..Setup::default() }).await;
+    let elsewhere = app.replica(&world).await;
     let browser = Browser::start().await;
     let tab = browser.first();
-    tab.open(&app.url("/callback")).await;
-    tab.run(LISTEN).await;
-    tab.until("heard.includes('hello')").await;
-    assert_eq!(elsewhere.sessions.end_all(&alice()).await.unwrap(), 1);
+    listens(&app, tab).await;
+    elsewhere.signed_out_by_the_provider("alice").await;
     tab.until("source.readyState == EventSource.CLOSED").await;
     assert_eq!(tab.run("return heard.some(it => it.startsWith('session-ended'))").await, true);
 }
@@ -66,9 +62,7 @@ async fn a_stream_comes_back_after_an_outage_of_the_store() {
     let app = App::start(&world).await;
     let browser = Browser::start().await;
     let tab = browser.first();
-    tab.open(&app.url("/callback")).await;
-    tab.run(LISTEN).await;
-    tab.until("heard.includes('hello')").await;
+    listens(&app, tab).await;
     world.place.go_away(true);
     // The stream itself does not mind. A page that asks does.
     assert_eq!(tab.status("GET", "/me").await, 503);

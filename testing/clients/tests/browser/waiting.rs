@@ -6,7 +6,7 @@ use serde_json::json;
 use testing::sessions::World;
 
 use super::{
-    app::{App, Fate, Setup},
+    app::{App, Fate},
     browser::{Browser, Tab, Work},
     until,
 };
@@ -38,8 +38,7 @@ const WAIT: &str = "
 async fn requests_that_waited_through_a_sign_in_in_another_tab_are_served() {
     let world = World::new();
     let app = App::start(&world).await;
-    let name = Some(app.name.clone());
-    let replica = App::with(&world, Setup { name, ..Setup::default() }).await;
+    let replica = app.replica(&world).await;
     let browser = Browser::start().await;
     let (one, other) = (browser.first(), browser.tab().await);
     one.open(&app.url("/callback?user=alice")).await;
@@ -65,8 +64,7 @@ async fn requests_that_waited_through_a_refresh_are_served() {
     let browser = Browser::start().await;
     let tab = browser.first();
     tab.open(&app.url("/callback")).await;
-    world.server.expire_all();
-    world.server.1.close();
+    world.server.hold();
     let script = "const all = Array.from({ length: 20 }, (_, n) => fetch('/api/' + n));
          return (await Promise.all(all)).every(response => response.ok)";
     let waiting = tab.start(script).await;

@@ -29,11 +29,11 @@ use tower_refresh::{
 use testing::sessions::{Browser, ISSUER, Server, World};
 
 /// What has to come comes within a time that no machine needs.
-async fn soon<T>(work: impl Future<Output = T>) -> T {
+pub(super) async fn soon<T>(work: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(60), work).await.expect("it never comes")
 }
 
-async fn serve(app: Router) -> String {
+pub(super) async fn serve(app: Router) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move { ::axum::serve(listener, app).await });
@@ -86,7 +86,7 @@ async fn socket(request: Request) -> Response {
 }
 
 /// The application.
-async fn app(world: &World, api: &str) -> (String, Sessions) {
+pub(super) async fn app(world: &World, api: &str) -> (String, Sessions) {
     app_with(world, api, |proxy| proxy).await
 }
 
@@ -135,19 +135,19 @@ async fn app_with(
     (serve(app).await, sessions)
 }
 
-struct Client1 {
+pub(super) struct Client1 {
     address: String,
     client: Client<HttpConnector, Full<Bytes>>,
-    browser: Browser,
+    pub(super) browser: Browser,
 }
 
 impl Client1 {
-    fn new(address: &str, http2: bool) -> Self {
+    pub(super) fn new(address: &str, http2: bool) -> Self {
         let client = Client::builder(TokioExecutor::new()).http2_only(http2).build_http();
         Self { address: address.to_owned(), client, browser: Browser::new() }
     }
 
-    async fn signed_in(address: &str) -> Self {
+    pub(super) async fn signed_in(address: &str) -> Self {
         let this = Self::new(address, false);
         let response = this.send(Method::POST, "/sign_in", "").await;
         assert_eq!(response.status(), StatusCode::SEE_OTHER);
@@ -173,7 +173,12 @@ impl Client1 {
         response
     }
 
-    async fn text(&self, method: Method, path: &str, body: &'static str) -> (StatusCode, String) {
+    pub(super) async fn text(
+        &self,
+        method: Method,
+        path: &str,
+        body: &'static str,
+    ) -> (StatusCode, String) {
         let response = self.send(method, path, body).await;
         let status = response.status();
         let bytes = soon(response.into_body().collect()).await.unwrap().to_bytes();

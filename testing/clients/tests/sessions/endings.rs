@@ -233,12 +233,8 @@ async fn a_drain_waits_until_what_was_redeemed_is_saved() {
     let world = World::new();
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
-    world.server.expire_all();
-    world.server.1.close();
     let copy = browser.copy();
-    let mut refreshing = task::spawn(copy.get(&replica, "/api"));
-    assert_pending!(refreshing.poll());
-    world.server.1.arrived(1).await;
+    let refreshing = world.server.hold_refresh(&copy, &replica).await;
     drop(refreshing);
     let mut draining = task::spawn(replica.sessions.drain());
     assert_pending!(draining.poll());

@@ -187,12 +187,8 @@ async fn s6_a_sign_out_outlives_every_redeem_under_way() {
         let (here, there) = (world.replica(), world.replica());
         let browser = signed_in(&here, "alice").await;
         browser.get(&there, "/").await;
-        world.server.expire_all();
-        world.server.1.close();
         let copy = browser.copy();
-        let mut refreshing = task::spawn(copy.get(&there, "/api"));
-        assert_pending!(refreshing.poll());
-        world.server.1.arrived(1).await;
+        let refreshing = world.server.hold_refresh(&copy, &there).await;
         browser.post(&here, "/sign_out").await;
         advance(later).await;
         world.server.1.open();
@@ -553,12 +549,8 @@ async fn s18_a_session_stays_loaded_while_something_would_be_lost() {
     let replica = world.replica();
     let idle = signed_in(&replica, "idle").await;
     let busy = signed_in(&replica, "busy").await;
-    world.server.expire_all();
-    world.server.1.close();
     let copy = busy.copy();
-    let mut refreshing = task::spawn(copy.get(&replica, "/api"));
-    assert_pending!(refreshing.poll());
-    world.server.1.arrived(1).await;
+    let refreshing = world.server.hold_refresh(&copy, &replica).await;
     drop(refreshing);
     for round in 0..200 {
         advance(Duration::from_secs(10)).await;
@@ -579,11 +571,7 @@ async fn s19_sessions_share_no_fate() {
     let world = World::new();
     let replica = world.replica();
     let (slow, quick) = (signed_in(&replica, "slow").await, signed_in(&replica, "quick").await);
-    world.server.expire_all();
-    world.server.1.close();
-    let mut waiting = task::spawn(slow.get(&replica, "/api"));
-    assert_pending!(waiting.poll());
-    world.server.1.arrived(1).await;
+    let waiting = world.server.hold_refresh(&slow, &replica).await;
     assert_eq!(quick.get(&replica, "/").await.text, "quick");
     let mut also = task::spawn(quick.get(&replica, "/api"));
     assert_pending!(also.poll());

@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | `invariants` | S1 to S20, by number |
+//! | `logouts` | logout tokens that a provider has signed, and others |
 //! | `endings` | why sessions end, and who is told |
 //! | `cookies` | bad input |
 //! | `corners` | where two things meet |
@@ -10,6 +11,7 @@
 //! | `memory` | what a session costs that nobody uses |
 //! | `metrics` | what is counted, by names and labels |
 //! | `races` | what other tabs and replicas do meanwhile |
+//! | `sockets` | WebSockets over HTTP/2, through the proxy |
 //! | `stores` | the same promises over files, Redis and PostgreSQL |
 //! | `axum` | an application on real sockets: extractors, proxy, WebSockets, streams |
 
@@ -20,8 +22,10 @@ mod corners;
 mod endings;
 mod invariants;
 mod jars;
+mod logouts;
 mod memory;
 mod metrics;
 mod races;
 mod sealed;
+mod sockets;
 mod stores;

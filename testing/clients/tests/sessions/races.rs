@@ -16,11 +16,7 @@ async fn a_tab_that_is_closed_in_mid_refresh_costs_nothing() {
     let replicas = [world.replica(), world.replica()];
     let browser = signed_in(&replicas[0], "alice").await;
     browser.get(&replicas[1], "/").await;
-    world.server.expire_all();
-    world.server.1.close();
-    let mut first = task::spawn(browser.get(&replicas[0], "/api"));
-    assert_pending!(first.poll());
-    world.server.1.arrived(1).await;
+    let first = world.server.hold_refresh(&browser, &replicas[0]).await;
     drop(first);
     let mut others =
         task::spawn(join_all((0..10).map(|at| browser.get(&replicas[at % 2], "/api"))));
@@ -50,12 +46,7 @@ async fn signed_out_in_one_tab_while_the_other_refreshes_is_signed_out() {
     let world = World::new();
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
-    world.server.expire_all();
-    world.server.1.close();
-    let tab = browser.copy();
-    let mut refreshing = task::spawn(tab.get(&replica, "/api"));
-    assert_pending!(refreshing.poll());
-    world.server.1.arrived(1).await;
+    let refreshing = world.server.hold_refresh(&browser.copy(), &replica).await;
     assert_eq!(browser.post(&replica, "/sign_out").await.status, StatusCode::NO_CONTENT);
     world.server.1.open();
     let answer = refreshing.await;
@@ -74,12 +65,8 @@ async fn signed_out_on_one_replica_while_the_other_refreshes_is_signed_out() {
     let (here, there) = (world.replica(), world.replica());
     let browser = signed_in(&here, "alice").await;
     browser.get(&there, "/").await;
-    world.server.expire_all();
-    world.server.1.close();
-    let (tab, copy) = (browser.copy(), browser.copy());
-    let mut refreshing = task::spawn(tab.get(&there, "/api"));
-    assert_pending!(refreshing.poll());
-    world.server.1.arrived(1).await;
+    let copy = browser.copy();
+    let refreshing = world.server.hold_refresh(&browser.copy(), &there).await;
     browser.post(&here, "/sign_out").await;
     assert_eq!(copy.get(&there, "/").await.text, "anonymous");
     world.server.1.open();
@@ -94,12 +81,7 @@ async fn a_request_under_way_through_a_sign_out_and_a_sign_in_changes_nothing() 
     let world = World::new();
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
-    world.server.expire_all();
-    world.server.1.close();
-    let tab = browser.copy();
-    let mut late = task::spawn(tab.get(&replica, "/api"));
-    assert_pending!(late.poll());
-    world.server.1.arrived(1).await;
+    let late = world.server.hold_refresh(&browser.copy(), &replica).await;
     browser.post(&replica, "/sign_out").await;
     browser.sign_in(&replica, "bob").await;
     let cookie = browser.cookie();

@@ -70,15 +70,11 @@ async fn the_promises_hold<S: Stores>(open: impl AsyncFn() -> S) {
     // S6: a sign-out there while a redeem is under way here.
     let browser = signed_in(&here, "bob").await;
     assert_eq!(who(&browser, &there).await, "bob");
-    server.expire_all();
-    server.1.close();
-    let (before, copy, replica) = (server.1.count(), browser.copy(), here.clone());
-    let late = tokio::spawn(async move { copy.get(&replica, "/api").await });
-    server.1.arrived(before + 1).await;
+    let late = server.hold_refresh(&browser.copy(), &here).await;
     let copy = browser.copy();
     browser.post(&there, "/sign_out").await;
     server.1.open();
-    assert_eq!(late.await.unwrap().status, StatusCode::UNAUTHORIZED);
+    assert_eq!(late.await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(who(&copy, &here).await, "anonymous");
     until("revoked", async || server.alive() == 0).await;
 

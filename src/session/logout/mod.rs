@@ -1,35 +1,31 @@
 //! Back-channel logout (OpenID Connect Back-Channel Logout 1.0): [`BackChannelLogout`].
 
+// | file | what is in it |
+// |---|---|
+// | `claims.rs` | what a logout token has to say |
+// | `form.rs` | the form that it comes in |
+
+mod claims;
+mod form;
+
 use std::{
     convert::Infallible,
     fmt,
     future::Future,
-    pin::pin,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, SystemTime},
 };
 
-use bytes::{Buf, Bytes};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header::CACHE_CONTROL};
 use http_body::Body;
-use serde::Deserialize;
-use serde_json::{Map, Value};
 use tower_service::Service;
 
-use super::{index::IndexKey, sessions::Sessions, shared::finish};
+use self::{
+    claims::check,
+    form::{field, read},
+};
+use super::{sessions::Sessions, shared::finish};
 use crate::{error::BoxError, refresher::BoxFuture, store::StoreError};
-
-/// A logout token is some hundred bytes.
-const MAX_BODY: usize = 64 * 1024;
-
-/// How far two servers' clocks are apart at most.
-const SKEW: u64 = 120;
-
-/// For how long a logout token may be under way that does not say until when it counts.
-const MAX_AGE: u64 = 600;
-
-const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
 /// Checks the signature of a token by the provider's keys, and returns the claims, as JSON.
 type Verify = dyn Fn(String) -> BoxFuture<'static, Result<Vec<u8>, BoxError>> + Send + Sync;
@@ -84,77 +80,6 @@ impl From<StoreError> for LogoutError {
     }
 }
 
-/// What a logout token has to say (section 2.4).
-#[derive(Deserialize)]
-struct Claims {
-    iss: String,
-    aud: Audience,
-    iat: f64,
-    exp: Option<f64>,
-    jti: String,
-    events: Map<String, Value>,
-    sub: Option<String>,
-    sid: Option<String>,
-    #[serde(default)]
-    nonce: Option<Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Audience {
-    One(String),
-    Many(Vec<String>),
-}
-
-/// One that is good.
-struct Logout {
-    jti: String,
-    key: IndexKey,
-    /// Until when the same token could come again.
-    until: SystemTime,
-}
-
-/// The rules of section 2.6, but for the signature.
-fn check(claims: &[u8], issuer: &str, audience: &str, now: u64) -> Result<Logout, LogoutError> {
-    let no = LogoutError::Token;
-    let claims: Claims =
-        serde_json::from_slice(claims).map_err(|_| no("a claim is missing or of another kind"))?;
-    let is_for_us = match &claims.aud {
-        Audience::One(one) => one == audience,
-        Audience::Many(many) => many.iter().any(|one| one == audience),
-    };
-    if claims.iss != issuer {
-        return Err(no("it is another issuer's"));
-    }
-    if !is_for_us {
-        return Err(no("it is for another audience"));
-    }
-    if !claims.events.get(EVENT).is_some_and(Value::is_object) {
-        return Err(no("it is no logout event"));
-    }
-    if claims.nonce.is_some() {
-        return Err(no("it has a nonce, as an ID token has"));
-    }
-    // A number that is no moment becomes the first or the last one.
-    let (issued, end) = (claims.iat as u64, claims.exp.map(|end| end as u64));
-    let end = end.unwrap_or(issued.saturating_add(MAX_AGE));
-    if issued > now + SKEW {
-        return Err(no("it is of the future"));
-    }
-    if end.saturating_add(SKEW) < now {
-        return Err(no("it has run out"));
-    }
-    let key = match (claims.sid, claims.sub) {
-        (Some(sid), _) => IndexKey::Sid { issuer: claims.iss, sid },
-        (None, Some(subject)) => IndexKey::Sub { issuer: claims.iss, subject },
-        (None, None) => return Err(no("it says neither whose session nor which")),
-    };
-    // One that says that it counts for ever is remembered for ten years.
-    let left = end.saturating_add(SKEW).saturating_sub(now).clamp(1, 10 * 365 * 24 * 3600);
-    let until = SystemTime::UNIX_EPOCH + Duration::from_secs(now + left);
-    Ok(Logout { jti: claims.jti, key, until })
-}
-
 impl Sessions {
     /// The service for the provider's back-channel logout. `issuer` and `client_id` are those of this
     /// application's registration. The closure checks the token's signature by the provider's keys,
@@ -170,7 +95,7 @@ impl Sessions {
     /// # async fn verify(_: String) -> Result<Vec<u8>, BoxError> { Ok(Vec::new()) }
     /// # fn routes(sessions: &Sessions) {
     /// let logout = sessions.back_channel_logout("https://id.example.com", "my-client", async |token: String| {
-    ///     // With the crate `jsonwebtoken`, say.
+    ///     // With the crate `jsonwebtoken`, say: `examples/bff/logout.rs`.
     ///     verify(token).await
     /// });
     /// // axum: `.route_service("/logout/back-channel", logout)`
@@ -283,131 +208,11 @@ fn refused(reason: &str) -> Response<String> {
     response
 }
 
-/// All of it, if it is not too long.
-async fn read(body: impl Body) -> Option<Bytes> {
-    let (mut body, mut all) = (pin!(body), Vec::new());
-    while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-        if let Ok(mut data) = frame.ok()?.into_data() {
-            if all.len() + data.remaining() > MAX_BODY {
-                return None;
-            }
-            all.extend_from_slice(&data.copy_to_bytes(data.remaining()));
-        }
-    }
-    Some(all.into())
-}
-
-/// A field of a form (`application/x-www-form-urlencoded`).
-fn field(form: &[u8], name: &[u8]) -> Option<String> {
-    let mut fields = form.split(|byte| *byte == b'&');
-    let value = fields.find_map(|field| field.strip_prefix(name)?.strip_prefix(b"="))?;
-    let mut decoded = Vec::with_capacity(value.len());
-    let mut bytes = value.iter();
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let digits = [*bytes.next()?, *bytes.next()?];
-                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
-            }
-            byte => *byte,
-        });
-    }
-    String::from_utf8(decoded).ok()
-}
-
 impl fmt::Debug for BackChannelLogout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BackChannelLogout")
             .field("issuer", &self.issuer)
             .field("audience", &self.audience)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    const NOW: u64 = 1_790_000_000;
-
-    fn good() -> Value {
-        json!({
-            "iss": "https://id", "aud": "app", "iat": NOW, "exp": NOW + 120, "jti": "j1",
-            "events": { EVENT: {} }, "sub": "alice", "sid": "s1",
-        })
-    }
-
-    fn checked(claims: &Value) -> Result<IndexKey, String> {
-        let logout = check(claims.to_string().as_bytes(), "https://id", "app", NOW);
-        logout.map(|logout| logout.key).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_good_one_says_which_session_or_whose() {
-        let (issuer, sid) = ("https://id".to_owned(), "s1".to_owned());
-        assert_eq!(checked(&good()), Ok(IndexKey::Sid { issuer: issuer.clone(), sid }));
-        let mut by_user = good();
-        by_user.as_object_mut().unwrap().remove("sid");
-        let subject = "alice".to_owned();
-        assert_eq!(checked(&by_user), Ok(IndexKey::Sub { issuer, subject }));
-        for (name, value) in [
-            ("aud", json!(["other", "app"])),
-            ("iat", json!(NOW + SKEW)),
-            ("exp", json!(NOW - SKEW)),
-            ("exp", json!(1e300)),
-            ("iat", json!(NOW as f64 - 0.5)),
-        ] {
-            let mut claims = good();
-            claims[name] = value;
-            assert!(checked(&claims).is_ok(), "{claims}");
-        }
-    }
-
-    #[test]
-    fn any_other_is_refused() {
-        for (name, value) in [
-            ("iss", json!("https://other")),
-            ("aud", json!("other")),
-            ("aud", json!([])),
-            ("iat", json!(NOW + SKEW + 1)),
-            ("iat", json!("now")),
-            ("exp", json!(NOW - SKEW - 1)),
-            ("events", json!({})),
-            ("events", json!({ EVENT: true })),
-            ("events", json!([EVENT])),
-            ("nonce", json!("n")),
-            ("nonce", json!("")),
-            ("jti", json!(1)),
-        ] {
-            let mut claims = good();
-            claims[name] = value;
-            assert!(checked(&claims).is_err(), "{claims}");
-        }
-        for name in ["iss", "aud", "iat", "jti", "events"] {
-            let mut claims = good();
-            claims.as_object_mut().unwrap().remove(name);
-            assert!(checked(&claims).is_err(), "without {name}");
-        }
-        let mut of_nobody = good();
-        of_nobody.as_object_mut().unwrap().retain(|name, _| name != "sub" && name != "sid");
-        assert!(checked(&of_nobody).is_err());
-        let mut old = good();
-        old.as_object_mut().unwrap().remove("exp");
-        old["iat"] = json!(NOW - MAX_AGE - SKEW - 1);
-        assert!(checked(&old).is_err());
-    }
-
-    #[test]
-    fn a_form_is_read_as_it_is_written() {
-        assert_eq!(field(b"logout_token=a.b-c_d", b"logout_token").as_deref(), Some("a.b-c_d"));
-        assert_eq!(field(b"a=b&logout_token=a%2Eb+c&d", b"logout_token").as_deref(), Some("a.b c"));
-        for wrong in
-            [&b""[..], b"logout_token", b"xlogout_token=a", b"logout_token=%4", b"logout_token=%zz"]
-        {
-            assert_eq!(field(wrong, b"logout_token"), None);
-        }
     }
 }
