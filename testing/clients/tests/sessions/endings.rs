@@ -38,9 +38,7 @@ async fn post(logout: &BackChannelLogout, token: &str) -> (StatusCode, String) {
     (response.status(), response.into_body())
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_provider_ends_one_of_its_sessions_or_all_of_a_user() {
-    let world = World::new();
+async fn a_provider_ends_one_of_its_sessions_or_all_of_a_user(world: World) {
     let (here, there) = (world.replica(), world.replica());
     let logout = logout_of(&there.sessions);
     let browsers = [Browser::new(), Browser::new()];
@@ -61,9 +59,7 @@ async fn a_provider_ends_one_of_its_sessions_or_all_of_a_user() {
     assert_eq!(again.get(&there, "/").await.text, "alice");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_logout_that_nobody_has_signed_ends_nothing() {
-    let world = World::new();
+async fn a_logout_that_nobody_has_signed_ends_nothing(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     let logout = logout_of(&replica.sessions);
@@ -86,9 +82,7 @@ async fn a_logout_that_nobody_has_signed_ends_nothing() {
 }
 
 /// The provider sends it again, and then it counts.
-#[tokio::test(start_paused = true)]
-async fn a_logout_that_the_store_could_not_carry_out_may_come_again() {
-    let world = World::new();
+async fn a_logout_that_the_store_could_not_carry_out_may_come_again(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     let logout = logout_of(&replica.sessions);
@@ -100,9 +94,7 @@ async fn a_logout_that_the_store_could_not_carry_out_may_come_again() {
     assert_eq!(browser.get(&world.replica(), "/").await.text, "anonymous");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_sign_out_that_the_store_could_not_carry_out_keeps_the_cookie() {
-    let world = World::new();
+async fn a_sign_out_that_the_store_could_not_carry_out_keeps_the_cookie(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     world.place.control().is_read_only.store(true, Ordering::Relaxed);
@@ -118,9 +110,7 @@ async fn a_sign_out_that_the_store_could_not_carry_out_keeps_the_cookie() {
     assert_eq!(world.server.alive(), 0);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_sign_out_that_failed_is_tried_again_elsewhere() {
-    let world = World::new();
+async fn a_sign_out_that_failed_is_tried_again_elsewhere(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     world.place.control().is_read_only.store(true, Ordering::Relaxed);
@@ -134,9 +124,7 @@ async fn a_sign_out_that_failed_is_tried_again_elsewhere() {
 }
 
 /// The end and its reason are one write: a stream on another replica finds no other reason.
-#[tokio::test(start_paused = true)]
-async fn a_sign_out_that_is_slow_has_its_reason_from_the_first() {
-    let world = World::new();
+async fn a_sign_out_that_is_slow_has_its_reason_from_the_first(world: World) {
     let (here, there) = (world.replica(), world.replica());
     let browser = signed_in(&here, "alice").await;
     assert_eq!(browser.get(&there, "/").await.text, "alice");
@@ -152,9 +140,7 @@ async fn a_sign_out_that_is_slow_has_its_reason_from_the_first() {
     assert_eq!(there.sessions.status().ended(Ended::SignedOut), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn every_ending_is_counted_once_with_its_reason() {
-    let world = World::new();
+async fn every_ending_is_counted_once_with_its_reason(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     let copies: Vec<_> = (0..5).map(|_| browser.copy()).collect();
@@ -228,9 +214,7 @@ async fn the_sessions_of_another_application_are_another_matter() {
     assert_eq!(app.oneshot(request).await.unwrap().status(), StatusCode::UNAUTHORIZED);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_drain_waits_until_what_was_redeemed_is_saved() {
-    let world = World::new();
+async fn a_drain_waits_until_what_was_redeemed_is_saved(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     let copy = browser.copy();
@@ -242,4 +226,15 @@ async fn a_drain_waits_until_what_was_redeemed_is_saved() {
     assert!(draining.await.is_clean());
     assert_eq!(browser.get(&world.replica(), "/api").await.text, "data");
     assert_eq!((world.server.redeems(), world.server.reuses()), (1, 0));
+}
+
+in_both_modes! {
+    a_provider_ends_one_of_its_sessions_or_all_of_a_user,
+    a_logout_that_nobody_has_signed_ends_nothing,
+    a_logout_that_the_store_could_not_carry_out_may_come_again,
+    a_sign_out_that_the_store_could_not_carry_out_keeps_the_cookie,
+    a_sign_out_that_failed_is_tried_again_elsewhere,
+    a_sign_out_that_is_slow_has_its_reason_from_the_first,
+    every_ending_is_counted_once_with_its_reason,
+    a_drain_waits_until_what_was_redeemed_is_saved,
 }

@@ -82,9 +82,7 @@ async fn s3_only_a_sign_in_and_a_sign_out_set_the_cookie() {
     assert_eq!((answer.text.as_str(), has_cookie(&answer)), ("anonymous", false));
 }
 
-#[tokio::test(start_paused = true)]
-async fn s4_an_outage_of_the_store_is_no_sign_out() {
-    let world = World::new();
+async fn s4_an_outage_of_the_store_is_no_sign_out(world: World) {
     let replica = world.replica();
     let required = world.replica_by(|it| it, |layer| layer.required());
     let browser = signed_in(&replica, "alice").await;
@@ -103,9 +101,7 @@ async fn s4_an_outage_of_the_store_is_no_sign_out() {
     assert_eq!(browser.get(&replica, "/").await.text, "alice");
 }
 
-#[tokio::test(start_paused = true)]
-async fn s4_an_outage_of_the_authorization_server_is_no_sign_out() {
-    let world = World::new();
+async fn s4_an_outage_of_the_authorization_server_is_no_sign_out(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     world.server.expire_all();
@@ -119,9 +115,7 @@ async fn s4_an_outage_of_the_authorization_server_is_no_sign_out() {
     assert_eq!(browser.get(&replica, "/api").await.text, "data");
 }
 
-#[tokio::test(start_paused = true)]
-async fn s5_ended_is_ended_at_the_next_request_on_every_replica() {
-    let world = World::new();
+async fn s5_ended_is_ended_at_the_next_request_on_every_replica(world: World) {
     let (here, there) = (world.replica(), world.replica());
     let browser = signed_in(&here, "alice").await;
     assert_eq!(browser.get(&there, "/").await.text, "alice");
@@ -134,9 +128,7 @@ async fn s5_ended_is_ended_at_the_next_request_on_every_replica() {
 }
 
 /// Within that time no look at all, after it one.
-#[tokio::test(start_paused = true)]
-async fn s5_a_look_is_believed_for_as_long_as_it_is_said() {
-    let world = World::new();
+async fn s5_a_look_is_believed_for_as_long_as_it_is_said(world: World) {
     let here = world.replica();
     let there = world.replica_with(|it| it.trust_for(Duration::from_secs(10)));
     let browser = signed_in(&here, "alice").await;
@@ -152,9 +144,7 @@ async fn s5_a_look_is_believed_for_as_long_as_it_is_said() {
     assert_eq!(copy.get(&there, "/").await.text, "anonymous");
 }
 
-#[tokio::test(start_paused = true)]
-async fn s5_a_stream_ends_with_its_session_on_another_replica() {
-    let world = World::new();
+async fn s5_a_stream_ends_with_its_session_on_another_replica(world: World) {
     let (here, there) = (world.replica(), world.replica());
     let browser = signed_in(&here, "alice").await;
     let stream = browser.begin(&there, browser.request(Method::GET, "/events")).await;
@@ -205,9 +195,7 @@ async fn s6_a_sign_out_outlives_every_redeem_under_way() {
 }
 
 /// The server has rejected a token that another replica has replaced by now.
-#[tokio::test(start_paused = true)]
-async fn s7_only_what_was_rejected_is_ended() {
-    let world = World::new();
+async fn s7_only_what_was_rejected_is_ended(world: World) {
     let (here, there) = (world.replica(), world.replica());
     let browser = signed_in(&here, "alice").await;
     browser.get(&there, "/").await;
@@ -218,9 +206,7 @@ async fn s7_only_what_was_rejected_is_ended() {
     assert_eq!((world.server.redeems(), world.server.reuses()), (1, 0));
 }
 
-#[tokio::test(start_paused = true)]
-async fn s8_a_sign_in_makes_a_new_id_and_ends_the_one_before() {
-    let world = World::new();
+async fn s8_a_sign_in_makes_a_new_id_and_ends_the_one_before(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     let (old, tab) = (browser.cookie(), browser.copy());
@@ -251,9 +237,7 @@ async fn s8_a_sign_in_makes_a_new_id_and_ends_the_one_before() {
     assert_eq!(world.server.alive(), 1, "the tokens of the one before are revoked");
 }
 
-#[tokio::test(start_paused = true)]
-async fn s8_an_id_that_a_browser_brings_is_never_adopted() {
-    let world = World::new();
+async fn s8_an_id_that_a_browser_brings_is_never_adopted(world: World) {
     let replica = world.replica();
     let browser = Browser::new();
     let made_up = format!("__Host-Http-sid={}", SessionId::random().unwrap().expose());
@@ -264,9 +248,7 @@ async fn s8_an_id_that_a_browser_brings_is_never_adopted() {
     assert_eq!(browser.get(&replica, "/").await.text, "anonymous");
 }
 
-#[tokio::test(start_paused = true)]
-async fn s8_a_sign_in_that_cannot_be_stored_leaves_the_session_before() {
-    let world = World::new();
+async fn s8_a_sign_in_that_cannot_be_stored_leaves_the_session_before(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     let cookie = browser.cookie();
@@ -298,9 +280,7 @@ async fn s9_a_cookie_that_names_nothing_leaves_nothing_and_costs_a_read() {
     assert_eq!(replica.sessions.status().loaded, 0);
 }
 
-#[tokio::test(start_paused = true)]
-async fn s10_a_stale_twin_shadows_nothing() {
-    let world = World::new();
+async fn s10_a_stale_twin_shadows_nothing(world: World) {
     let replica = world.replica();
     let stale = signed_in(&replica, "bob").await;
     let twin = stale.cookie().unwrap();
@@ -319,9 +299,7 @@ async fn s10_a_stale_twin_shadows_nothing() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn s11_clearing_uses_the_attributes_of_setting() {
-    let world = World::new();
+async fn s11_clearing_uses_the_attributes_of_setting(world: World) {
     for cookie in
         [SessionCookie::host("sid").unwrap(), SessionCookie::host("sid").unwrap().strict()]
     {
@@ -337,9 +315,7 @@ async fn s11_clearing_uses_the_attributes_of_setting() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn s12_neither_the_cookie_nor_a_browsers_token_goes_upstream() {
-    let world = World::new();
+async fn s12_neither_the_cookie_nor_a_browsers_token_goes_upstream(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     let request = browser.request(Method::GET, "/api").header("authorization", "Bearer brought");
@@ -359,9 +335,7 @@ async fn s12_neither_the_cookie_nor_a_browsers_token_goes_upstream() {
     assert!(!world.upstream.lock().unwrap().last().unwrap().contains_key("authorization"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn s13_what_depends_on_a_session_is_stored_nowhere() {
-    let world = World::new();
+async fn s13_what_depends_on_a_session_is_stored_nowhere(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     let page = browser.get(&replica, "/").await;
@@ -382,9 +356,7 @@ async fn s13_what_depends_on_a_session_is_stored_nowhere() {
     assert_eq!(out.headers["clear-site-data"], "\"cache\"");
 }
 
-#[tokio::test(start_paused = true)]
-async fn s14_another_sites_page_cannot_post() {
-    let world = World::new();
+async fn s14_another_sites_page_cannot_post(world: World) {
     let replica = world
         .replica_by(|it| it, |layer| layer.csrf_exempt(|parts| parts.uri.path() == "/sign_in"));
     let browser = signed_in(&replica, "alice").await;
@@ -400,9 +372,7 @@ async fn s14_another_sites_page_cannot_post() {
     assert!(has_cookie(&browser.send(&replica, foreign("/sign_in")).await));
 }
 
-#[tokio::test(start_paused = true)]
-async fn s14_only_a_navigation_begins_a_sign_in() {
-    let world = World::new();
+async fn s14_only_a_navigation_begins_a_sign_in(world: World) {
     let replica = world.replica_by(|it| it, |layer| layer.sign_in_at("/login").unwrap());
     let browser = Browser::new();
     let request = |headers: &[(&str, &str)]| {
@@ -425,9 +395,7 @@ async fn s14_only_a_navigation_begins_a_sign_in() {
     assert_eq!(frame.status, StatusCode::UNAUTHORIZED);
 }
 
-#[tokio::test(start_paused = true)]
-async fn s15_the_deadline_never_moves() {
-    let world = World::new();
+async fn s15_the_deadline_never_moves(world: World) {
     let replica = world.replica_with(|it| it.max_age(Duration::from_secs(3600)).idle(None));
     let browser = signed_in(&replica, "alice").await;
     for _ in 0..59 {
@@ -469,9 +437,7 @@ async fn s15_a_session_that_nobody_uses_ends() {
     assert_eq!(replica.sessions.status().ended(Ended::Idle), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn s16_a_dead_refresh_token_ends_its_session_once() {
-    let world = World::new();
+async fn s16_a_dead_refresh_token_ends_its_session_once(world: World) {
     let (here, there) = (world.replica(), world.replica());
     let browser = signed_in(&here, "alice").await;
     browser.get(&there, "/").await;
@@ -493,9 +459,7 @@ async fn s16_a_dead_refresh_token_ends_its_session_once() {
     assert_eq!(here.sessions.status().ended(Ended::Refused), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn s17_a_logout_that_comes_before_its_session_ends_it() {
-    let world = World::new();
+async fn s17_a_logout_that_comes_before_its_session_ends_it(world: World) {
     let replica = world.replica();
     let key = IndexKey::Sid { issuer: ISSUER.to_owned(), sid: "s1".to_owned() };
     assert_eq!(replica.sessions.end_all(&key).await.unwrap(), 0);
@@ -512,9 +476,7 @@ async fn s17_a_logout_that_comes_before_its_session_ends_it() {
     assert_eq!(browser.get(&replica, "/").await.text, "alice");
 }
 
-#[tokio::test(start_paused = true)]
-async fn s17_a_logout_ends_all_sessions_of_its_key_on_every_replica() {
-    let world = World::new();
+async fn s17_a_logout_ends_all_sessions_of_its_key_on_every_replica(world: World) {
     let (here, there) = (world.replica(), world.replica());
     let browsers = [signed_in(&here, "alice").await, signed_in(&there, "alice").await];
     let bob = signed_in(&here, "bob").await;
@@ -532,9 +494,7 @@ async fn s17_a_logout_ends_all_sessions_of_its_key_on_every_replica() {
     assert_eq!(again.get(&there, "/").await.text, "alice");
 }
 
-#[tokio::test(start_paused = true)]
-async fn s17_a_user_ends_the_other_sessions() {
-    let world = World::new();
+async fn s17_a_user_ends_the_other_sessions(world: World) {
     let (here, there) = (world.replica(), world.replica());
     let (mine, other) = (signed_in(&here, "alice").await, signed_in(&there, "alice").await);
     assert_eq!(mine.post(&here, "/others").await.text, "1");
@@ -543,9 +503,7 @@ async fn s17_a_user_ends_the_other_sessions() {
 }
 
 /// What is idle goes from memory, and what is not, stays.
-#[tokio::test(start_paused = true)]
-async fn s18_a_session_stays_loaded_while_something_would_be_lost() {
-    let world = World::new();
+async fn s18_a_session_stays_loaded_while_something_would_be_lost(world: World) {
     let replica = world.replica();
     let idle = signed_in(&replica, "idle").await;
     let busy = signed_in(&replica, "busy").await;
@@ -566,9 +524,7 @@ async fn s18_a_session_stays_loaded_while_something_would_be_lost() {
     assert_eq!(world.server.reuses(), 0);
 }
 
-#[tokio::test(start_paused = true)]
-async fn s19_sessions_share_no_fate() {
-    let world = World::new();
+async fn s19_sessions_share_no_fate(world: World) {
     let replica = world.replica();
     let (slow, quick) = (signed_in(&replica, "slow").await, signed_in(&replica, "quick").await);
     let waiting = world.server.hold_refresh(&slow, &replica).await;
@@ -599,4 +555,29 @@ async fn s20_what_is_secret_is_shown_nowhere() {
             assert!(!text.contains(secret), "{secret} in {text}");
         }
     }
+}
+
+in_both_modes! {
+    s4_an_outage_of_the_store_is_no_sign_out,
+    s4_an_outage_of_the_authorization_server_is_no_sign_out,
+    s5_ended_is_ended_at_the_next_request_on_every_replica,
+    s5_a_look_is_believed_for_as_long_as_it_is_said,
+    s5_a_stream_ends_with_its_session_on_another_replica,
+    s7_only_what_was_rejected_is_ended,
+    s8_a_sign_in_makes_a_new_id_and_ends_the_one_before,
+    s8_an_id_that_a_browser_brings_is_never_adopted,
+    s8_a_sign_in_that_cannot_be_stored_leaves_the_session_before,
+    s10_a_stale_twin_shadows_nothing,
+    s11_clearing_uses_the_attributes_of_setting,
+    s12_neither_the_cookie_nor_a_browsers_token_goes_upstream,
+    s13_what_depends_on_a_session_is_stored_nowhere,
+    s14_another_sites_page_cannot_post,
+    s14_only_a_navigation_begins_a_sign_in,
+    s15_the_deadline_never_moves,
+    s16_a_dead_refresh_token_ends_its_session_once,
+    s17_a_logout_that_comes_before_its_session_ends_it,
+    s17_a_logout_ends_all_sessions_of_its_key_on_every_replica,
+    s17_a_user_ends_the_other_sessions,
+    s18_a_session_stays_loaded_while_something_would_be_lost,
+    s19_sessions_share_no_fate,
 }

@@ -15,6 +15,25 @@
 //! | `stores` | the same promises over files, Redis and PostgreSQL |
 //! | `axum` | an application on real sockets: extractors, proxy, WebSockets, streams |
 
+/// These tests, over sessions in a store and over sealed ones: what both modes promise alike.
+macro_rules! in_both_modes {
+    ($($name:ident),+ $(,)?) => {
+        mod opaque {
+            $(#[tokio::test(start_paused = true)]
+            async fn $name() {
+                super::$name(testing::sessions::World::new()).await;
+            })+
+        }
+
+        mod sealed {
+            $(#[tokio::test(start_paused = true)]
+            async fn $name() {
+                super::$name(testing::sessions::World::sealed()).await;
+            })+
+        }
+    };
+}
+
 mod axum;
 mod beside;
 mod cookies;

@@ -10,9 +10,7 @@ use tokio_test::{assert_pending, task};
 use testing::sessions::{World, settle, signed_in};
 
 /// A tab is closed in mid-refresh: the refresh goes on, and the other tabs have its tokens.
-#[tokio::test(start_paused = true)]
-async fn a_tab_that_is_closed_in_mid_refresh_costs_nothing() {
-    let world = World::new();
+async fn a_tab_that_is_closed_in_mid_refresh_costs_nothing(world: World) {
     let replicas = [world.replica(), world.replica()];
     let browser = signed_in(&replicas[0], "alice").await;
     browser.get(&replicas[1], "/").await;
@@ -28,9 +26,7 @@ async fn a_tab_that_is_closed_in_mid_refresh_costs_nothing() {
 
 /// Two tabs come back from the authorization server at the same time: one session is left, and the
 /// browser has it or both live, never none.
-#[tokio::test(start_paused = true)]
-async fn two_sign_ins_at_once_leave_the_browser_signed_in() {
-    let world = World::new();
+async fn two_sign_ins_at_once_leave_the_browser_signed_in(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     let (one, other) =
@@ -41,9 +37,7 @@ async fn two_sign_ins_at_once_leave_the_browser_signed_in() {
     assert_eq!(world.server.alive(), 2, "of the first session nothing is left");
 }
 
-#[tokio::test(start_paused = true)]
-async fn signed_out_in_one_tab_while_the_other_refreshes_is_signed_out() {
-    let world = World::new();
+async fn signed_out_in_one_tab_while_the_other_refreshes_is_signed_out(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     let refreshing = world.server.hold_refresh(&browser.copy(), &replica).await;
@@ -59,9 +53,7 @@ async fn signed_out_in_one_tab_while_the_other_refreshes_is_signed_out() {
 }
 
 /// On another replica: nothing is served there while the redeem that came before is under way.
-#[tokio::test(start_paused = true)]
-async fn signed_out_on_one_replica_while_the_other_refreshes_is_signed_out() {
-    let world = World::new();
+async fn signed_out_on_one_replica_while_the_other_refreshes_is_signed_out(world: World) {
     let (here, there) = (world.replica(), world.replica());
     let browser = signed_in(&here, "alice").await;
     browser.get(&there, "/").await;
@@ -76,9 +68,7 @@ async fn signed_out_on_one_replica_while_the_other_refreshes_is_signed_out() {
 
 /// Signed out, and signed in again a moment later: no answer that was under way brings the old session
 /// back.
-#[tokio::test(start_paused = true)]
-async fn a_request_under_way_through_a_sign_out_and_a_sign_in_changes_nothing() {
-    let world = World::new();
+async fn a_request_under_way_through_a_sign_out_and_a_sign_in_changes_nothing(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     let late = world.server.hold_refresh(&browser.copy(), &replica).await;
@@ -92,9 +82,7 @@ async fn a_request_under_way_through_a_sign_out_and_a_sign_in_changes_nothing() 
 }
 
 /// The store is away for a second, in the middle of a herd: everybody is signed in afterwards.
-#[tokio::test(start_paused = true)]
-async fn an_outage_in_a_herd_signs_nobody_out() {
-    let world = World::new();
+async fn an_outage_in_a_herd_signs_nobody_out(world: World) {
     let replicas = [world.replica(), world.replica()];
     let mut browsers = Vec::new();
     for user in 0..20 {
@@ -124,9 +112,7 @@ async fn an_outage_in_a_herd_signs_nobody_out() {
 }
 
 /// The caller of a sign-in goes away in its middle: the session is whole, or is not.
-#[tokio::test(start_paused = true)]
-async fn a_sign_in_that_is_broken_off_leaves_nothing_half() {
-    let world = World::new();
+async fn a_sign_in_that_is_broken_off_leaves_nothing_half(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     let tab = browser.copy();
@@ -137,4 +123,14 @@ async fn a_sign_in_that_is_broken_off_leaves_nothing_half() {
     // It went on: the browser's old session has ended, as if the answer had been lost.
     assert_eq!(browser.get(&replica, "/ended").await.status, StatusCode::TEMPORARY_REDIRECT);
     assert_eq!(world.server.alive(), 1);
+}
+
+in_both_modes! {
+    a_tab_that_is_closed_in_mid_refresh_costs_nothing,
+    two_sign_ins_at_once_leave_the_browser_signed_in,
+    signed_out_in_one_tab_while_the_other_refreshes_is_signed_out,
+    signed_out_on_one_replica_while_the_other_refreshes_is_signed_out,
+    a_request_under_way_through_a_sign_out_and_a_sign_in_changes_nothing,
+    an_outage_in_a_herd_signs_nobody_out,
+    a_sign_in_that_is_broken_off_leaves_nothing_half,
 }

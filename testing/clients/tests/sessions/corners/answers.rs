@@ -23,9 +23,7 @@ use testing::sessions::{Body, Browser, ISSUER, World, full, signed_in};
 
 /// The failure of another credential (a service's own) in a handler's 401 is taken for the
 /// session's: the browser is told that its session was refused, and it lives.
-#[tokio::test(start_paused = true)]
-async fn answer_1_another_credentials_failure_is_not_the_sessions() {
-    let world = World::new();
+async fn answer_1_another_credentials_failure_is_not_the_sessions(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     let service = Renewal::builder(async |_: Tokens| {
@@ -48,9 +46,7 @@ async fn answer_1_another_credentials_failure_is_not_the_sessions() {
 
 /// A handler signs in and then asks the API, which cannot be served: the layer answers in its
 /// place and drops the cookie. The new session is stored, the old one ended, and the browser has none.
-#[tokio::test(start_paused = true)]
-async fn answer_2_a_sign_in_is_told_whatever_the_status() {
-    let world = World::new();
+async fn answer_2_a_sign_in_is_told_whatever_the_status(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     let api = RefreshLayer::per_request(FromExtensions).layer(service_fn(async |_: Request<_>| {
@@ -78,9 +74,7 @@ async fn answer_2_a_sign_in_is_told_whatever_the_status() {
 
 /// `csrf_header` is asked of WebSockets, too, for which no script can set a header: none can be
 /// opened any more, not even by the application's own page.
-#[tokio::test(start_paused = true)]
-async fn s14_the_applications_own_page_opens_a_socket_with_csrf_header_set() {
-    let world = World::new();
+async fn s14_the_applications_own_page_opens_a_socket_with_csrf_header_set(world: World) {
     let replica = world.replica_with(|it| it.csrf_header(http::HeaderName::from_static("x-csrf")));
     let browser = Browser::new();
     let request = browser.request(Method::POST, "/sign_in").header("user", "alice");
@@ -130,9 +124,7 @@ async fn reason_1_the_extractors_401_says_how_the_session_has_ended() {
 
 /// Signed out on another replica a moment before the deadline: the first to ask is told
 /// "deadline", everybody else "signed_out".
-#[tokio::test(start_paused = true)]
-async fn reason_2_what_is_known_first_is_told() {
-    let world = World::new();
+async fn reason_2_what_is_known_first_is_told(world: World) {
     let age = Duration::from_secs(100);
     let [here, there] = [(); 2].map(|()| world.replica_with(|it| it.max_age(age).idle(None)));
     let browser = signed_in(&here, "alice").await;
@@ -161,9 +153,7 @@ async fn reason_3_idle_is_not_refused() {
 }
 
 /// `end_all` counts a session that had idled out before, and notes and counts the wrong reason.
-#[tokio::test(start_paused = true)]
-async fn reason_4_end_all_does_not_end_what_had_ended() {
-    let world = World::new();
+async fn reason_4_end_all_does_not_end_what_had_ended(world: World) {
     let replica = world.replica_with(|it| it.idle(Duration::from_secs(10)));
     signed_in(&replica, "alice").await;
     advance(Duration::from_secs(20)).await;
@@ -173,9 +163,7 @@ async fn reason_4_end_all_does_not_end_what_had_ended() {
 
 /// A user opens a page, and its refresh token turns out to be dead in the middle: an empty 401, where
 /// every other page without a session takes the user to the sign-in.
-#[tokio::test(start_paused = true)]
-async fn sign_in_at_1_a_navigation_whose_session_ends_in_the_middle_begins_a_sign_in() {
-    let world = World::new();
+async fn sign_in_at_1_a_navigation_whose_session_ends_in_the_middle_begins_a_sign_in(world: World) {
     let replica = world.replica_by(|it| it, |layer| layer.sign_in_at("/login").unwrap());
     let browser = signed_in(&world.replica(), "alice").await;
     world.server.revoke_all();
@@ -188,9 +176,7 @@ async fn sign_in_at_1_a_navigation_whose_session_ends_in_the_middle_begins_a_sig
 
 /// `sign_in_at` around the whole application: the path that begins the sign-in is sent to itself,
 /// with an ever longer query.
-#[tokio::test(start_paused = true)]
-async fn sign_in_at_2_the_sign_in_itself_is_let_through() {
-    let world = World::new();
+async fn sign_in_at_2_the_sign_in_itself_is_let_through(world: World) {
     let replica = world.replica_by(|it| it, |layer| layer.sign_in_at("/asset").unwrap());
     let browser = Browser::new();
     let request = Request::get("/asset?return_to=/").header("sec-fetch-mode", "navigate");
@@ -202,9 +188,7 @@ async fn sign_in_at_2_the_sign_in_itself_is_let_through() {
 
 /// A CDN goes by `CDN-Cache-Control` and `Surrogate-Control` alone where they are (RFC 9213): a
 /// page that depends on the session is `private, no-store` for browsers, and public there.
-#[tokio::test(start_paused = true)]
-async fn s13_a_cdn_is_not_told_to_store_a_users_page() {
-    let world = World::new();
+async fn s13_a_cdn_is_not_told_to_store_a_users_page(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     let app = app(&replica.sessions, async |request: Request<Body>| {
@@ -223,9 +207,7 @@ async fn s13_a_cdn_is_not_told_to_store_a_users_page() {
 
 /// What the API has answered to the session's token is kept by the browser without `Vary`, and a
 /// sign-in of another user clears nothing: that one sees it within its `max-age`.
-#[tokio::test(start_paused = true)]
-async fn s13_what_the_token_has_brought_is_not_kept_for_the_next_user() {
-    let world = World::new();
+async fn s13_what_the_token_has_brought_is_not_kept_for_the_next_user(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     let answer = browser.get(&replica, "/api").await;
@@ -236,9 +218,7 @@ async fn s13_what_the_token_has_brought_is_not_kept_for_the_next_user() {
 
 /// "Destinations are an allow-list: this mode refuses to build without `allow_origin`": it does not,
 /// and a session's token goes wherever a handler's request goes.
-#[tokio::test(start_paused = true)]
-async fn s12_a_sessions_token_goes_to_no_origin_that_was_not_named() {
-    let world = World::new();
+async fn s12_a_sessions_token_goes_to_no_origin_that_was_not_named(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     let seen = Arc::new(Mutex::new(None));
@@ -259,9 +239,7 @@ async fn s12_a_sessions_token_goes_to_no_origin_that_was_not_named() {
 
 /// S12: no `WWW-Authenticate` of the API's bearer scheme comes back. It does to whom has no session
 /// (any more).
-#[tokio::test(start_paused = true)]
-async fn s12_a_bearer_challenge_comes_back_to_nobody() {
-    let world = World::new();
+async fn s12_a_bearer_challenge_comes_back_to_nobody(world: World) {
     let answer = Browser::new().get(&world.replica(), "/api").await;
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
     assert_eq!(answer.headers.get("www-authenticate"), None);
@@ -297,9 +275,7 @@ async fn proxy_1_cookies_are_one_field_over_http1() {
 
 /// A server behind cannot set our cookie, but clears it: `Clear-Site-Data: "cookies"` comes
 /// through, and takes the session's cookie with it.
-#[tokio::test(start_paused = true)]
-async fn proxy_2_a_server_behind_does_not_clear_our_cookie() {
-    let world = World::new();
+async fn proxy_2_a_server_behind_does_not_clear_our_cookie(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     let client = service_fn(async |_: Request<Body>| {
@@ -312,4 +288,19 @@ async fn proxy_2_a_server_behind_does_not_clear_our_cookie() {
     let response = app.oneshot(request).await.unwrap();
     let cleared = response.headers().get("clear-site-data").map(|it| it.to_str().unwrap());
     assert!(cleared.is_none_or(|it| !it.contains("cookies")), "{cleared:?}");
+}
+
+in_both_modes! {
+    answer_1_another_credentials_failure_is_not_the_sessions,
+    answer_2_a_sign_in_is_told_whatever_the_status,
+    s14_the_applications_own_page_opens_a_socket_with_csrf_header_set,
+    reason_2_what_is_known_first_is_told,
+    reason_4_end_all_does_not_end_what_had_ended,
+    sign_in_at_1_a_navigation_whose_session_ends_in_the_middle_begins_a_sign_in,
+    sign_in_at_2_the_sign_in_itself_is_let_through,
+    s13_a_cdn_is_not_told_to_store_a_users_page,
+    s13_what_the_token_has_brought_is_not_kept_for_the_next_user,
+    s12_a_sessions_token_goes_to_no_origin_that_was_not_named,
+    s12_a_bearer_challenge_comes_back_to_nobody,
+    proxy_2_a_server_behind_does_not_clear_our_cookie,
 }

@@ -19,9 +19,7 @@ use testing::sessions::{Browser, ISSUER, Place, World, full, settle, signed_in};
 
 /// A session that is used every 90 seconds goes out of memory in between, and each load begins
 /// the tenth of `idle` anew without telling the store: it idles out in the middle of its use.
-#[tokio::test(start_paused = true)]
-async fn idle_1_a_session_in_use_that_is_unloaded_in_between_does_not_idle_out() {
-    let world = World::new();
+async fn idle_1_a_session_in_use_that_is_unloaded_in_between_does_not_idle_out(world: World) {
     let replica = world.replica_with(|it| it.idle(Duration::from_secs(1000)));
     let browser = signed_in(&replica, "alice").await;
     for round in 0..15 {
@@ -35,9 +33,7 @@ async fn idle_1_a_session_in_use_that_is_unloaded_in_between_does_not_idle_out()
 }
 
 /// The same with nothing unloaded: requests that go round over twelve replicas.
-#[tokio::test(start_paused = true)]
-async fn idle_2_a_session_in_use_over_many_replicas_does_not_idle_out() {
-    let world = World::new();
+async fn idle_2_a_session_in_use_over_many_replicas_does_not_idle_out(world: World) {
     let idle = Duration::from_secs(1000);
     let replicas: Vec<_> = (0..12).map(|_| world.replica_with(|it| it.idle(idle))).collect();
     let browser = signed_in(&replicas[0], "alice").await;
@@ -91,9 +87,7 @@ async fn s10_a_twin_that_cannot_be_read_shadows_nothing() {
 
 /// The public state's `set` (a step-up, more scopes) drops identity, deadline and idle end: the
 /// session is unknown to every other process, and its record has no end.
-#[tokio::test(start_paused = true)]
-async fn set_new_tokens_of_a_session_keep_whose_it_is() {
-    let world = World::new();
+async fn set_new_tokens_of_a_session_keep_whose_it_is(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     let tokens = world.server.sign_in();
@@ -114,9 +108,7 @@ async fn set_new_tokens_of_a_session_keep_whose_it_is() {
 
 /// A sign-out that the store could not carry out: "in this process the session has ended". The
 /// first request after it takes the entry out of the registry, the second one loads the session again.
-#[tokio::test(start_paused = true)]
-async fn out_1_a_sign_out_that_the_store_missed_does_not_come_back() {
-    let world = World::new();
+async fn out_1_a_sign_out_that_the_store_missed_does_not_come_back(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     world.place.control().is_read_only.store(true, Ordering::Relaxed);
@@ -129,9 +121,7 @@ async fn out_1_a_sign_out_that_the_store_missed_does_not_come_back() {
 
 /// And it has been taken out of the list of its user although it lives in the store: "end all my
 /// sessions" and the provider's logout do not find it any more.
-#[tokio::test(start_paused = true)]
-async fn out_2_a_session_that_lives_is_in_the_list_of_its_user() {
-    let world = World::new();
+async fn out_2_a_session_that_lives_is_in_the_list_of_its_user(world: World) {
     let (here, there) = (world.replica(), world.replica());
     let browser = signed_in(&here, "alice").await;
     world.place.control().is_read_only.store(true, Ordering::Relaxed);
@@ -200,9 +190,7 @@ async fn end_all_1_one_bad_record_keeps_no_other_session_alive() {
 
 /// The revocation of the first session's tokens hangs at the server: the user's other sessions
 /// live until it answers, one after the other.
-#[tokio::test(start_paused = true)]
-async fn end_all_2_a_slow_revocation_keeps_no_other_session_alive() {
-    let world = World::new();
+async fn end_all_2_a_slow_revocation_keeps_no_other_session_alive(world: World) {
     let renewal = world.renewal().on_sign_out(async |_| sleep(MINUTE * 60).await);
     let sessions = Sessions::builder(renewal, world.place.clone()).build().unwrap();
     let replica = world.replica();
@@ -214,9 +202,7 @@ async fn end_all_2_a_slow_revocation_keeps_no_other_session_alive() {
 
 /// A sign-in waits for the revocation of what the browser had before: it has been stored, the old
 /// session has ended, and the browser gets neither page nor cookie until the server answers.
-#[tokio::test(start_paused = true)]
-async fn sign_in_a_slow_revocation_of_the_session_before_does_not_hold_it_up() {
-    let world = World::new();
+async fn sign_in_a_slow_revocation_of_the_session_before_does_not_hold_it_up(world: World) {
     let browser = signed_in(&world.replica(), "alice").await;
     let renewal = world.renewal().on_sign_out(async |_| sleep(MINUTE * 60).await);
     let sessions = Sessions::builder(renewal, world.place.clone()).build().unwrap();
@@ -235,9 +221,7 @@ async fn sign_in_a_slow_revocation_of_the_session_before_does_not_hold_it_up() {
 
 /// The deadline is known without the store, and holds "whatever happens": a stream goes on past
 /// it for as long as the store is away.
-#[tokio::test(start_paused = true)]
-async fn deadline_a_stream_ends_at_the_deadline_when_the_store_is_away() {
-    let world = World::new();
+async fn deadline_a_stream_ends_at_the_deadline_when_the_store_is_away(world: World) {
     let replica = world.replica_with(|it| it.max_age(Duration::from_secs(100)).idle(None));
     let browser = signed_in(&replica, "alice").await;
     let stream = browser.begin(&replica, browser.request(Method::GET, "/events")).await;
@@ -250,9 +234,7 @@ async fn deadline_a_stream_ends_at_the_deadline_when_the_store_is_away() {
 
 /// "Each token counts once": one that counts for a month is forgotten after a day, and ends the
 /// user's new sessions when it is sent again.
-#[tokio::test(start_paused = true)]
-async fn logout_a_token_counts_once_as_long_as_it_counts() {
-    let world = World::new();
+async fn logout_a_token_counts_once_as_long_as_it_counts(world: World) {
     let replica = world.replica();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let (end, event) = (now + 30 * 86400, "http://schemas.openid.net/event/backchannel-logout");
@@ -274,9 +256,7 @@ async fn logout_a_token_counts_once_as_long_as_it_counts() {
 
 /// A session that was signed out goes from the registry at once, with its flight under way: a
 /// drain does not wait for the pair that is being minted, which nobody revokes when the process exits.
-#[tokio::test(start_paused = true)]
-async fn drain_1_waits_for_the_flight_of_a_session_that_has_ended() {
-    let world = World::new();
+async fn drain_1_waits_for_the_flight_of_a_session_that_has_ended(world: World) {
     let replica = world.replica();
     let browser = signed_in(&replica, "alice").await;
     let copy = browser.copy();
@@ -288,13 +268,25 @@ async fn drain_1_waits_for_the_flight_of_a_session_that_has_ended() {
 }
 
 /// Nor is what a sign-out could not revoke among what a drain returns.
-#[tokio::test(start_paused = true)]
-async fn drain_2_tells_of_what_a_sign_out_could_not_revoke() {
-    let world = World::new();
+async fn drain_2_tells_of_what_a_sign_out_could_not_revoke(world: World) {
     let renewal = world.renewal().on_sign_out(async |_| Err::<(), BoxError>("away".into()));
     let sessions = Sessions::builder(renewal, world.place.clone()).build().unwrap();
     signed_in(&world.replica(), "alice").await;
     assert_eq!(sessions.end_all(&sub("alice")).await.unwrap(), 1);
     let drained = sessions.drain().await;
     assert_eq!(drained.unrevoked.len(), 1, "the tokens live on at the server");
+}
+
+in_both_modes! {
+    idle_1_a_session_in_use_that_is_unloaded_in_between_does_not_idle_out,
+    idle_2_a_session_in_use_over_many_replicas_does_not_idle_out,
+    set_new_tokens_of_a_session_keep_whose_it_is,
+    out_1_a_sign_out_that_the_store_missed_does_not_come_back,
+    out_2_a_session_that_lives_is_in_the_list_of_its_user,
+    end_all_2_a_slow_revocation_keeps_no_other_session_alive,
+    sign_in_a_slow_revocation_of_the_session_before_does_not_hold_it_up,
+    deadline_a_stream_ends_at_the_deadline_when_the_store_is_away,
+    logout_a_token_counts_once_as_long_as_it_counts,
+    drain_1_waits_for_the_flight_of_a_session_that_has_ended,
+    drain_2_tells_of_what_a_sign_out_could_not_revoke,
 }

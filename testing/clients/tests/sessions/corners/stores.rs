@@ -50,13 +50,15 @@ async fn s19_a_slow_look_holds_no_place_in_the_service_below() {
 }
 
 /// `watch_every` takes any duration, and a long one ("never") panics in the body of every stream.
-#[tokio::test(start_paused = true)]
-async fn panic_a_stream_that_is_never_looked_after() {
-    let world = World::new();
+async fn panic_a_stream_that_is_never_looked_after(world: World) {
     let replica = world.replica_with(|it| it.watch_every(Duration::MAX));
     let browser = signed_in(&replica, "alice").await;
     let stream = browser.begin(&replica, browser.request(Method::GET, "/events")).await;
     let ended = tokio::spawn(stream.into_body().collect());
     settle().await;
     assert!(!ended.is_finished(), "it has panicked: {:?}", ended.await.map(drop));
+}
+
+in_both_modes! {
+    panic_a_stream_that_is_never_looked_after,
 }
