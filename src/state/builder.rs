@@ -338,7 +338,7 @@ impl RenewalBuilder<RefreshState> {
         let state = match store {
             Some(store) => {
                 let seed = tokens.map(|tokens| (renewal.stamp(tokens), Time::now()));
-                RefreshState::new(renewal, store, Machine::unread(true, seed), None)
+                RefreshState::new(renewal, store, Machine::unread(true, seed))
             }
             None => renewal.in_memory(tokens),
         };

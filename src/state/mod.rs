@@ -52,8 +52,6 @@ use std::{
 
 use tokio::{runtime::Handle, sync::watch};
 
-#[cfg(not(feature = "session"))]
-use self::heads::Heads;
 pub use self::{
     attempt::AttemptError,
     auto_refresh::KeepFresh,
@@ -128,8 +126,6 @@ pub struct RefreshState {
     inner: Mutex<Inner>,
     renewal: Renewal,
     store: Arc<dyn TokenStore>,
-    /// `None`: new tokens always have a way to where they are kept.
-    heads: Option<Heads>,
 }
 
 struct Inner {
@@ -153,12 +149,7 @@ impl RefreshState {
         RefreshStateBuilder::new(Arc::new(refresher))
     }
 
-    fn new(
-        renewal: Renewal,
-        store: Arc<dyn TokenStore>,
-        mut machine: Machine,
-        heads: Option<Heads>,
-    ) -> Arc<Self> {
+    fn new(renewal: Renewal, store: Arc<dyn TokenStore>, mut machine: Machine) -> Arc<Self> {
         let gate_word = gate_word(machine.credential().generation(), machine.effects().gate);
         Arc::new(Self {
             gate_word: AtomicU64::new(gate_word),
@@ -175,7 +166,6 @@ impl RefreshState {
             }),
             renewal,
             store,
-            heads,
         })
     }
 
@@ -332,8 +322,7 @@ impl RefreshState {
         let mut inner = self.lock();
         // The machine may let go of a user's error, whose drop must not run under the lock.
         let _errors = inner.machine.errors();
-        let may_redeem = self.heads.as_ref().is_none_or(Heads::are_owed);
-        let at = Moment { may_redeem, ..self.renewal.moment() };
+        let at = Moment { may_redeem: inner.may_redeem(), ..self.renewal.moment() };
         let sign_outs = inner.machine.sign_outs();
         let result = event(&mut inner.machine, at);
         let Effects { gate, publish, wake, failed, discard, begin } = inner.machine.effects();

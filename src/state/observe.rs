@@ -14,6 +14,7 @@ use tracing::{Instrument, Span};
 use super::{
     Inner, RefreshState, Running,
     failure::{FailureKind, RefreshFailure},
+    heads::Heads,
     status::{Counts, Health, PastFailure, Status},
     unrevoked::Unrevoked,
 };
@@ -79,6 +80,8 @@ pub(super) struct Extras {
     /// The last failure that waiters were told.
     last_told: Option<ToldFailure>,
     unrevoked: Unrevoked,
+    /// Refresh tokens are spent only while a response is owed.
+    heads: Option<Heads>,
 }
 
 /// By what a failure is the same as the one before: all that the log says of it.
@@ -98,6 +101,12 @@ impl ToldFailure {
 }
 
 impl Inner {
+    /// Whether new tokens have a way to where they are kept.
+    pub(super) fn may_redeem(&self) -> bool {
+        let heads = self.extras.as_ref().and_then(|it| it.heads.as_ref());
+        heads.is_none_or(Heads::are_owed)
+    }
+
     fn extras_mut(&mut self) -> &mut Extras {
         self.extras.get_or_insert_default()
     }
@@ -264,6 +273,12 @@ impl RefreshState {
     pub fn named(self: Arc<Self>, name: impl Into<Arc<str>>) -> Arc<Self> {
         self.lock().set_name(name.into());
         self
+    }
+
+    /// Refresh tokens are spent only while there is a response to take the new ones along.
+    #[cfg(feature = "session")]
+    pub(super) fn needs_heads(&self, heads: Heads) {
+        self.lock().extras_mut().heads = Some(heads);
     }
 
     /// What an operator may want to know.

@@ -77,7 +77,7 @@ impl Renewal {
     /// each credential of a process is cheaper.
     #[must_use]
     pub fn state(&self, store: Arc<dyn TokenStore>) -> Arc<RefreshState> {
-        RefreshState::new(self.clone(), store, Machine::unread(true, None), None)
+        RefreshState::new(self.clone(), store, Machine::unread(true, None))
     }
 
     /// The same, where the store has just been read, and holds these tokens. Those that were minted
@@ -96,7 +96,11 @@ impl Renewal {
             // A state announces nothing when it is made.
             let _ = machine.effects();
         }
-        RefreshState::new(self.clone(), store, machine, heads)
+        let state = RefreshState::new(self.clone(), store, machine);
+        if let Some(heads) = heads {
+            state.needs_heads(heads);
+        }
+        state
     }
 
     /// A credential in this process's memory: signed in with these tokens, or with `None`
@@ -115,7 +119,7 @@ impl Renewal {
                 MemoryStore::with_record(record)
             }
         };
-        RefreshState::new(self.clone(), store.into_dyn(), machine, None)
+        RefreshState::new(self.clone(), store.into_dyn(), machine)
     }
 
     /// This moment, for the machine.

@@ -140,12 +140,30 @@ impl Course<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Admission, Machine, testing::*};
+    use super::super::{Admission, Machine, messages::Moment, testing::*};
     use super::*;
     use crate::{refresher::RefreshError, state::status::Health};
 
     fn answer_lost() -> Option<OpenRedeem> {
         Some(OpenRedeem::new(stored().generation, OpenCause::AnswerLost))
+    }
+
+    /// The tokens are in a browser's cookie, and the last response's head was sent.
+    #[test]
+    fn without_a_way_for_new_tokens_nothing_is_spent_and_nothing_pauses() {
+        let (mut machine, rules) = signed_in();
+        begin(&mut machine, &rules);
+        let no_way = Moment { may_redeem: false, ..rules.at(0) };
+        let _ = machine.advance(Outcome::Leased(None), no_way);
+        let landed = machine.advance(Outcome::Loaded(stored()), no_way);
+        assert!(matches!(landed, Step::Land { open_redeem: None }), "{landed:?}");
+        let told = machine.last_failure().map(|failure| failure.kind());
+        assert_eq!(told, Some(FailureKind::NoResponseHead));
+        assert!(matches!(machine.refresh(rules.at(0)), Admission::Wait(_)));
+        // What another process has minted is taken over all the same.
+        let _ = machine.advance(Outcome::Leased(None), no_way);
+        let _ = machine.advance(Outcome::Loaded(record(7)), no_way);
+        assert_eq!(machine.credential().access_token(), Some("access-7"));
     }
 
     #[test]
