@@ -39,6 +39,7 @@ use tower_refresh::{
 use crate::{
     api::Api,
     logout::verify,
+    options::Mode,
     server::{CLIENT_ID, CLIENT_SECRET, Server},
     sign_in::{Callback, NotSignedIn, SignIn, SignedIn},
     timeline::{REQUEST_ID, Timeline},
@@ -49,6 +50,7 @@ pub(crate) const BACK_CHANNEL: &str = "/logout/back-channel";
 
 /// What all replicas of the application have in common.
 pub(crate) struct Config {
+    pub(crate) mode: Mode,
     pub(crate) keys: Keyring,
     pub(crate) port: u16,
     pub(crate) redirect_uri: String,
@@ -79,7 +81,7 @@ impl App {
         server: Server,
         timeline: Timeline,
     ) -> Result<Self, BoxError> {
-        let Config { keys, port, redirect_uri, api } = config;
+        let Config { mode, keys, port, redirect_uri, api } = config;
         // The ports of a host share its cookies: the name tells one run of this from another.
         let state_cookie = format!("__Host-bff-{port}-sign-in");
         let sign_in = SignIn::discover(
@@ -98,7 +100,12 @@ impl App {
         let renewal = Renewal::builder(client.refresh_token_grant())
             .on_sign_out(revoker.hook())
             .on_discard(revoker.hook());
-        let sessions = Sessions::builder(renewal, stores)
+        let sessions = match mode {
+            Mode::Opaque => Sessions::builder(renewal, stores),
+            // The tokens are in the cookies. Everything else is the same.
+            Mode::Sealed => Sessions::sealed(renewal, keys.clone()).remember(stores),
+        };
+        let sessions = sessions
             .cookie(SessionCookie::host(&format!("bff-{port}"))?)
             .watch_every(Duration::from_secs(1))
             .build()?;

@@ -103,7 +103,8 @@ async fn run(options: &Options) -> Result<bool, BoxError> {
     let place = Place::open(options.store).await?;
     let mut key = [0; 32];
     getrandom::fill(&mut key)?;
-    let config = Config { keys: Keyring::new(key), port, redirect_uri, api: api.clone() };
+    let (mode, keys) = (options.mode, Keyring::new(key));
+    let config = Config { mode, keys, port, redirect_uri, api: api.clone() };
     let mut replicas = Vec::new();
     for _ in 0..options.replicas {
         let stores = place.stores(&config.keys)?;

@@ -8,7 +8,9 @@ usage: bff [OPTIONS]
 Starts an authorization server, an API and an application with browser sessions on loopback, and
 prints the address of the application.
 
-  --stores memory|file|redis|postgres   where the tokens are                 [memory]
+  --mode opaque|sealed                  where the tokens are: in the stores, or in the browser's
+                     cookies, and in the stores what it may not have         [opaque]
+  --stores memory|file|redis|postgres                                        [memory]
   --replicas N       how many processes the application would have           [1]
   --port N           where the application listens; 0: at a free port        [0]
   --life SECONDS     for how long an access token is good                    [300]
@@ -31,8 +33,15 @@ pub(crate) enum Kind {
     Postgres,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Mode {
+    Opaque,
+    Sealed,
+}
+
 #[derive(Debug)]
 pub(crate) struct Options {
+    pub(crate) mode: Mode,
     pub(crate) store: Kind,
     pub(crate) replicas: usize,
     pub(crate) port: u16,
@@ -46,6 +55,7 @@ impl Options {
     /// `None`: help was asked for.
     pub(crate) fn read(arguments: &[String]) -> Result<Option<Self>, String> {
         let mut options = Self {
+            mode: Mode::Opaque,
             store: Kind::Memory,
             replicas: 1,
             port: 0,
@@ -62,7 +72,8 @@ impl Options {
                     options.check = true;
                     continue;
                 }
-                "--stores" | "--replicas" | "--port" | "--life" | "--tabs" | "--rounds" => {}
+                "--mode" | "--stores" | "--replicas" | "--port" | "--life" | "--tabs"
+                | "--rounds" => {}
                 _ => return Err(format!("there is no option {name}")),
             }
             let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
@@ -71,6 +82,7 @@ impl Options {
                 _ => Err(format!("{name} takes a number from {least} to {most}, not {value}")),
             };
             match name.as_str() {
+                "--mode" => options.mode = mode(value)?,
                 "--stores" => options.store = kind(value)?,
                 "--replicas" => options.replicas = number(1, 16)? as usize,
                 "--port" => options.port = number(0, 65_535)? as u16,
@@ -86,6 +98,14 @@ impl Options {
             return Err("a check lets tokens run out itself, and takes no --life".into());
         }
         Ok(Some(options))
+    }
+}
+
+fn mode(name: &str) -> Result<Mode, String> {
+    match name {
+        "opaque" => Ok(Mode::Opaque),
+        "sealed" => Ok(Mode::Sealed),
+        _ => Err(format!("there is no mode {name}")),
     }
 }
 

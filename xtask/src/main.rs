@@ -90,6 +90,7 @@ const CHECKS: &[Check] = &[
     ("axum_gateway", Example("axum_gateway")),
     ("beside_tower_sessions", Example("beside_tower_sessions")),
     ("bff", Example("bff --check")),
+    ("bff-sealed", Example("bff --check --mode sealed --stores redis --replicas 3")),
     ("bff-redis", Example("bff --check --stores redis --replicas 3")),
     ("client_credentials", Example("client_credentials")),
     ("custom_refresher", Example("custom_refresher")),
@@ -132,6 +133,7 @@ const PACKAGES: &[(&str, &[&str], IsThere)] = &[
         &[
             "tests",
             "bff-redis",
+            "bff-sealed",
             "replicas",
             "torture-redis",
             "torture-sessions",
