@@ -104,6 +104,7 @@ const CHECKS: &[Check] = &[
     ("replicas", Example("replicas")),
     ("torture-file", Example("torture --seconds 15")),
     ("torture-sessions", Example("torture sessions --seconds 15 --store redis")),
+    ("torture-sealed", Example("torture sessions --seconds 15 --mode sealed --store redis")),
     ("torture-redis", Example("torture --seconds 15 --store redis --grace 2000")),
 ];
 
@@ -136,6 +137,7 @@ const PACKAGES: &[(&str, &[&str], IsThere)] = &[
             "bff-sealed",
             "replicas",
             "torture-redis",
+            "torture-sealed",
             "torture-sessions",
             "sessions",
             "wake",

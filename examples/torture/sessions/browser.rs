@@ -1,6 +1,7 @@
 //! A user's tabs, and what they may not see.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -9,7 +10,10 @@ use std::{
 };
 
 use axum::http::StatusCode;
-use reqwest::header::{COOKIE, ORIGIN, SET_COOKIE};
+use reqwest::{
+    header::{COOKIE, ORIGIN, SET_COOKIE},
+    redirect::Policy,
+};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -98,7 +102,8 @@ struct Browser {
 
 #[derive(Default)]
 struct Jar {
-    cookie: Option<String>,
+    /// By name.
+    cookies: BTreeMap<String, String>,
     /// Which of the server's families it is of.
     family: Option<u64>,
     /// Counts sign-ins and sign-outs.
@@ -107,18 +112,41 @@ struct Jar {
     is_leaving: bool,
 }
 
+impl Jar {
+    /// As a request brings them.
+    fn line(&self) -> Option<String> {
+        let all: Vec<_> =
+            self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    /// A response sets these.
+    fn take(&mut self, set: &[String]) {
+        for field in set {
+            let (pair, attributes) = field.split_once(';').unwrap_or((field, ""));
+            let Some((name, value)) = pair.split_once('=') else { continue };
+            match attributes.contains("Max-Age=0") {
+                true => self.cookies.remove(name),
+                false => self.cookies.insert(name.to_owned(), value.to_owned()),
+            };
+        }
+    }
+}
+
 struct Answer {
     status: StatusCode,
     text: String,
     ended: String,
     is_of_api: bool,
+    location: String,
+    set: Vec<String>,
 }
 
 /// One user with so many tabs, until it is told to come to rest. `true`: it is served in the end.
 pub(crate) async fn run(user: String, tabs: usize, world: World) -> bool {
     let browser = Arc::new(Browser {
         user,
-        http: reqwest::Client::new(),
+        http: reqwest::Client::builder().redirect(Policy::none()).build().unwrap_or_default(),
         jar: Mutex::default(),
         world: world.clone(),
     });
@@ -165,7 +193,7 @@ impl Browser {
         &self,
         (replica, method, path): (&str, &str, &str),
         cookie: Option<&str>,
-    ) -> Result<(Answer, Option<String>), BoxError> {
+    ) -> Result<Answer, BoxError> {
         let method = method.parse()?;
         let mut request = self.http.request(method, format!("http://{replica}{path}"));
         request = request.header(ORIGIN, format!("http://{replica}"));
@@ -173,26 +201,33 @@ impl Browser {
             request = request.header(COOKIE, cookie);
         }
         let answer = timeout(Duration::from_secs(10), request.send()).await??;
-        let set = answer.headers().get(SET_COOKIE).and_then(|it| it.to_str().ok());
-        let set = set.and_then(|it| it.split(';').next()).map(str::to_owned);
-        let ended = answer.headers().get("session-ended").and_then(|it| it.to_str().ok());
-        let ended = ended.unwrap_or_default().to_owned();
+        let set = answer.headers().get_all(SET_COOKIE).iter();
+        let set = set.filter_map(|it| it.to_str().ok()).map(str::to_owned).collect();
+        let text = |name: &str| {
+            let value = answer.headers().get(name).and_then(|it| it.to_str().ok());
+            value.unwrap_or_default().to_owned()
+        };
+        let (ended, location) = (text("session-ended"), text("location"));
         let status = answer.status();
         let is_of_api = answer.headers().contains_key("of-api");
-        Ok((Answer { status, text: answer.text().await?, ended, is_of_api }, set))
+        Ok(Answer { status, text: answer.text().await?, ended, is_of_api, location, set })
     }
 
     async fn sign_in(&self) {
         let path = format!("/sign_in?user={}", self.user);
         loop {
             let answer = self.send((&self.world.0.any(), "POST", &path), None).await;
-            if let Ok((answer, Some(cookie))) = answer {
-                if answer.status == StatusCode::OK {
+            match answer {
+                Ok(answer) if answer.status == StatusCode::OK && !answer.set.is_empty() => {
                     count(&self.world.2.sign_ins);
-                    let (turn, family) = (self.jar().turn + 1, answer.text.parse().ok());
-                    *self.jar() = Jar { cookie: Some(cookie), family, turn, is_leaving: false };
+                    let mut jar = self.jar();
+                    jar.take(&answer.set);
+                    jar.family = answer.text.parse().ok();
+                    jar.turn += 1;
+                    jar.is_leaving = false;
                     return;
                 }
+                _ => {}
             }
             sleep(Duration::from_millis(50)).await;
         }
@@ -200,15 +235,15 @@ impl Browser {
 
     /// Until it has worked. Returns the cookie that is dead from now on, and its family.
     async fn sign_out(&self) -> Option<(String, Option<u64>)> {
-        let cookie = self.jar().cookie.clone()?;
+        let cookie = self.jar().line()?;
         self.jar().is_leaving = true;
         loop {
             let replica = self.world.0.any();
             let answer = self.send((&replica, "POST", "/sign_out"), Some(&cookie)).await;
             match answer {
                 // It had its effect, and its answer was lost.
-                Ok((answer, _)) if answer.status == StatusCode::UNAUTHORIZED => break,
-                Ok((answer, _)) if answer.status == StatusCode::NO_CONTENT => break,
+                Ok(answer) if answer.status == StatusCode::UNAUTHORIZED => break,
+                Ok(answer) if answer.status == StatusCode::NO_CONTENT => break,
                 _ => sleep(Duration::from_millis(50)).await,
             }
         }
@@ -226,7 +261,7 @@ impl Browser {
     async fn is_dead(&self, cookie: &str) {
         for replica in self.world.0.all() {
             let answer = self.send((&replica, "GET", "/me"), Some(cookie)).await;
-            if answer.is_ok_and(|(answer, _)| answer.status == StatusCode::OK) {
+            if answer.is_ok_and(|answer| answer.status == StatusCode::OK) {
                 eprintln!("{} was served after the sign-out", self.user);
                 count(&self.world.2.back);
             }
@@ -254,14 +289,27 @@ impl Browser {
         let seen = &self.world.2;
         let (cookie, turn) = {
             let jar = self.jar();
-            (jar.cookie.clone(), jar.turn)
+            (jar.line(), jar.turn)
         };
-        let Some(cookie) = cookie else { return false };
+        let Some(mut cookie) = cookie else { return false };
         count(&seen.requests);
-        let answer = self.send((&self.world.0.any(), "GET", "/api"), Some(&cookie)).await;
-        let Ok((answer, _)) = answer else {
-            count(&seen.unavailable);
-            return false;
+        let mut path = "/api".to_owned();
+        let answer = loop {
+            let answer = self.send((&self.world.0.any(), "GET", &path), Some(&cookie)).await;
+            let Ok(answer) = answer else {
+                count(&seen.unavailable);
+                return false;
+            };
+            self.jar().take(&answer.set);
+            if answer.status != StatusCode::TEMPORARY_REDIRECT {
+                break answer;
+            }
+            // To itself, with the cookies of by now.
+            path = format!("/api{}", answer.location);
+            match self.jar().line() {
+                Some(newer) => cookie = newer,
+                None => return false,
+            }
         };
         match answer.status {
             StatusCode::OK => {
@@ -292,11 +340,12 @@ impl Browser {
     async fn refused(&self, turn: u64, reason: &str) {
         let family = {
             let mut jar = self.jar();
-            if jar.turn != turn || jar.is_leaving {
+            // Or nobody is signed in: a response was late, and has brought dead cookies.
+            if jar.turn != turn || jar.is_leaving || jar.family.is_none() {
                 return;
             }
             jar.turn += 1;
-            jar.cookie = None;
+            jar.cookies.clear();
             jar.family
         };
         let fate = family.and_then(|family| self.world.1.fate(family));

@@ -39,6 +39,10 @@ use crate::{SETTLE, children::Child};
 const LEASE: Duration = Duration::from_millis(1000);
 const INTENT: Duration = Duration::from_millis(2000);
 
+/// For how long a response is on its way at most: so short that sealed sessions' tokens are forgotten
+/// now and then.
+const TRANSIT: Duration = Duration::from_secs(5);
+
 pub(crate) const HELP: &str = "\
 usage: torture sessions [OPTIONS]
 
@@ -48,6 +52,7 @@ is killed and started again. Ends with a table and
 and exits with 1 if a refresh token came twice or a session was lost without need, if one that was
 signed out came back, or if a tab was served as another user.
 
+  --mode opaque|sealed         where the tokens are              [opaque]
   --store file|redis|postgres  what the replicas share           [file]
   --replicas N         how many replicas                         [3]
   --sessions N         how many users                            [50]
@@ -57,6 +62,7 @@ signed out came back, or if a tab was served as another user.
 ";
 
 struct Options {
+    mode: String,
     store: String,
     replicas: usize,
     sessions: usize,
@@ -69,6 +75,7 @@ impl Options {
     /// `None`: help was asked for.
     fn read(arguments: &[String]) -> Result<Option<Self>, String> {
         let mut options = Self {
+            mode: "opaque".to_owned(),
             store: "file".to_owned(),
             replicas: 3,
             sessions: 50,
@@ -84,6 +91,10 @@ impl Options {
             let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
             let number = || value.parse::<u64>().map_err(|_| format!("{value} is no number"));
             match name.as_str() {
+                "--mode" if ["opaque", "sealed"].contains(&value.as_str()) => {
+                    options.mode.clone_from(value);
+                }
+                "--mode" => return Err(format!("there is no mode {value}")),
                 "--store" if ["file", "redis", "postgres"].contains(&value.as_str()) => {
                     options.store.clone_from(value);
                 }
@@ -100,9 +111,13 @@ impl Options {
     }
 }
 
+fn keys() -> Keyring {
+    Keyring::new(*b"a key that only this example has")
+}
+
 /// The stores that `file:<path>` or the URL of a server names, as all replicas see them.
 fn open(place: &str) -> Result<Arc<dyn Stores>, BoxError> {
-    let keys = Keyring::new(*b"a key that only this example has");
+    let keys = keys();
     let limit = Duration::from_millis(250);
     if let Some(path) = place.strip_prefix("file:") {
         return Ok(Arc::new(FileStores::open(path)?.sealed(keys)));
@@ -165,6 +180,7 @@ impl Replicas {
 struct Torture {
     random: Rng,
     server: Server,
+    mode: String,
     place: String,
     store: StoreServer,
     workers: Vec<Child>,
@@ -179,7 +195,7 @@ impl Torture {
     async fn start_worker(&mut self, at: usize) -> Result<(), BoxError> {
         self.started += 1;
         let id = self.started.to_string();
-        let arguments = ["session-worker", &id, self.server.address(), &self.place];
+        let arguments = ["session-worker", &id, self.server.address(), &self.mode, &self.place];
         let mut worker = Child::start(self.started, &arguments)?;
         self.replicas.set(at, timeout(SETTLE, worker.first_line()).await??);
         worker.follow();
@@ -245,8 +261,7 @@ pub(crate) async fn run(arguments: &[String]) -> Result<bool, BoxError> {
         "postgres" => {
             let server = PostgresServer::start();
             let url = server.url();
-            let keys = Keyring::new(*b"a key that only this example has");
-            PostgresStores::builder(&url, keys).build()?.migrate().await?;
+            PostgresStores::builder(&url, keys()).build()?.migrate().await?;
             (StoreServer::Postgres(server), url)
         }
         _ => (StoreServer::None, format!("file:{}", folder.path().join("sessions").display())),
@@ -256,6 +271,7 @@ pub(crate) async fn run(arguments: &[String]) -> Result<bool, BoxError> {
     let mut torture = Torture {
         random: Rng::with_seed(options.seed),
         server: server.clone(),
+        mode: options.mode.clone(),
         place,
         store,
         workers: Vec::new(),
@@ -269,11 +285,12 @@ pub(crate) async fn run(arguments: &[String]) -> Result<bool, BoxError> {
         torture.start_worker(at).await?;
     }
     println!(
-        "torture: {} replicas, {} users x {} tabs, {} s, {}, seed {}",
+        "torture: {} replicas, {} users x {} tabs, {} s, {} over {}, seed {}",
         options.replicas,
         options.sessions,
         options.tabs,
         options.time.as_secs(),
+        options.mode,
         options.store,
         options.seed
     );

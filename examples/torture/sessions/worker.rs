@@ -19,7 +19,7 @@ use tower_refresh::{
     session::{Identity, ProxyLayer, Session, SessionCookie, SessionSlot, Sessions},
 };
 
-use super::open;
+use super::{TRANSIT, keys, open};
 use crate::children;
 
 #[derive(Clone)]
@@ -39,8 +39,8 @@ impl Provider {
 }
 
 pub(crate) async fn run(arguments: &[String]) -> Result<bool, BoxError> {
-    let [id, address, place] = arguments else {
-        return Err("a replica takes three arguments".into());
+    let [id, address, mode, place] = arguments else {
+        return Err("a replica takes four arguments".into());
     };
     let client = oauth2::Client::builder(&format!("{address}/token"), "torture")?
         .param("worker", id)?
@@ -54,9 +54,12 @@ pub(crate) async fn run(arguments: &[String]) -> Result<bool, BoxError> {
         // Tokens this short-lived are refused brand-new on a slow machine.
         .brake(usize::MAX, Duration::from_secs(1), Duration::ZERO)
         .deadline(Duration::from_secs(5));
-    let sessions = Sessions::builder(renewal, open(place)?)
-        .cookie(SessionCookie::insecure_for_development("sid")?)
-        .build()?;
+    let stores = open(place)?;
+    let sessions = match &**mode {
+        "sealed" => Sessions::sealed(renewal, keys()).transit(TRANSIT).remember(stores),
+        _ => Sessions::builder(renewal, stores),
+    };
+    let sessions = sessions.cookie(SessionCookie::insecure_for_development("sid")?).build()?;
     let proxy = ServiceBuilder::new()
         .layer(ProxyLayer::to(address)?)
         .layer(RefreshLayer::per_request(FromExtensions).allow_origin(address)?.map_body(Body::new))
