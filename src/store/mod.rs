@@ -200,7 +200,8 @@ pub trait TokenStore: Send + Sync + 'static {
     }
 
     /// Compare-and-swap: writes `record` if the store's generation is `expected`. This
-    /// is a sign-in, which asks for no lease: it wins over a redeem under way.
+    /// is a sign-in, which asks for no lease: it wins over a redeem under way. The record's own
+    /// generation is a later one, or `expected` itself.
     ///
     /// A sign-in also comes, with [`Generation::ZERO`] expected, when [`load`](Self::load) has
     /// failed. A store that knows what it holds for damaged beyond reading may write in its

@@ -145,6 +145,7 @@ macro_rules! store_conformance {
             a_look_tells_what_has_changed
             a_record_ends_when_it_is_told_to
             a_save_takes_the_expected_generation_only
+            a_save_may_keep_its_number
             of_racing_saves_one_wins
             a_sign_out_leaves_its_generation
             names_are_apart

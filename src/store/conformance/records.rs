@@ -148,6 +148,22 @@ pub async fn a_save_takes_the_expected_generation_only<S: Subject>(subject: &S) 
     holds(&store, &record(18, "18"), "what was saved last is not there").await;
 }
 
+/// What a record says may change while its number stays, as where a browser's session gives up tokens that
+/// the browser has. For a holder's save it makes no difference.
+pub async fn a_save_may_keep_its_number<S: Subject>(subject: &S) {
+    let store = subject.open("same").await;
+    signed_in(&store).await;
+    let mut lease = super::lease(&store).await;
+    let other = Record::new(Generation::new(1), Tokens::new("").with_extra("a", "note"));
+    done("save of the same number", store.save(Generation::new(1), other.clone())).await;
+    holds(&store, &other, "a save of the same number is not there").await;
+    done("save", lease.save(Generation::new(1), record(2, "2"))).await;
+    soon("release", lease.release(None)).await;
+    holds(&store, &record(2, "2"), "a holder's save after it is not there").await;
+    let late = soon("a late save", store.save(Generation::new(1), other)).await;
+    conflicts("a save of a number that is over", late);
+}
+
 /// Of sixteen handles that write at once, again and again, one writes, and the others meet a
 /// conflict.
 pub async fn of_racing_saves_one_wins<S: Subject>(subject: &S) {

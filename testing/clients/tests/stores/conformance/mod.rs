@@ -108,6 +108,8 @@ mod flawed {
         LosesExtras,
         /// A save looks, and then writes: two steps.
         Overwrites,
+        /// A save of the same number is a conflict.
+        NeedsLater,
         /// Only a holder's save does not look.
         HolderOverwrites,
         /// A sign-out begins anew.
@@ -225,6 +227,7 @@ mod flawed {
             Box::pin(async move {
                 match self.flaw {
                     Overwrites => self.swap(expected, record).await,
+                    NeedsLater if record.generation <= expected => Err(SaveError::Conflict),
                     SlowSignIn => {
                         let _held = self.memory.lease(expected).await?;
                         self.memory.save(expected, record).await
@@ -337,6 +340,7 @@ mod flawed {
             Full by a_store_begins_empty
             LosesExtras by what_is_saved_is_loaded
             SeesOnlyLater by a_look_tells_what_has_changed
+            NeedsLater by a_save_may_keep_its_number
             Overwrites by of_racing_saves_one_wins
             HolderOverwrites by a_save_takes_the_expected_generation_only
             HolderOverwrites by a_sign_in_needs_no_lease
