@@ -46,7 +46,7 @@ impl SessionsBuilder {
     }
 
     fn new(renewal: RenewalBuilder, sealed: Option<Sealed>, stores: Arc<dyn Stores>) -> Self {
-        let drops_id_token = sealed.as_ref().is_some_and(|sealed| !sealed.keeps_id_token());
+        let drops_id_token = sealed.as_ref().is_some_and(|sealed| !sealed.keeps_id_token);
         let checked =
             move |refresher, discard| CheckedRefresher::new(refresher, discard, drops_id_token);
         Self {

@@ -52,8 +52,8 @@
 // | file | what is in it |
 // |---|---|
 // | `sessions.rs`, `builder.rs` | [`Sessions`]; every knob |
-// | `shared.rs` | how a session begins, is found, and ends |
-// | `layer.rs`, `rules.rs`, `service.rs`, `body.rs` | the tower layer, and the order of things in it |
+// | `shared.rs`, `begin.rs`, `end.rs` | how a session is found, begins, and ends |
+// | `layer.rs`, `rules.rs`, `service.rs`, `request.rs`, `future.rs`, `body.rs` | the tower layer, and the order of things in it |
 // | `visitor.rs`, `csrf.rs` | what a browser's request says of itself |
 // | `answer.rs` | the layer's own answers, and the headers of others' |
 // | `slot.rs`, `place.rs`, `session.rs`, `error.rs`, `extract.rs` | what a handler gets |
@@ -61,20 +61,23 @@
 // | `entry.rs`, `registry.rs` | the sessions that this process has loaded |
 // | `record.rs`, `index.rs` | what a store holds of a session, and of a user's sessions |
 // | `logout/` | the provider's back-channel logout |
-// | `sealed/` | the other mode: tokens in the cookies |
+// | `sealed/`, `sealed_builder.rs`, `sealed_visits.rs` | the other mode: tokens in the cookies |
 // | `cookie.rs`, `id.rs`, `identity.rs`, `ended.rs`, `status.rs` | what they are made of |
 // | `refresher.rs` | whose a refreshed ID token has to be |
 
 mod answer;
+mod begin;
 mod body;
 mod builder;
 mod cookie;
 mod csrf;
+mod end;
 mod ended;
 mod entry;
 mod error;
 #[cfg(feature = "axum")]
 mod extract;
+mod future;
 mod id;
 mod identity;
 mod index;
@@ -86,8 +89,11 @@ mod proxy;
 mod record;
 mod refresher;
 mod registry;
+mod request;
 mod rules;
 mod sealed;
+mod sealed_builder;
+mod sealed_visits;
 mod service;
 #[allow(clippy::module_inception, reason = "it is the session")]
 mod session;
@@ -107,13 +113,14 @@ pub use self::{
     cookie::SessionCookie,
     ended::Ended,
     error::SignInError,
+    future::SessionFuture,
     id::{NoSessionId, SessionId, SessionName},
     identity::Identity,
     index::IndexKey,
     layer::SessionLayer,
     logout::{BackChannelLogout, LogoutError},
-    sealed::SealedBuilder,
-    service::{SessionFuture, SessionService},
+    sealed_builder::SealedBuilder,
+    service::SessionService,
     session::Session,
     sessions::Sessions,
     slot::{SessionSlot, is_local_path},

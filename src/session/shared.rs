@@ -1,11 +1,6 @@
-//! What the sessions of an application have in common, and how one begins, is found, and ends
-//! ([`Shared`]).
+//! What the sessions of an application have in common, and how one is found ([`Shared`]).
 
-use std::{
-    future::Future,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use http::HeaderMap;
 use smallvec::SmallVec;
@@ -16,22 +11,17 @@ use super::{
     csrf::CsrfCheck,
     ended::Ended,
     entry::Entry,
-    error::SignInError,
-    id::{Digested, SessionId, SessionName},
-    identity::Identity,
-    index::{Index, IndexKey},
+    id::{Digested, SessionName},
+    index::Index,
     record::{Living, REMEMBERED, SessionRecord, Stored},
     registry::Registry,
-    sealed::{BrowserCopy, InBrowser, Sealed, Shown, new_id},
+    sealed::{InBrowser, Sealed, Shown},
     status::Counters,
 };
 use crate::{
-    error::ConfigError,
-    metrics,
     state::{Health, Renewal},
-    store::{SaveError, StoreError, Stores},
+    store::{StoreError, Stores},
     time::Time,
-    tokens::Tokens,
 };
 
 pub(super) struct Shared {
@@ -95,27 +85,6 @@ impl Shared {
             self.used(&entry, time.now);
         }
         is_sure.then_some(entry)
-    }
-
-    /// Whether what the cookies hold is nothing new.
-    fn is_known(&self, entry: &Entry, claim: &Claim, time: Time) -> bool {
-        let (Some(browser), Some(shown)) = (&entry.in_browser, &claim.shown) else { return true };
-        shown.generation() <= browser.copy.newest()
-            && !browser.copy.is_stale()
-            && !self.is_idle(entry, browser, shown, time)
-    }
-
-    /// Whether a sealed session has ended because nobody used it. Its memory tells how long it was not
-    /// used; the newest cookie does better, and an older one says nothing.
-    fn is_idle(&self, entry: &Entry, browser: &InBrowser, shown: &Shown, time: Time) -> bool {
-        let Some(idle) = self.idle else { return false };
-        let is_newest = shown.generation() == browser.copy.newest() || browser.copy.is_forgotten();
-        is_newest && shown.is_idle(idle, time.wall) && !entry.was_used(idle, time.now)
-    }
-
-    /// By the clock that cookies are written by, if any are.
-    fn now(&self) -> Time {
-        if self.sealed.is_some() { Time::never_back() } else { Time::now() }
     }
 
     /// What has become of the session of this name. Looks at the store once.
@@ -206,7 +175,7 @@ impl Shared {
     }
 
     /// Reads the record, and creates nothing if there is none.
-    async fn load(self: &Arc<Self>, claim: &Claim) -> Result<Visit, StoreError> {
+    pub(super) async fn load(self: &Arc<Self>, claim: &Claim) -> Result<Visit, StoreError> {
         self.counters.looked();
         let time = Time::now();
         let (record, in_browser) = match &claim.shown {
@@ -235,52 +204,9 @@ impl Shared {
         })
     }
 
-    fn record(&self, digest: Digested) -> Arc<SessionRecord> {
+    pub(super) fn record(&self, digest: Digested) -> Arc<SessionRecord> {
         let store = self.stores.store(SessionName::of(digest).as_str());
         Arc::new(SessionRecord::new(store, self.idle, REMEMBERED))
-    }
-
-    fn copy(&self, digest: Digested) -> BrowserCopy {
-        BrowserCopy::new(self.stores.store(SessionName::of(digest).as_str()))
-    }
-
-    /// What is remembered of a sealed session outlives every cookie that is not idle; and its end, every
-    /// cookie.
-    fn record_of(&self, copy: &BrowserCopy) -> Arc<SessionRecord> {
-        let remembered = self.max_age.saturating_add(REMEMBERED);
-        Arc::new(SessionRecord::new(Arc::new(copy.clone()), self.idle, remembered))
-    }
-
-    /// A cookie of a sealed session is about to be written: what is remembered of it lasts for longer. If
-    /// the memory was lost, it begins anew.
-    pub(super) async fn remember(&self, entry: &Entry, browser: &InBrowser) {
-        let was_forgotten = browser.copy.is_forgotten();
-        if entry.record.touch().await.is_err() {
-            tracing::debug!(session = %entry.name(), "the memory was not told that it is used");
-            return;
-        }
-        if was_forgotten {
-            let times = (browser.begun(), entry.deadline.wall);
-            // An end of all of a user's sessions that was begun meanwhile finds it in the memory.
-            let _ = self.index.add(&entry.identity, &entry.name(), times).await;
-        }
-    }
-
-    /// A request shows what the browser has of a sealed session: what it has for good need not be
-    /// remembered any more.
-    fn received(self: &Arc<Self>, entry: &Arc<Entry>, claim: &Claim) {
-        let Some(sealed) = &self.sealed else { return };
-        let (Some(browser), Some(shown)) = (&entry.in_browser, &claim.shown) else { return };
-        let generation = shown.generation();
-        if sealed.is_last_write(shown) && browser.copy.gives_up(generation) {
-            let (copy, entry) = (browser.copy.clone(), Arc::clone(entry));
-            spawn(async move {
-                // If that fails they are remembered for longer.
-                if copy.forget(generation).await.is_ok() {
-                    let _ = entry.record.touch().await;
-                }
-            });
-        }
     }
 
     /// A request uses it: the store is to know, now and then.
@@ -295,180 +221,6 @@ impl Shared {
                 }
             });
         }
-    }
-
-    /// A new session, in the store and in this process. What its browser had is another matter.
-    pub(super) async fn begin(
-        self: &Arc<Self>,
-        tokens: Tokens,
-        identity: Identity,
-    ) -> Result<(SessionId, Arc<Entry>), SignInError> {
-        let id = SessionId::random().map_err(SignInError::Random)?;
-        let digest = id.digest();
-        let of = (&self.renewal, self.record(digest), None);
-        Ok((id, self.begin_as(digest, of, (tokens, identity), |_| Ok(())).await?))
-    }
-
-    /// The same with the tokens in cookies.
-    pub(super) async fn begin_sealed(
-        self: &Arc<Self>,
-        sealed: &Sealed,
-        (tokens, identity): (Tokens, Identity),
-    ) -> Result<Arc<Entry>, SignInError> {
-        const NO_RANDOMNESS: ConfigError =
-            ConfigError::new("the operating system has no random bytes");
-        let (id, digest) = new_id().ok_or(SignInError::Random(NO_RANDOMNESS))?;
-        let (copy, now) = (self.copy(digest), Time::never_back().wall);
-        let record = self.record_of(&copy);
-        let of = (&self.renewal, record, Some(InBrowser::new(id, now, copy)));
-        let fits = |entry: &Entry| {
-            let Some(browser) = &entry.in_browser else { return Ok(()) };
-            sealed.write(&self.cookie, browser, true).map(drop)
-        };
-        self.begin_as(digest, of, (sealed.trim(tokens), identity), fits).await
-    }
-
-    async fn begin_as(
-        self: &Arc<Self>,
-        digest: Digested,
-        of: (&Renewal, Arc<SessionRecord>, Option<InBrowser>),
-        (tokens, identity): (Tokens, Identity),
-        fits: impl FnOnce(&Entry) -> Result<(), SignInError>,
-    ) -> Result<Arc<Entry>, SignInError> {
-        let time = Time::now();
-        let latest = time.after(self.max_age).wall;
-        let deadline = identity.expiry().map_or(latest, |expiry| expiry.min(latest));
-        let entry = Entry::new(digest, of, &Default::default(), (identity, deadline), time);
-        // No request knows it yet.
-        let stored = self.store_new(&entry, tokens.clone(), (time.wall, deadline)).await;
-        let stored = stored.and_then(|()| fits(&entry));
-        if let Err(error) = stored {
-            // It may be there: what cannot be reached by a cookie should not live.
-            if self.end(&entry, Ended::SignedOutElsewhere).await.is_err() {
-                self.renewal.revoke(tokens).await;
-            }
-            return Err(error);
-        }
-        self.counters.begun();
-        metrics::session_begun();
-        tracing::info!(session = %entry.name(), "signed in");
-        Ok(self.registry.insert(entry, time.now))
-    }
-
-    async fn store_new(
-        &self,
-        entry: &Arc<Entry>,
-        tokens: Tokens,
-        times: (SystemTime, SystemTime),
-    ) -> Result<(), SignInError> {
-        entry.state.set(tokens).await?;
-        entry.touched_at_birth();
-        let added = self.index.add(&entry.identity, &entry.name(), times).await?;
-        if added { Ok(()) } else { Err(SignInError::Ended) }
-    }
-
-    /// Ends it: in the store, and everywhere.
-    pub(super) async fn end(
-        self: &Arc<Self>,
-        entry: &Arc<Entry>,
-        ended: Ended,
-    ) -> Result<(), StoreError> {
-        let (shared, entry) = (Arc::clone(self), Arc::clone(entry));
-        finish(async move {
-            entry.record.ended.set(ended);
-            entry.state.clear_soon().await?;
-            shared.has_ended(&entry, ended);
-            Ok(())
-        })
-        .await
-    }
-
-    /// The server has rejected the refresh token that the record held when it was last read. If the
-    /// record still holds it the session has ended; `None`: it does not.
-    pub(super) fn end_rejected(
-        self: &Arc<Self>,
-        entry: &Arc<Entry>,
-    ) -> impl Future<Output = Result<Option<Ended>, StoreError>> + Send + 'static {
-        let (shared, entry) = (Arc::clone(self), Arc::clone(entry));
-        // Now: what is adopted from now on was not rejected.
-        let rejected = entry.state.rejected();
-        finish(async move {
-            let Some((known, failure)) = rejected else { return Ok(None) };
-            let ended = Ended::rejected(failure.as_ref());
-            match entry.record.end_at(known, ended).await {
-                Ok(()) => Ok(Some(shared.has_ended(&entry, ended))),
-                Err(SaveError::Conflict | SaveError::LeaseLost) => {
-                    entry.state.look().await?;
-                    let is_out = entry.state.health() == Health::SignedOut;
-                    Ok(is_out.then(|| shared.has_ended(&entry, Ended::Idle)))
-                }
-                Err(SaveError::Failed(error)) => Err(error),
-            }
-        })
-    }
-
-    /// It has ended: tells so once. Returns how, by what is known first.
-    fn has_ended(self: &Arc<Self>, entry: &Arc<Entry>, ended: Ended) -> Ended {
-        let ended = entry.record.ended.set(ended);
-        self.registry.remove(entry);
-        if entry.tell() {
-            self.counters.ended(ended);
-            metrics::session_ended(ended.as_str());
-            tracing::info!(session = %entry.name(), reason = ended.as_str(), "session ended");
-            let (shared, entry) = (Arc::clone(self), Arc::clone(entry));
-            spawn(async move { shared.index.remove(&entry.identity, &entry.name()).await });
-        }
-        ended
-    }
-
-    /// Ends all that are known by this key, but for one.
-    pub(super) async fn end_by(
-        self: &Arc<Self>,
-        key: &IndexKey,
-        but: Option<&SessionName>,
-    ) -> Result<usize, StoreError> {
-        let (mut count, mut failed) = (0, None);
-        for name in self.index.end(key, but).await? {
-            match self.end_named(&name).await {
-                Ok(has_ended) => count += usize::from(has_ended),
-                // The others are not to live on for that.
-                Err(error) => failed = Some(error),
-            }
-        }
-        match failed {
-            None => Ok(count),
-            Some(error) => Err(error),
-        }
-    }
-
-    /// Whether it lived.
-    async fn end_named(self: &Arc<Self>, name: &SessionName) -> Result<bool, StoreError> {
-        let Some(digest) = name.digest() else { return Ok(false) };
-        let visit = match self.registry.get(&digest) {
-            Some(entry) => self.watch(&entry).await?,
-            None if self.sealed.is_some() => return self.end_in_browser(digest).await,
-            None => self.load(&Claim { digest, shown: None }).await?,
-        };
-        let Visit::Lives(entry) = visit else { return Ok(false) };
-        self.end(&entry, Ended::SignedOutElsewhere).await?;
-        Ok(true)
-    }
-
-    /// Ends a sealed session that no request has shown to this process.
-    async fn end_in_browser(&self, digest: Digested) -> Result<bool, StoreError> {
-        let record = self.record_of(&self.copy(digest));
-        if matches!(record.find().await, Ok(Stored::Ended(_))) {
-            return Ok(false);
-        }
-        let ended = record.ended.set(Ended::SignedOutElsewhere);
-        let deleted = record.put_note().await?;
-        self.counters.ended(ended);
-        metrics::session_ended(ended.as_str());
-        tracing::info!(session = %SessionName::of(digest), reason = ended.as_str(), "session ended");
-        if let Some(tokens) = deleted.tokens {
-            self.renewal.revoke(tokens).await;
-        }
-        Ok(true)
     }
 }
 

@@ -32,12 +32,12 @@ use crate::{
 
 /// What the cookies of sealed sessions are made by.
 pub(in crate::session) struct Sealed {
-    pub(super) keys: Keyring,
+    pub(in crate::session) keys: Keyring,
     /// The most that a session's cookies may take, names included, in bytes.
-    pub(super) max_bytes: usize,
+    pub(in crate::session) max_bytes: usize,
     /// For how long a response may be on its way to the browser.
-    pub(super) transit: Duration,
-    pub(super) keeps_id_token: bool,
+    pub(in crate::session) transit: Duration,
+    pub(in crate::session) keeps_id_token: bool,
 }
 
 /// A session that a request's cookies show.
@@ -65,7 +65,7 @@ const MAX_PIECE: usize = 4000;
 /// The most that may be set for all pieces of a session. A browser may bring those of two generations,
 /// and hyper takes 16 KiB of headers over HTTP/2: a request with more is refused before any handler
 /// could take a cookie away.
-pub(super) const MAX_BYTES: usize = 6 * 1024;
+pub(in crate::session) const MAX_BYTES: usize = 6 * 1024;
 
 /// How many sets of pieces of a request are tried to be opened.
 const MAX_SETS: usize = 4;
@@ -217,10 +217,6 @@ impl Sealed {
     /// The tokens without what a cookie has no room for.
     pub(in crate::session) fn trim(&self, tokens: Tokens) -> Tokens {
         if self.keeps_id_token { tokens } else { tokens.without_extra("id_token") }
-    }
-
-    pub(in crate::session) fn keeps_id_token(&self) -> bool {
-        self.keeps_id_token
     }
 
     pub(in crate::session) fn is_last_write(&self, shown: &Shown) -> bool {

@@ -3,7 +3,6 @@
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `builder.rs` | [`SealedBuilder`] |
 //! | `cookies.rs` | [`Sealed`]: what a request shows, and what a response writes |
 //! | `contents.rs` | the text that is sealed |
 //! | `copy.rs` | [`BrowserCopy`]: the browser and the memory as one store |
@@ -17,7 +16,7 @@
 //! 1. tokens are saved to the memory, and written to the cookie by each response of a request that
 //!    shows older ones;
 //! 2. once they are older than a response can be on its way
-//!    ([`transit`](SealedBuilder::transit)), a response writes the cookie once more: the *last write*,
+//!    ([`transit`](super::SealedBuilder::transit)), a response writes the cookie once more: the *last write*,
 //!    which also clears the other slot;
 //! 3. a request that shows the last write was sent by a browser that has them for good. The tokens in
 //!    the memory give way to a note that has only their number.
@@ -25,13 +24,11 @@
 //! A request with an older number than the note's is asked to come again, by which the browser sends
 //! what it has by now; the same once more is no session, and ends none: it is a copy of an old jar.
 
-mod builder;
 mod contents;
 mod cookies;
 mod copy;
 
-pub use self::builder::SealedBuilder;
 pub(super) use self::{
-    cookies::{InBrowser, Sealed, Shown, new_id},
+    cookies::{InBrowser, MAX_BYTES, Sealed, Shown, new_id},
     copy::BrowserCopy,
 };

@@ -2,10 +2,13 @@
 
 use std::{fmt, time::Duration};
 
-use super::cookies::{MAX_BYTES, Sealed};
+use super::{
+    builder::SessionsBuilder,
+    sealed::{MAX_BYTES, Sealed},
+    sessions::Sessions,
+};
 use crate::{
     seal::Keyring,
-    session::{Sessions, SessionsBuilder},
     state::RenewalBuilder,
     store::{MemoryStores, Stores},
 };
@@ -24,7 +27,7 @@ impl Sessions {
     /// of some thousand, and a sign-out there can be relied on without anything else: take it where
     /// there is a store.
     ///
-    /// Everything above it is the same: the layer, [`Session`](super::super::Session), the extractors. What is
+    /// Everything above it is the same: the layer, [`Session`](super::Session), the extractors. What is
     /// different:
     ///
     /// - **A memory** keeps a session's newest tokens until the browser has shown that it has them, and
@@ -54,7 +57,7 @@ impl Sessions {
 
 impl SealedBuilder {
     /// The most bytes that a session's cookies may take, names included; a sign-in whose tokens need
-    /// more fails ([`SignInError::TooLarge`](super::super::SignInError::TooLarge)), and tokens of a refresh that need more
+    /// more fails ([`SignInError::TooLarge`](super::SignInError::TooLarge)), and tokens of a refresh that need more
     /// stay in the memory. More than the default counts as the default: browsers may bring two
     /// generations at once, and more than both is refused by HTTP/2 servers. Less is needed behind
     /// nginx, whose `large_client_header_buffers` take 8 KiB of all of a site's cookies. Default: 6 KiB.
