@@ -21,6 +21,9 @@ const MAX_TWINS: usize = 4;
 /// names no session is not cleared in passing, since that answer may arrive after another tab has
 /// signed in, and would wipe the new one.
 ///
+/// [Sealed](super::Sessions::sealed) sessions have up to four cookies of this name, with a dot and two
+/// digits, which hold the tokens and are set at refreshes, too.
+///
 /// Its attributes are `HttpOnly`, `Secure`, `Path=/` and `SameSite=Lax`, it has no `Domain`, and ends
 /// with the browser's session. `Priority=High` keeps Chromium from evicting it first when a site has
 /// more cookies than the browser takes.

@@ -1,4 +1,5 @@
-//! Browser sessions: the browser holds one cookie, the server the tokens (feature `session`).
+//! Browser sessions: the browser holds one cookie, the server the tokens (feature `session`). Or the
+//! browser holds them, encrypted, and the server a memory ([`Sessions::sealed`]).
 //!
 //! For a web application, or the backend for a frontend (BFF; RFC 10017): the access token runs out
 //! while several tabs send many requests to several replicas. They have **one** refresh, and the user
