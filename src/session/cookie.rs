@@ -44,6 +44,19 @@ pub(super) struct Piece {
     pub(super) index: u8,
 }
 
+/// What a cookie of our name is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Whole,
+    /// A new session's, beside one that the browser may have had before.
+    Landing,
+    Piece(Piece),
+}
+
+/// The end of the name of a cookie that a sign-in sets where the browser may have one that it did not
+/// bring.
+const LANDING: &str = ".new";
+
 impl Piece {
     /// How many pieces a session may have.
     pub(super) const MOST: u8 = 2;
@@ -106,7 +119,10 @@ impl SessionCookie {
 
     /// With `SameSite=Strict`: it comes with no request that another site has begun. Then it does not
     /// come with the navigation that brings a user back from the authorization server either: after a
-    /// sign-in answer with a page of your own that goes on, and not with a redirect.
+    /// sign-in answer with a page of your own that goes on, and not with a redirect
+    /// ([`SessionSlot::land`](super::SessionSlot::land) does). There the new session has a cookie of its own,
+    /// `<name>.new`, beside the one that the browser may have had; the next request of a page of the
+    /// application shows both, the older session ends, and the new one takes its place.
     #[must_use]
     pub fn strict(self) -> Self {
         Self { is_strict: true, ..self }
@@ -144,8 +160,15 @@ impl SessionCookie {
     pub(super) fn clear_all(&self) -> Vec<HeaderValue> {
         match self.is_sealed {
             true => Piece::all().map(|piece| self.clear_piece(piece)).collect(),
+            false if self.is_strict => vec![self.clear(), self.header(LANDING, "", "; Max-Age=0")],
             false => vec![self.clear()],
         }
+    }
+
+    /// As [`set`](Self::set), for a browser that may have a session's cookie that it did not bring: that
+    /// one stays, and comes with the next request of a page of the application, so that it can be ended.
+    pub(super) fn set_beside(&self, id: &SessionId) -> HeaderValue {
+        self.header(LANDING, id.expose(), "")
     }
 
     pub(super) fn set_piece(&self, piece: Piece, value: &str) -> HeaderValue {
@@ -197,35 +220,43 @@ impl SessionCookie {
     }
 
     /// What the [`ids`](Self::ids) of this request are called, which then has no cookie of this name
-    /// any more. Both in one go, since each request of a browser comes through here.
-    pub(super) fn take(&self, headers: &mut HeaderMap) -> SmallVec<[Digested; 1]> {
-        let mut found = SmallVec::new();
-        self.take_each(headers, |_, value| match SessionId::digest_of(value) {
+    /// any more. Both in one go, since each request of a browser comes through here. And the id that was
+    /// [set beside](Self::set_beside) them.
+    pub(super) fn take(
+        &self,
+        headers: &mut HeaderMap,
+    ) -> (SmallVec<[Digested; 1]>, Option<SessionId>) {
+        let (mut found, mut beside) = (SmallVec::new(), None);
+        self.take_each(headers, |part, value| match SessionId::digest_of(value) {
+            Some(_) if part == Part::Landing => {
+                beside = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
+            }
             Some(digest) if found.len() < MAX_TWINS && !found.contains(&digest) => {
                 found.push(digest);
             }
             _ => {}
         });
-        found
+        (found, beside)
     }
 
     /// The pieces in a request's cookies, which then has none any more.
     pub(super) fn take_pieces(&self, headers: &mut HeaderMap) -> Vec<(Piece, Vec<u8>)> {
         let mut found = Vec::new();
         self.take_each(headers, |piece, value| {
-            found.extend(piece.map(|piece| (piece, value.to_vec())));
+            if let Part::Piece(piece) = piece {
+                found.push((piece, value.to_vec()));
+            }
         });
         found
     }
 
-    fn take_each(&self, headers: &mut HeaderMap, mut take: impl FnMut(Option<Piece>, &[u8])) {
+    fn take_each(&self, headers: &mut HeaderMap, mut take: impl FnMut(Part, &[u8])) {
         let mut has_gone = false;
         if let Entry::Occupied(mut fields) = headers.entry(COOKIE) {
             for field in fields.iter_mut() {
                 let mut is_ours = false;
-                for (piece, value) in pairs(field.as_bytes()).filter_map(|pair| self.piece_of(pair))
-                {
-                    take(piece, value);
+                for (part, value) in pairs(field.as_bytes()).filter_map(|pair| self.part_of(pair)) {
+                    take(part, value);
                     is_ours = true;
                 }
                 if is_ours {
@@ -282,20 +313,23 @@ impl SessionCookie {
 
     /// The value, if the pair is of this name.
     fn value_of<'a>(&self, pair: &'a [u8]) -> Option<&'a [u8]> {
-        Some(self.piece_of(pair)?.1)
+        Some(self.part_of(pair)?.1)
     }
 
-    /// The same, and which piece it is.
-    fn piece_of<'a>(&self, pair: &'a [u8]) -> Option<(Option<Piece>, &'a [u8])> {
+    /// The same, and what it is.
+    fn part_of<'a>(&self, pair: &'a [u8]) -> Option<(Part, &'a [u8])> {
         let rest = pair.strip_prefix(self.name.as_bytes())?;
-        let (piece, rest) = match rest {
+        let (part, rest) = match rest {
             [b'.', slot @ b'0'..=b'9', index @ b'0'..=b'9', rest @ ..] if self.is_sealed => {
-                (Some(Piece { slot: slot - b'0', index: index - b'0' }), rest)
+                (Part::Piece(Piece { slot: slot - b'0', index: index - b'0' }), rest)
             }
-            rest => (None, rest),
+            rest => match rest.strip_prefix(LANDING.as_bytes()) {
+                Some(rest) => (Part::Landing, rest),
+                None => (Part::Whole, rest),
+            },
         };
         // A pair is trimmed, but around its `=` there may be white space.
-        Some((piece, rest.trim_ascii_start().strip_prefix(b"=")?.trim_ascii()))
+        Some((part, rest.trim_ascii_start().strip_prefix(b"=")?.trim_ascii()))
     }
 }
 

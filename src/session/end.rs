@@ -70,6 +70,16 @@ impl Shared {
         ended
     }
 
+    /// A sign-in of this browser has taken the place of these, which it did not bring then.
+    pub(super) async fn replace(self: &Arc<Self>, old: impl Iterator<Item = Claim>) {
+        for claim in old {
+            if let Ok(Visit::Lives(entry)) = self.visit(&claim, false).await {
+                // If that fails the next request tries again, or it ends by itself.
+                let _ = self.end(&entry, Ended::Replaced).await;
+            }
+        }
+    }
+
     /// Ends all that are known by this key, but for one.
     pub(super) async fn end_by(
         self: &Arc<Self>,
@@ -99,7 +109,7 @@ impl Shared {
         let visit = match self.registry.get(&digest) {
             Some(entry) => self.watch(&entry).await?,
             None if self.sealed.is_some() => return self.end_in_browser(digest).await,
-            None => self.load(&Claim { digest, shown: None }).await?,
+            None => self.load(&Claim::new(digest)).await?,
         };
         let Visit::Lives(entry) = visit else { return Ok(false) };
         self.end(&entry, Ended::SignedOutElsewhere).await?;

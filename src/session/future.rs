@@ -86,8 +86,8 @@ where
                         panic!("{POLLED_AGAIN}");
                     };
                     let answer = match found {
-                        Ok((visited, shown)) => {
-                            visit.admit(&mut parts, Found::Visit(visited), shown)
+                        Ok((visited, claim)) => {
+                            visit.admit(&mut parts, Found::Visit(visited), claim)
                         }
                         Err(_) => Some(answer::unavailable(visit.is_event_stream)),
                     };

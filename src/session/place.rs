@@ -19,6 +19,8 @@ pub(super) struct Slot {
     inner: Mutex<Inner>,
     /// The response depends on who is signed in.
     asked: AtomicBool,
+    /// The browser may have a cookie that this request did not bring.
+    pub(super) is_blind: bool,
 }
 
 struct Inner {
@@ -42,9 +44,13 @@ pub(super) enum Written {
 }
 
 impl Slot {
-    pub(super) fn new(shared: Arc<Shared>, found: Found, shown: Option<Arc<Shown>>) -> Arc<Self> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        (found, shown): (Found, Option<Arc<Shown>>),
+        is_blind: bool,
+    ) -> Arc<Self> {
         let inner = Mutex::new(Inner { found, shown, written: None });
-        Arc::new(Self { shared, inner, asked: AtomicBool::new(false) })
+        Arc::new(Self { shared, inner, asked: AtomicBool::new(false), is_blind })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

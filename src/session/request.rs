@@ -16,7 +16,6 @@ use super::{
     entry::Entry,
     layer::SessionLayer,
     place::Found,
-    sealed::Shown,
     shared::{Claim, Shared, Visit, spawn},
     slot::SessionSlot,
     visitor::{Visitor, is_event_stream, take_mark},
@@ -27,8 +26,8 @@ use crate::{
     store::StoreError,
 };
 
-/// What has become of the session, and which claim it was.
-pub(super) type Finding = BoxFuture<'static, Result<(Visit, Option<Arc<Shown>>), StoreError>>;
+/// What has become of the session, and which claim it was if it lives.
+pub(super) type Finding = BoxFuture<'static, Result<(Visit, Option<Claim>), StoreError>>;
 
 /// The cookies of a response.
 pub(super) type Writing = BoxFuture<'static, Option<Vec<HeaderValue>>>;
@@ -38,11 +37,17 @@ pub(super) async fn find(
     shared: Arc<Shared>,
     claims: SmallVec<[Claim; 1]>,
     may_come_again: bool,
-) -> Result<(Visit, Option<Arc<Shown>>), StoreError> {
+) -> Result<(Visit, Option<Claim>), StoreError> {
     let (mut found, mut failed) = (Visit::Unknown, None);
-    for claim in claims {
+    let mut claims = claims.into_iter();
+    while let Some(claim) = claims.next() {
         match (shared.visit(&claim, may_come_again).await, &found) {
-            (Ok(lives @ Visit::Lives(_)), _) => return Ok((lives, claim.shown)),
+            (Ok(lives @ Visit::Lives(_)), _) => {
+                if claim.landing.is_some() {
+                    spawn(async move { shared.replace(claims).await });
+                }
+                return Ok((lives, Some(claim)));
+            }
             (Ok(other @ (Visit::Ended(_) | Visit::Again)), Visit::Unknown) => found = other,
             (Ok(_), _) => {}
             // A stale twin that cannot be read shadows no other.
@@ -112,14 +117,20 @@ impl OneVisit {
         &mut self,
         parts: &mut Parts,
         found: Found,
-        shown: Option<Arc<Shown>>,
+        claim: Option<Claim>,
     ) -> Option<Response<SessionBody<R>>> {
         if matches!(found, Found::Visit(Visit::Again)) {
             if let Some(again) = answer::again(&parts.uri) {
                 return Some(again);
             }
         }
-        let slot = SessionSlot::new(Arc::clone(&self.layer.shared), found, shown);
+        let shared = Arc::clone(&self.layer.shared);
+        let is_blind = matches!(found, Found::NoCookie) && shared.is_withheld(parts);
+        let Claim { shown, landing, .. } = claim.unwrap_or(Claim::new(Default::default()));
+        let slot = SessionSlot::new(shared, (found, shown), is_blind);
+        if let Some(id) = landing {
+            slot.0.set(vec![self.layer.shared.cookie.set(&id)]);
+        }
         let ended = slot.0.ended();
         let may_come_again = ended == Some(Ended::Replaced) && !self.is_again;
         if may_come_again && Visitor::of(parts).is_same_origin {

@@ -19,7 +19,7 @@ use super::{
     layer::SessionLayer,
     place::Found,
     request::{Finding, OneVisit, find, may_come_again},
-    shared::{Claim, Visit},
+    shared::Visit,
     slot::SessionSlot,
 };
 
@@ -102,9 +102,8 @@ where
             [claim] => shared.glance(claim).map(|entry| Found::Visit(Visit::Lives(entry))),
             _ => None,
         };
-        let shown = |claim: Option<Claim>| claim.and_then(|claim| claim.shown);
         match known {
-            Some(found) => match visit.admit(&mut parts, found, shown(claims.pop())) {
+            Some(found) => match visit.admit(&mut parts, found, claims.pop()) {
                 None => {
                     let future = inner.call(Request::from_parts(parts, body));
                     SessionFuture { state: State::Calling { future, visit } }

@@ -2,16 +2,16 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use http::HeaderMap;
+use http::{HeaderMap, request::Parts};
 use smallvec::SmallVec;
 use tokio::{runtime::Handle, time::Instant};
 
 use super::{
     cookie::SessionCookie,
-    csrf::CsrfCheck,
+    csrf::{CsrfCheck, is_same_origin},
     ended::Ended,
     entry::Entry,
-    id::{Digested, SessionName},
+    id::{Digested, SessionId, SessionName},
     index::Index,
     record::{Living, REMEMBERED, SessionRecord, Stored},
     registry::Registry,
@@ -46,6 +46,14 @@ pub(super) struct Claim {
     pub(super) digest: Digested,
     /// What its cookies hold, if the tokens are in them.
     pub(super) shown: Option<Arc<Shown>>,
+    /// A sign-in has set it beside what the browser had before: it is to take that one's place.
+    pub(super) landing: Option<Box<SessionId>>,
+}
+
+impl Claim {
+    pub(super) fn new(digest: Digested) -> Self {
+        Self { digest, shown: None, landing: None }
+    }
 }
 
 /// What a cookie stands for.
@@ -63,21 +71,35 @@ impl Shared {
     pub(super) fn take(&self, headers: &mut HeaderMap) -> SmallVec<[Claim; 1]> {
         match &self.sealed {
             None => {
-                let digests = self.cookie.take(headers).into_iter();
-                digests.map(|digest| Claim { digest, shown: None }).collect()
+                let (digests, beside) = self.cookie.take(headers);
+                let beside = beside.filter(|id| !digests.contains(&id.digest()));
+                let landing = beside.map(|id| Claim {
+                    landing: Some(Box::new(id.clone())),
+                    ..Claim::new(id.digest())
+                });
+                landing.into_iter().chain(digests.into_iter().map(Claim::new)).collect()
             }
             Some(sealed) => {
                 let shown = sealed.take(&self.cookie, headers).into_iter();
-                shown.map(|it| Claim { digest: it.digest(), shown: Some(it) }).collect()
+                shown
+                    .map(|it| Claim { shown: Some(Arc::clone(&it)), ..Claim::new(it.digest()) })
+                    .collect()
             }
         }
+    }
+
+    /// Whether a browser leaves our cookie out of this request though it may have one: another site has
+    /// begun it.
+    pub(super) fn is_withheld(&self, parts: &Parts) -> bool {
+        (self.cookie.is_strict() || !parts.method.is_safe()) && !is_same_origin(parts)
     }
 
     /// The session, if the store need not be asked.
     pub(super) fn glance(self: &Arc<Self>, claim: &Claim) -> Option<Arc<Entry>> {
         let entry = self.registry.get(&claim.digest)?;
         let time = self.now();
-        let is_sure = entry.was_looked_at(self.trust_for, time.now)
+        let is_sure = claim.landing.is_none()
+            && entry.was_looked_at(self.trust_for, time.now)
             && !entry.deadline.has_come(time)
             && !entry.state.health().needs_sign_in()
             && self.is_known(&entry, claim, time);

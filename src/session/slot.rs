@@ -23,8 +23,12 @@ use crate::{error::ConfigError, tokens::Tokens};
 pub struct SessionSlot(pub(super) Arc<Slot>);
 
 impl SessionSlot {
-    pub(super) fn new(shared: Arc<Shared>, found: Found, shown: Option<Arc<Shown>>) -> Self {
-        Self(Slot::new(shared, found, shown))
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        found: (Found, Option<Arc<Shown>>),
+        is_blind: bool,
+    ) -> Self {
+        Self(Slot::new(shared, found, is_blind))
     }
 
     /// The session, if there is one that lives; after a [`sign_in`](Self::sign_in) the new one.
@@ -73,8 +77,11 @@ impl SessionSlot {
         let entry = match &shared.sealed {
             None => {
                 let (id, entry) = shared.begin(tokens, identity).await?;
-                let cookie = vec![shared.cookie.set(&id)];
-                self.0.write(Written::Set(cookie), Visit::Lives(Arc::clone(&entry)));
+                let cookie = match self.0.is_blind {
+                    false => shared.cookie.set(&id),
+                    true => shared.cookie.set_beside(&id),
+                };
+                self.0.write(Written::Set(vec![cookie]), Visit::Lives(Arc::clone(&entry)));
                 entry
             }
             Some(sealed) => {

@@ -2,6 +2,7 @@
 
 use axum::http::StatusCode;
 use testing::sessions::World;
+use tower_refresh::session::Ended;
 
 use super::{
     app::{App, Fate, Setup},
@@ -68,6 +69,17 @@ async fn a_return_from_the_provider_is_signed_in_with_lax_and_with_strict() {
             let landed = if is_strict { StatusCode::OK } else { StatusCode::SEE_OTHER };
             assert_eq!(app.count("/callback", Fate::Answered(landed)), 1);
             assert_eq!(app.sessions.status().begun, 1);
+
+            // Once more. The session that the browser has ends, though a strict cookie is not shown to
+            // the callback.
+            tab.open(&app.url("/login?return_to=/private")).await;
+            if by == "link" {
+                tab.until("document.querySelector('#go')").await;
+                tab.click("#go").await;
+            }
+            tab.shows("the secrets of alice").await;
+            let status = app.sessions.status();
+            assert_eq!((status.begun, status.ended(Ended::Replaced)), (2, 1), "{by} {is_strict}");
         }
     }
 }

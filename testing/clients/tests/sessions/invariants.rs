@@ -4,7 +4,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use futures_util::future::join_all;
-use http::{Method, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::advance;
 use tokio_test::{assert_pending, assert_ready, task};
@@ -235,6 +235,53 @@ async fn s8_a_sign_in_makes_a_new_id_and_ends_the_one_before(world: World) {
     *request.headers_mut().unwrap() = cross.headers;
     assert_eq!(tab.send(&replica, request).await.text, "anonymous");
     assert_eq!(world.server.alive(), 1, "the tokens of the one before are revoked");
+}
+
+/// A strict cookie does not come with the return from the provider, and a Lax one with no `form_post`: the
+/// session that the browser has is not seen there, and ends when the landing page's own request shows it.
+#[tokio::test(start_paused = true)]
+async fn s8_a_session_that_the_callback_cannot_see_ends_at_the_landing() {
+    let cookie = || SessionCookie::host("sid").unwrap();
+    for (cookie, method) in [(cookie().strict(), Method::GET), (cookie(), Method::POST)] {
+        let world = World::new();
+        let replica = world.replica_by(|it| it.cookie(cookie), |it| it.csrf_exempt(|_| true));
+        let browser = Browser::new();
+        let sign_in = async |user: &str| {
+            let request = Request::builder()
+                .method(&method)
+                .uri("/sign_in")
+                .header("host", "app.test")
+                .header("sec-fetch-site", "cross-site")
+                .header("user", user);
+            browser.send(&replica, request).await
+        };
+        let set = |answer: &Answer| {
+            let set = answer.headers["set-cookie"].to_str().unwrap();
+            set.split('=').next().unwrap().to_owned()
+        };
+        assert_eq!(set(&sign_in("alice").await), "__Host-Http-sid.new");
+        let landed = browser.get(&replica, "/").await;
+        assert_eq!((&*landed.text, &*set(&landed)), ("alice", "__Host-Http-sid"));
+        assert_eq!(landed.headers["cache-control"], "private, no-store");
+        assert!(!has_cookie(&browser.get(&replica, "/").await), "once");
+
+        let old = browser.copy();
+        sign_in("bob").await;
+        assert_eq!(old.get(&replica, "/").await.text, "alice", "nobody has seen it yet");
+        // Two tabs at once, and the response of one is lost.
+        let late = browser.copy().get(&replica, "/").await;
+        assert_eq!(browser.get(&replica, "/").await.text, "bob");
+        settle().await;
+        assert_eq!(old.get(&replica, "/ended?session_again").await.text, "replaced");
+        assert_eq!(replica.sessions.status().ended(Ended::Replaced), 1);
+        assert_eq!(browser.get(&replica, "/").await.text, "bob");
+        // What comes late of it takes nothing away from a sign-in after that.
+        sign_in("carol").await;
+        browser.take(&late.headers);
+        assert_eq!(browser.get(&replica, "/").await.text, "carol");
+        browser.post(&replica, "/sign_out").await;
+        assert_eq!(browser.get(&replica, "/").await.text, "anonymous");
+    }
 }
 
 async fn s8_an_id_that_a_browser_brings_is_never_adopted(world: World) {
