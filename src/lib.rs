@@ -111,6 +111,7 @@ mod credential;
 mod error;
 mod extra;
 pub mod grpc;
+pub mod guide;
 #[cfg(feature = "in-body")]
 pub mod in_body;
 pub mod layer;

@@ -18,3 +18,35 @@ struct GrpcStatus;
 #[cfg(doctest)]
 #[doc = include_str!("../../../src/metrics.md")]
 struct Metrics;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../src/guide/many.md")]
+struct PageMany;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../src/guide/oauth2.md")]
+struct PageOauth2;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../src/guide/operating.md")]
+struct PageOperating;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../src/guide/questions.md")]
+struct PageQuestions;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../src/guide/refreshers.md")]
+struct PageRefreshers;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../src/guide/sessions.md")]
+struct PageSessions;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../src/guide/stacks.md")]
+struct PageStacks;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../src/guide/stores.md")]
+struct PageStores;
