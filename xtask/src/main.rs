@@ -1,5 +1,8 @@
 //! `cargo xtask`: every check of this project. `cargo xtask NAME` runs one of them,
-//! `cargo xtask bench` the benchmarks.
+//! `cargo xtask bench` the benchmarks. With `--no-install` nothing is installed that is missing: it says
+//! what, and fails.
+
+mod links;
 
 use std::{
     env, io,
@@ -23,15 +26,18 @@ enum Step {
     Test(&'static str),
     /// Runs an example that is built already, with these arguments.
     Example(&'static str),
+    /// Looks whether what the documents name is there.
+    Links,
 }
 
-use Step::{Cargo, Doc, Example, Test};
+use Step::{Cargo, Doc, Example, Links, Test};
 
 /// In an order in which one step has built what the next needs. Every set of features is
 /// looked at by clippy, as a build without code; only the tests and the examples are built,
 /// all of them with the same features.
 const CHECKS: &[Check] = &[
     ("format", Cargo("fmt --all --check")),
+    ("links", Links),
     ("clippy", Cargo("clippy --workspace --all-targets --all-features --locked -- -D warnings")),
     ("quickstart-alone", Cargo("clippy --example quickstart --locked -- -D warnings")),
     ("examples-alone", Cargo("clippy -p examples --examples --locked -- -D warnings")),
@@ -164,7 +170,16 @@ const PACKAGES: &[(&str, &[&str], IsThere)] = &[
 type IsThere = fn() -> bool;
 
 fn main() -> ExitCode {
-    let wanted = env::args().nth(1);
+    let (flags, words): (Vec<_>, Vec<_>) = env::args().skip(1).partition(|it| it.starts_with("--"));
+    let installs = match flags.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => true,
+        ["--no-install"] => false,
+        _ => {
+            eprintln!("there is no option but --no-install");
+            return ExitCode::FAILURE;
+        }
+    };
+    let wanted = words.into_iter().next();
     let checks: Vec<&Check> = match wanted.as_deref() {
         None => CHECKS.iter().collect(),
         Some("bench") => BENCHES.iter().collect(),
@@ -181,14 +196,32 @@ fn main() -> ExitCode {
         eprintln!("there is no such check; there are: bench, {}", names.join(", "));
         return ExitCode::FAILURE;
     }
+    let mut missing = Vec::new();
     for (package, needed_by, is_there) in PACKAGES {
         let is_needed = checks.iter().any(|(name, _)| needed_by.contains(name));
-        if is_needed && !is_there() && !(install(package) && is_there()) {
-            eprintln!("there is no {package} here: `apt-get install {package}`");
-            return ExitCode::FAILURE;
+        if is_needed && !is_there() && !(installs && install(package) && is_there()) {
+            missing.push(*package);
         }
     }
+    if !missing.is_empty() {
+        eprintln!("these are not here: `apt-get install {}`", missing.join(" "));
+        return ExitCode::FAILURE;
+    }
     for (name, step) in checks {
+        if matches!(step, Links) {
+            match links::dead() {
+                Ok(dead) if dead.is_empty() => println!("== {name}: passed\n"),
+                Ok(dead) => {
+                    eprintln!("== {name}: FAILED; not there:\n{}", dead.join("\n"));
+                    return ExitCode::FAILURE;
+                }
+                Err(error) => {
+                    eprintln!("== {name}: FAILED ({error})");
+                    return ExitCode::FAILURE;
+                }
+            }
+            continue;
+        }
         let mut command = match command(step) {
             Ok(command) => command,
             Err(error) => {
@@ -221,12 +254,16 @@ impl Step {
         match self {
             Cargo(arguments) | Doc(arguments) | Test(arguments) => format!("cargo {arguments}"),
             Example(words) => (*words).to_owned(),
+            Links => "links".to_owned(),
         }
     }
 }
 
 fn command(step: &Step) -> io::Result<Command> {
-    let (Cargo(words) | Doc(words) | Test(words) | Example(words)) = step;
+    let words = match step {
+        Cargo(words) | Doc(words) | Test(words) | Example(words) => words,
+        Links => "",
+    };
     let mut words = words.split_whitespace();
     let mut command = match step {
         // They lie beside this program.
@@ -240,7 +277,7 @@ fn command(step: &Step) -> io::Result<Command> {
     match step {
         Doc(_) => command.env("RUSTDOCFLAGS", "-D warnings"),
         Test(_) => command.env("RUST_TEST_THREADS", tests_at_once().to_string()),
-        Cargo(_) | Example(_) => &mut command,
+        Cargo(_) | Example(_) | Links => &mut command,
     };
     Ok(command)
 }
