@@ -233,6 +233,32 @@ async fn a_response_that_is_overtaken_takes_nothing_away() {
     }
 }
 
+/// A large one has one slot, and clears the other: late, it takes the newest tokens away, which the memory
+/// still has.
+#[tokio::test]
+async fn a_large_response_that_is_overtaken_takes_away_what_the_memory_has() {
+    let scene = Scene::new().await;
+    let Scene { world, app, browser, tab } = &scene;
+    let other = browser.tab().await;
+    other.open(&app.url("/blank")).await;
+    let first = scene.generations().await[0];
+    world.server.send_besides("note", 3000);
+    world.server.expire_all();
+    app.late.close();
+    let late = tab.start("return (await fetch('/api/late')).status").await;
+    app.late.arrived(1).await;
+    world.server.expire_all();
+    assert_eq!(other.status("GET", "/api/newer").await, 200);
+    assert_eq!(scene.generations().await, [first + 2, first + 2]);
+    app.late.open();
+    assert_eq!(late.end().await, 200);
+    assert_eq!(scene.generations().await, [first + 1, first + 1]);
+    assert_eq!(tab.status("GET", "/api/after").await, 200);
+    assert_eq!(scene.generations().await, [first + 2, first + 2]);
+    scene.redeemed(2).await;
+    assert_eq!(app.answered(StatusCode::UNAUTHORIZED), 0);
+}
+
 /// The tokens of its cookie are spent, and the newest ones are in the browser alone.
 #[tokio::test]
 async fn a_request_that_waited_until_its_tokens_were_forgotten_comes_again() {
@@ -396,4 +422,31 @@ async fn the_pieces_are_joined_among_three_cookies_over_http2() {
     assert_eq!(tab.wait(script).await, json!([200, "alice"]));
     let seen = app.seen().into_iter().find(|seen| seen.path == "/me").unwrap();
     assert_eq!((seen.version, seen.cookies.len()), (Version::HTTP_2, 3));
+}
+
+/// A small generation that was overtaken by a large one, and 4 KiB of other cookies. What a server refuses
+/// for its size comes to no handler that could take a cookie away.
+#[tokio::test]
+async fn the_most_that_a_session_brings_passes_over_http2() {
+    let scene = Scene::with(Setup { is_tls: true, ..Setup::default() }).await;
+    let Scene { world, app, browser, tab } = &scene;
+    let other = browser.tab().await;
+    other.open(&app.url("/blank")).await;
+    world.server.send_besides("note", 2050);
+    world.server.expire_all();
+    app.late.close();
+    let late = tab.start("return (await fetch('/api/late')).status").await;
+    app.late.arrived(1).await;
+    world.server.send_besides("note", 4250);
+    world.server.expire_all();
+    assert_eq!(other.status("GET", "/api/newer").await, 200);
+    app.late.open();
+    assert_eq!(late.end().await, 200);
+    tab.run("document.cookie = `other=${'x'.repeat(4000)}; secure`").await;
+    let jar = scene.jar().await;
+    let sum: usize = jar.iter().map(|piece| piece.size).sum();
+    assert!(jar.len() == 3 && sum > 8900, "{} of {sum} bytes", jar.len());
+    assert_eq!(tab.status("GET", "/me").await, 200);
+    let seen = app.seen().into_iter().find(|seen| seen.path == "/me").unwrap();
+    assert_eq!((seen.version, seen.cookies.len()), (Version::HTTP_2, 4));
 }
