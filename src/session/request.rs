@@ -193,7 +193,8 @@ impl OneVisit {
             let (sealed, browser) = (shared.sealed.as_ref()?, entry.in_browser.as_ref()?);
             // Another replica may have refreshed since. If that cannot be told, this is the newest.
             let _ = entry.state.look().await;
-            if entry.state.health().needs_sign_in() {
+            // What only the browser has is newer than anything here.
+            if entry.state.health().needs_sign_in() || browser.copy.is_stale() {
                 return None;
             }
             shared.remember(&entry, browser).await;

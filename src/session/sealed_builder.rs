@@ -59,8 +59,20 @@ impl SealedBuilder {
     /// The most bytes that a session's cookies may take, names included; a sign-in whose tokens need
     /// more fails ([`SignInError::TooLarge`](super::SignInError::TooLarge)), and tokens of a refresh that need more
     /// stay in the memory. More than the default counts as the default: browsers may bring two
-    /// generations at once, and more than both is refused by HTTP/2 servers. Less is needed behind
-    /// nginx, whose `large_client_header_buffers` take 8 KiB of all of a site's cookies. Default: 6 KiB.
+    /// generations at once, and more than both is refused by HTTP/2 servers. Default: 6 KiB.
+    ///
+    /// What servers take by default, all cookies of a site together, as Chromium sends them:
+    ///
+    /// | server | at most | else |
+    /// |---|---|---|
+    /// | hyper 1.12, HTTP/1.1 | over 400 KiB | 431 |
+    /// | hyper 1.12, HTTP/2 | 14 KiB: 16 KiB with all other headers, and 38 bytes more for each cookie | 431 |
+    /// | nginx 1.22, HTTP/1.1 | 8 KiB: one of the `large_client_header_buffers` | 400 |
+    /// | nginx 1.22, HTTP/2 | 32 KiB with all other headers: all of them | the connection is closed |
+    ///
+    /// And nginx takes a response's headers only if they fit into its `proxy_buffer_size`, 4 KiB, and
+    /// answers with 502 else. That is enough for cookies of 1700 bytes, since a small session is set
+    /// twice at its sign-in; 8 KiB are enough for all that may be set.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.sealed.max_bytes = bytes.min(MAX_BYTES);
         self

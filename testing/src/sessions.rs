@@ -355,6 +355,8 @@ pub struct World {
     pub mode: Mode,
     /// What the API has been sent.
     pub upstream: Arc<Mutex<Vec<http::HeaderMap>>>,
+    /// `/held` waits here.
+    pub held: Gate,
 }
 
 impl World {
@@ -474,6 +476,10 @@ async fn handle(
         "/" => {
             let name = slot.session().map(|it| it.identity().subject().to_owned());
             text(StatusCode::OK, name.unwrap_or_else(|| "anonymous".to_owned()))
+        }
+        "/held" => {
+            world.held.pass().await;
+            text(StatusCode::OK, "held".to_owned())
         }
         "/asset" => Response::builder()
             .header("cache-control", "public, max-age=60")

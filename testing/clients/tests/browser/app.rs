@@ -25,13 +25,14 @@ use futures_util::{StreamExt, stream};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use testing::{
     Gate, Provider,
-    sessions::{ISSUER, Server, World},
+    sessions::{ISSUER, Mode, Server, World},
 };
 use tokio::{net::TcpListener, sync::watch};
 use tower::ServiceBuilder;
 use tower_refresh::{
     FromExtensions, RefreshLayer,
-    session::{Identity, ProxyLayer, Session, SessionCookie, SessionSlot, Sessions},
+    seal::Keyring,
+    session::{Identity, ProxyLayer, SealedBuilder, Session, SessionCookie, SessionSlot, Sessions},
 };
 
 use super::{
@@ -52,6 +53,8 @@ pub(crate) struct Setup {
     pub(crate) name: Option<String>,
     /// Where users sign in, and how they come back from there.
     pub(crate) provider: Option<(String, &'static str)>,
+    /// How long a response is on its way at most, if the sessions are sealed. `None`: as it comes.
+    pub(crate) transit: Option<Duration>,
 }
 
 /// One replica. Clones are the same.
@@ -65,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) sessions: Sessions,
     /// `/held` waits here.
     pub(crate) held: Gate,
+    /// Every response waits here, as it goes out, whose path ends with `/late`.
+    pub(crate) late: Gate,
     server: Server,
     provider: Option<(String, &'static str)>,
     /// Whose logout tokens are believed.
@@ -81,8 +86,8 @@ pub(crate) struct Seen {
     pub(crate) method: Method,
     pub(crate) path: String,
     pub(crate) version: Version,
-    /// How many fields of this name it had.
-    pub(crate) cookie_fields: usize,
+    /// Its fields of this name.
+    pub(crate) cookies: Vec<String>,
     pub(crate) is_prefetch: bool,
     pub(crate) fate: Fate,
 }
@@ -117,17 +122,23 @@ impl App {
             false => SessionCookie::host(&name).unwrap(),
         };
         let cookie = if setup.is_strict { cookie.strict() } else { cookie };
-        let sessions = Sessions::builder(world.renewal(), world.place.clone())
-            .cookie(cookie)
-            .watch_every(Duration::from_millis(50))
-            .build()
-            .unwrap();
+        let builder = match world.mode {
+            Mode::Opaque => Sessions::builder(world.renewal(), world.place.clone()),
+            Mode::Sealed => {
+                let sealed = world.sealing(Keyring::new([7; 32]));
+                let sealed = setup.transit.into_iter().fold(sealed, SealedBuilder::transit);
+                sealed.remember(world.place.clone())
+            }
+        };
+        let sessions =
+            builder.cookie(cookie).watch_every(Duration::from_millis(50)).build().unwrap();
         let scheme = if setup.is_tls { "https" } else { "http" };
         let app = Self(Arc::new(Shared {
             origin: format!("{scheme}://localhost:{port}"),
             name,
             sessions,
             held: Gate::new(),
+            late: Gate::new(),
             server: world.server.clone(),
             provider: setup.provider,
             signer: Provider::new(),
@@ -306,8 +317,10 @@ async fn callback(
         found.map_or(default, |(_, value)| value).to_owned()
     };
     let identity = Identity::new(ISSUER, field("user", "alice"));
-    slot.sign_in(app.server.sign_in(), identity).await.unwrap();
-    slot.land(&field("to", "/")).unwrap().into_response()
+    match slot.sign_in(app.server.sign_in(), identity).await {
+        Ok(_) => slot.land(&field("to", "/")).unwrap().into_response(),
+        Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
+    }
 }
 
 async fn sign_out(session: Session) -> StatusCode {
@@ -344,11 +357,12 @@ async fn note(State(app): State<App>, request: Request, next: Next) -> Response 
         }
     }
     let headers = request.headers();
+    let cookies = headers.get_all(header::COOKIE).iter();
     let seen = Seen {
         method: request.method().clone(),
         path: request.uri().path().to_owned(),
         version: request.version(),
-        cookie_fields: headers.get_all(header::COOKIE).iter().count(),
+        cookies: cookies.map(|it| it.to_str().unwrap().to_owned()).collect(),
         is_prefetch: headers.contains_key("sec-purpose"),
         fate: Fate::UnderWay,
     };
@@ -358,7 +372,11 @@ async fn note(State(app): State<App>, request: Request, next: Next) -> Response 
         all.len() - 1
     };
     let mut note = Note(app, number, Fate::Dropped);
+    let is_late = request.uri().path().ends_with("/late");
     let response = next.run(request).await;
+    if is_late {
+        note.0.late.pass().await;
+    }
     note.2 = Fate::Answered(response.status());
     response
 }

@@ -8,6 +8,7 @@
 //! | `provider` | where its users sign in, and out |
 //! | `tls` | the same over TLS |
 //! | `cookies` | the cookie as the browser has it, twins, many others, HTTP/2 |
+//! | `sealed` | sealed sessions: the cookies, the order in which responses arrive, what is too large |
 //! | `refreshes` | tabs over an expiry, closed and superseded ones, those that sign out |
 //! | `waiting` | requests that waited in the browser |
 //! | `sockets` | WebSockets over HTTP/1.1 and HTTP/2, through the proxy |
@@ -16,6 +17,25 @@
 //! | `back` | what Back and prefetched pages show after the end |
 //! | `strangers` | pages of other sites and ports |
 //! | `pictures` | the example's page, to be looked at |
+
+/// These tests, over sessions in a store and over sealed ones: what both modes promise alike.
+macro_rules! in_both_modes {
+    ($($name:ident),+ $(,)?) => {
+        mod opaque {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(testing::sessions::World::new()).await;
+            })+
+        }
+
+        mod sealed {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(testing::sessions::World::sealed()).await;
+            })+
+        }
+    };
+}
 
 mod app;
 mod back;
@@ -27,6 +47,7 @@ mod logout;
 mod pictures;
 mod provider;
 mod refreshes;
+mod sealed;
 mod sign_in;
 mod sockets;
 mod strangers;

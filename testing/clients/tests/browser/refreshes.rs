@@ -20,8 +20,7 @@ struct Scene {
 }
 
 impl Scene {
-    async fn new() -> Self {
-        let world = World::new();
+    async fn new(world: World) -> Self {
         let app = App::start(&world).await;
         let browser = Browser::start().await;
         let (one, other) = (browser.first().clone(), browser.tab().await);
@@ -32,7 +31,7 @@ impl Scene {
 }
 
 /// So many fetches at once: the statuses, and whatever else became of them.
-fn herd(count: usize) -> String {
+pub(crate) fn herd(count: usize) -> String {
     format!(
         "const all = Array.from({{ length: {count} }}, async (_, n) => {{
              const response = await fetch('/api/orders/' + n);
@@ -42,9 +41,8 @@ fn herd(count: usize) -> String {
     )
 }
 
-#[tokio::test]
-async fn two_tabs_and_100_fetches_over_an_expiry_are_one_refresh_and_no_failure() {
-    let Scene { world, app, browser: _browser, one, other } = Scene::new().await;
+async fn two_tabs_and_100_fetches_over_an_expiry_are_one_refresh_and_no_failure(world: World) {
+    let Scene { world, app, browser: _browser, one, other } = Scene::new(world).await;
     for round in 1..=3 {
         world.server.hold();
         let first = one.start(&herd(50)).await;
@@ -58,9 +56,8 @@ async fn two_tabs_and_100_fetches_over_an_expiry_are_one_refresh_and_no_failure(
     assert_eq!(app.answered(axum::http::StatusCode::UNAUTHORIZED), 0);
 }
 
-#[tokio::test]
-async fn a_tab_that_is_closed_in_mid_refresh_takes_nothing_from_the_other_one() {
-    let Scene { world, app, browser: _browser, one, other } = Scene::new().await;
+async fn a_tab_that_is_closed_in_mid_refresh_takes_nothing_from_the_other_one(world: World) {
+    let Scene { world, app, browser: _browser, one, other } = Scene::new(world).await;
     world.server.hold();
     drop(other.start("await fetch('/api/theirs')").await);
     world.server.1.arrived(1).await;
@@ -75,9 +72,8 @@ async fn a_tab_that_is_closed_in_mid_refresh_takes_nothing_from_the_other_one() 
 }
 
 /// Nobody is left who waits for it.
-#[tokio::test]
-async fn a_refresh_whose_only_tab_is_closed_goes_on() {
-    let Scene { world, app, browser: _browser, one, other } = Scene::new().await;
+async fn a_refresh_whose_only_tab_is_closed_goes_on(world: World) {
+    let Scene { world, app, browser: _browser, one, other } = Scene::new(world).await;
     world.server.hold();
     drop(other.start("await fetch('/api/theirs')").await);
     world.server.1.arrived(1).await;
@@ -89,9 +85,7 @@ async fn a_refresh_whose_only_tab_is_closed_goes_on() {
     assert_eq!((world.server.redeems(), world.server.reuses()), (1, 0));
 }
 
-#[tokio::test]
-async fn a_navigation_that_supersedes_another_in_mid_refresh_is_served() {
-    let world = World::new();
+async fn a_navigation_that_supersedes_another_in_mid_refresh_is_served(world: World) {
     let app = App::start(&world).await;
     let browser = Browser::start().await;
     let tab = browser.first();
@@ -109,9 +103,8 @@ async fn a_navigation_that_supersedes_another_in_mid_refresh_is_served() {
     assert_eq!((world.server.redeems(), world.server.reuses()), (1, 0));
 }
 
-#[tokio::test]
-async fn a_sign_out_in_one_tab_while_the_other_refreshes_is_the_end() {
-    let Scene { world, app, browser: _browser, one, other } = Scene::new().await;
+async fn a_sign_out_in_one_tab_while_the_other_refreshes_is_the_end(world: World) {
+    let Scene { world, app, browser: _browser, one, other } = Scene::new(world).await;
     world.server.hold();
     let script = "const response = await fetch('/api/orders');
          return [response.status, response.headers.get('session-ended')]";
@@ -131,4 +124,12 @@ async fn a_sign_out_in_one_tab_while_the_other_refreshes_is_the_end() {
         assert_eq!(tab.status("GET", "/api/orders").await, 401);
     }
     assert_eq!(app.sessions.status().ended(Ended::SignedOut), 1);
+}
+
+in_both_modes! {
+    two_tabs_and_100_fetches_over_an_expiry_are_one_refresh_and_no_failure,
+    a_tab_that_is_closed_in_mid_refresh_takes_nothing_from_the_other_one,
+    a_refresh_whose_only_tab_is_closed_goes_on,
+    a_navigation_that_supersedes_another_in_mid_refresh_is_served,
+    a_sign_out_in_one_tab_while_the_other_refreshes_is_the_end,
 }

@@ -25,9 +25,7 @@ async fn listens(app: &App, tab: &Tab) {
 }
 
 /// An `EventSource` comes again by itself. The 401 closes it for good.
-#[tokio::test]
-async fn a_stream_ends_with_its_session_and_comes_again_once_for_a_401() {
-    let world = World::new();
+async fn a_stream_ends_with_its_session_and_comes_again_once_for_a_401(world: World) {
     let app = App::start(&world).await;
     let elsewhere = app.replica(&world).await;
     let browser = Browser::start().await;
@@ -43,9 +41,7 @@ async fn a_stream_ends_with_its_session_and_comes_again_once_for_a_401() {
     tab.shows("this is nobody").await;
 }
 
-#[tokio::test]
-async fn a_page_is_told_by_an_event_that_its_session_has_ended() {
-    let world = World::new();
+async fn a_page_is_told_by_an_event_that_its_session_has_ended(world: World) {
     let app = App::start(&world).await;
     let elsewhere = app.replica(&world).await;
     let browser = Browser::start().await;
@@ -56,9 +52,7 @@ async fn a_page_is_told_by_an_event_that_its_session_has_ended() {
     assert_eq!(tab.run("return heard.some(it => it.startsWith('session-ended'))").await, true);
 }
 
-#[tokio::test]
-async fn a_stream_comes_back_after_an_outage_of_the_store() {
-    let world = World::new();
+async fn a_stream_comes_back_after_an_outage_of_the_store(world: World) {
     let app = App::start(&world).await;
     let browser = Browser::start().await;
     let tab = browser.first();
@@ -76,4 +70,10 @@ async fn a_stream_comes_back_after_an_outage_of_the_store() {
     assert_eq!(tab.run("return source.readyState").await, 1, "it is open");
     assert_eq!(tab.run("return heard.includes('closed')").await, false);
     assert_eq!(tab.status("GET", "/me").await, 200);
+}
+
+in_both_modes! {
+    a_stream_ends_with_its_session_and_comes_again_once_for_a_401,
+    a_page_is_told_by_an_event_that_its_session_has_ended,
+    a_stream_comes_back_after_an_outage_of_the_store,
 }

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Keeps every connection busy.
-async fn hold(app: &App, tab: &Tab) -> Work {
+pub(crate) async fn hold(app: &App, tab: &Tab) -> Work {
     app.held.close();
     let script = "const all = Array.from({ length: 6 }, (_, n) => fetch('/held?' + n));
          return (await Promise.all(all)).map(response => response.status)";
@@ -22,7 +22,7 @@ async fn hold(app: &App, tab: &Tab) -> Work {
 }
 
 /// Those that wait behind: who they are for, with GET and POST.
-const WAIT: &str = "
+pub(crate) const WAIT: &str = "
     const get = async n => {
         const response = await fetch('/me?' + n);
         return [response.status, await response.text()];
@@ -34,9 +34,7 @@ const WAIT: &str = "
     return Promise.all([get(1), post(2), get(3), post(4)])";
 
 /// Another port of the host has the same cookies, and connections of its own: the sign-in overtakes.
-#[tokio::test]
-async fn requests_that_waited_through_a_sign_in_in_another_tab_are_served() {
-    let world = World::new();
+async fn requests_that_waited_through_a_sign_in_in_another_tab_are_served(world: World) {
     let app = App::start(&world).await;
     let replica = app.replica(&world).await;
     let browser = Browser::start().await;
@@ -57,9 +55,7 @@ async fn requests_that_waited_through_a_sign_in_in_another_tab_are_served() {
     assert_eq!(app.answered(StatusCode::UNAUTHORIZED), 0);
 }
 
-#[tokio::test]
-async fn requests_that_waited_through_a_refresh_are_served() {
-    let world = World::new();
+async fn requests_that_waited_through_a_refresh_are_served(world: World) {
     let app = App::start(&world).await;
     let browser = Browser::start().await;
     let tab = browser.first();
@@ -75,4 +71,9 @@ async fn requests_that_waited_through_a_refresh_are_served() {
     assert_eq!(waiting.end().await, true);
     assert_eq!((world.server.redeems(), world.server.reuses()), (1, 0));
     assert_eq!(app.answered(StatusCode::UNAUTHORIZED), 0);
+}
+
+in_both_modes! {
+    requests_that_waited_through_a_sign_in_in_another_tab_are_served,
+    requests_that_waited_through_a_refresh_are_served,
 }

@@ -194,6 +194,37 @@ async fn an_older_cookie_is_neither_redeemed_nor_a_sign_out() {
     assert_eq!(world.server.reuses(), 0);
 }
 
+/// Its process knows the newest tokens by their number alone: what it has are spent ones, and a last write
+/// of them would clear the newest.
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_takes_longer_than_any_response_takes_nothing_away() {
+    let world = World::sealed();
+    let (here, there) = (world.replica(), world.replica());
+    for refreshes in [1, 2] {
+        let browser = signed_in(&here, "alice").await;
+        world.held.close();
+        let mut held = tokio_test::task::spawn(browser.get(&here, "/held"));
+        tokio_test::assert_pending!(held.poll());
+        world.held.arrived(refreshes).await;
+        for _ in 0..refreshes {
+            world.server.expire_all();
+            assert_eq!(browser.get(&there, "/api").await.text, "data");
+        }
+        for _ in 0..2 {
+            advance(TRANSIT).await;
+            assert_eq!(browser.get(&there, "/").await.text, "alice");
+            settle().await;
+        }
+        let newest = browser.cookie();
+        world.held.open();
+        let answer = held.await;
+        assert_eq!((&*answer.text, written(&answer).len()), ("held", 0));
+        assert_eq!(browser.cookie(), newest);
+        assert_eq!(browser.get(&here, "/").await.text, "alice");
+    }
+    assert_eq!(world.server.reuses(), 0);
+}
+
 /// A restart of a program that remembers in its own memory.
 #[tokio::test(start_paused = true)]
 async fn sessions_outlive_their_memory() {
