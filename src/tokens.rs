@@ -95,9 +95,9 @@ pub(crate) const RESERVED_ENDED: &str = "tower_refresh.ended";
 #[cfg(feature = "session")]
 pub(crate) const RESERVED_IN_BROWSER: &str = "tower_refresh.in_browser";
 
-/// When tokens were minted that a browser may not have yet, in seconds since the Unix epoch.
+/// Beside [`RESERVED_ENDED`]: the tokens, which only the browser has, are still to be revoked.
 #[cfg(feature = "session")]
-pub(crate) const RESERVED_MINTED_AT: &str = "tower_refresh.minted_at";
+pub(crate) const RESERVED_UNREVOKED: &str = "tower_refresh.unrevoked";
 
 /// Instead of tokens: the sessions of a user.
 #[cfg(feature = "session")]

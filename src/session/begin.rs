@@ -24,7 +24,13 @@ impl Shared {
         let id = SessionId::random().map_err(SignInError::Random)?;
         let digest = id.digest();
         let of = (&self.renewal, self.record(digest), None);
-        Ok((id, self.begin_as(digest, of, (tokens, identity), |_| Ok(())).await?))
+        Ok((id, self.begin_as(digest, of, (tokens, identity)).await?))
+    }
+
+    /// When a session ends that begins now.
+    pub(super) fn deadline(&self, identity: &Identity, time: Time) -> SystemTime {
+        let latest = time.after(self.max_age).wall;
+        identity.expiry().map_or(latest, |expiry| expiry.min(latest))
     }
 
     pub(super) async fn begin_as(
@@ -32,15 +38,12 @@ impl Shared {
         digest: Digested,
         of: (&Renewal, Arc<SessionRecord>, Option<InBrowser>),
         (tokens, identity): (Tokens, Identity),
-        fits: impl FnOnce(&Entry) -> Result<(), SignInError>,
     ) -> Result<Arc<Entry>, SignInError> {
         let time = Time::now();
-        let latest = time.after(self.max_age).wall;
-        let deadline = identity.expiry().map_or(latest, |expiry| expiry.min(latest));
+        let deadline = self.deadline(&identity, time);
         let entry = Entry::new(digest, of, &Default::default(), (identity, deadline), time);
         // No request knows it yet.
         let stored = self.store_new(&entry, tokens.clone(), (time.wall, deadline)).await;
-        let stored = stored.and_then(|()| fits(&entry));
         if let Err(error) = stored {
             // It may be there: what cannot be reached by a cookie should not live.
             if self.end(&entry, Ended::SignedOutElsewhere).await.is_err() {

@@ -79,7 +79,7 @@ impl Entry {
         let left = deadline.duration_since(time.wall).unwrap_or_default();
         let identity = Arc::new(identity);
         record.keep(&identity, deadline);
-        let heads = in_browser.as_ref().map(|it| it.heads.clone());
+        let heads = in_browser.as_ref().map(|it| it.copy.heads.clone());
         Arc::new(Self {
             digest,
             state: renewal.state_of(record.clone(), stored, heads),

@@ -13,6 +13,7 @@ use super::{
     sealed::Shown,
     shared::{Shared, Visit},
 };
+use crate::state::OwedHead;
 
 pub(super) struct Slot {
     pub(super) shared: Arc<Shared>,
@@ -27,6 +28,8 @@ struct Inner {
     found: Found,
     /// What the browser has of the session, if its tokens are in its cookies.
     shown: Option<Arc<Shown>>,
+    /// The response takes a new session's tokens along.
+    owed: Option<OwedHead>,
     written: Option<Written>,
 }
 
@@ -49,7 +52,7 @@ impl Slot {
         (found, shown): (Found, Option<Arc<Shown>>),
         is_blind: bool,
     ) -> Arc<Self> {
-        let inner = Mutex::new(Inner { found, shown, written: None });
+        let inner = Mutex::new(Inner { found, shown, owed: None, written: None });
         Arc::new(Self { shared, inner, asked: AtomicBool::new(false), is_blind })
     }
 
@@ -95,6 +98,7 @@ impl Slot {
     pub(super) fn begun(&self, entry: &Arc<Entry>) {
         let mut inner = self.lock();
         inner.shown = None;
+        inner.owed = entry.in_browser.as_ref().map(|browser| browser.copy.heads.owe());
         inner.found = Found::Visit(Visit::Lives(Arc::clone(entry)));
     }
 
@@ -114,7 +118,10 @@ impl Slot {
         }
     }
 
+    /// The head goes out.
     pub(super) fn take_written(&self) -> Option<Written> {
-        self.lock().written.take()
+        let mut inner = self.lock();
+        inner.owed = None;
+        inner.written.take()
     }
 }

@@ -51,7 +51,7 @@ pub(super) struct Living {
 }
 
 /// These tokens as a session's.
-fn of_session(tokens: Tokens, identity: &Identity, deadline: SystemTime) -> Tokens {
+pub(super) fn of_session(tokens: Tokens, identity: &Identity, deadline: SystemTime) -> Tokens {
     let since = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     identity.put_into(tokens).with_extra(RESERVED_DEADLINE, since.as_secs().to_string())
 }
@@ -127,7 +127,7 @@ impl SessionRecord {
 
     /// Puts the note of its end into the place of the tokens, in one step: nobody who looks meanwhile
     /// finds an end without its reason.
-    pub(super) async fn put_note(&self) -> Result<Deleted, StoreError> {
+    async fn put_note(&self) -> Result<Deleted, StoreError> {
         for _ in 0..MAX_CONFLICTS {
             // One that cannot be read is deleted as it is.
             let Ok(record) = self.store.load().await else { break };
@@ -143,10 +143,12 @@ impl SessionRecord {
                 Err(SaveError::Conflict | SaveError::LeaseLost) => {}
             }
         }
-        self.store.delete().await
+        let deleted = self.store.delete().await?;
+        self.forget_in_time().await;
+        Ok(deleted)
     }
 
-    async fn forget_in_time(&self) {
+    pub(super) async fn forget_in_time(&self) {
         if let Some(end) = SystemTime::now().checked_add(self.remembered) {
             // Without that, the note stays for as long as the store keeps records.
             let _ = self.store.keep_until(end).await;

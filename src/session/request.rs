@@ -16,6 +16,7 @@ use super::{
     entry::Entry,
     layer::SessionLayer,
     place::Found,
+    sealed::Due,
     shared::{Claim, Shared, Visit, spawn},
     slot::SessionSlot,
     visitor::{Visitor, is_event_stream, take_mark},
@@ -147,7 +148,7 @@ impl OneVisit {
         }
         if let Some(entry) = entry {
             parts.extensions.insert(Arc::clone(&entry.state));
-            self.owed = entry.in_browser.as_ref().map(|browser| browser.heads.owe());
+            self.owed = entry.in_browser.as_ref().map(|browser| browser.copy.heads.owe());
         }
         if self.layer.rules.sign_in_at.is_some() {
             let visitor = Visitor::of(parts);
@@ -186,9 +187,7 @@ impl OneVisit {
         if entry.state.health().needs_sign_in() {
             return None;
         }
-        if !sealed.is_due(browser, shown.as_deref(), shared.idle) {
-            return None;
-        }
+        sealed.due(browser, shown.as_deref(), shared.idle)?;
         Some(Box::pin(async move {
             let (sealed, browser) = (shared.sealed.as_ref()?, entry.in_browser.as_ref()?);
             // Another replica may have refreshed since. If that cannot be told, this is the newest.
@@ -197,8 +196,12 @@ impl OneVisit {
             if entry.state.health().needs_sign_in() || browser.copy.is_stale() {
                 return None;
             }
-            shared.remember(&entry, browser).await;
-            match sealed.write(&shared.cookie, browser, shown.is_none()) {
+            // It may be something else by now.
+            let due = sealed.due(browser, shown.as_deref(), shared.idle)?;
+            if !matches!(due, Due::Clear(_)) && !shared.remember(&entry, browser).await {
+                return None;
+            }
+            match sealed.write(&shared.cookie, browser, due) {
                 Ok(cookies) => Some(cookies),
                 Err(error) => {
                     tracing::warn!(session = %entry.name(), %error, "the browser keeps older tokens");

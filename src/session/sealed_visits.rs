@@ -2,19 +2,28 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::{
     ended::Ended,
     entry::Entry,
     error::SignInError,
     id::{Digested, SessionName},
     identity::Identity,
-    record::{REMEMBERED, SessionRecord, Stored},
+    record::{REMEMBERED, SessionRecord, Stored, of_session},
     sealed::{BrowserCopy, InBrowser, Sealed, Shown, new_id},
     shared::{Claim, Shared, spawn},
 };
 use crate::{error::ConfigError, metrics, store::StoreError, time::Time, tokens::Tokens};
 
 impl Shared {
+    /// A request shows what its browser has.
+    pub(super) fn show(&self, entry: &Entry, claim: &Claim) {
+        if let (Some(browser), Some(shown)) = (&entry.in_browser, &claim.shown) {
+            browser.copy.show(shown);
+        }
+    }
+
     /// Whether what the cookies hold is nothing new.
     pub(super) fn is_known(&self, entry: &Entry, claim: &Claim, time: Time) -> bool {
         let (Some(browser), Some(shown)) = (&entry.in_browser, &claim.shown) else { return true };
@@ -23,8 +32,8 @@ impl Shared {
             && !self.is_idle(entry, browser, shown, time)
     }
 
-    /// Whether a sealed session has ended because nobody used it. Its memory tells how long it was not
-    /// used; the newest cookie does better, and an older one says nothing.
+    /// Whether nobody has used a sealed session for so long. While it is remembered, somebody has: its
+    /// record in the memory ends with the idle time. Without one, the cookie tells.
     pub(super) fn is_idle(
         &self,
         entry: &Entry,
@@ -32,9 +41,14 @@ impl Shared {
         shown: &Shown,
         time: Time,
     ) -> bool {
-        let Some(idle) = self.idle else { return false };
-        let is_newest = shown.generation() == browser.copy.newest() || browser.copy.is_forgotten();
-        is_newest && shown.is_idle(idle, time.wall) && !entry.was_used(idle, time.now)
+        let is_idle = |idle| shown.is_idle(idle, time.wall) && !entry.was_used(idle, time.now);
+        browser.copy.is_forgotten() && self.idle.is_some_and(is_idle)
+    }
+
+    /// The same where nobody shows a cookie: as far as this process knows.
+    pub(super) fn seems_idle(&self, entry: &Entry, now: Instant) -> bool {
+        let is_forgotten = entry.in_browser.as_ref().is_some_and(|it| it.copy.is_forgotten());
+        is_forgotten && self.idle.is_some_and(|idle| !entry.was_used(idle, now))
     }
 
     /// By the clock that cookies are written by, if any are.
@@ -54,18 +68,35 @@ impl Shared {
     }
 
     /// A cookie of a sealed session is about to be written: what is remembered of it lasts for longer. If
-    /// the memory was lost, it begins anew.
-    pub(super) async fn remember(&self, entry: &Entry, browser: &InBrowser) {
-        let was_forgotten = browser.copy.is_forgotten();
+    /// the memory was lost, it begins anew, which is a small sign-in. `false`: its like have been ended.
+    pub(super) async fn remember(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        browser: &InBrowser,
+    ) -> bool {
+        if browser.copy.is_forgotten() {
+            let times = (browser.begun(), entry.deadline.wall);
+            match self.index.add(&entry.identity, &entry.name(), times).await {
+                Ok(true) => {}
+                Ok(false) => return self.end(entry, Ended::SignedOutElsewhere).await.is_err(),
+                // The next request tries again, as nothing is remembered yet.
+                Err(_) => return true,
+            }
+        }
         if entry.record.touch().await.is_err() {
             tracing::debug!(session = %entry.name(), "the memory was not told that it is used");
-            return;
         }
-        if was_forgotten {
-            let times = (browser.begun(), entry.deadline.wall);
-            // An end of all of a user's sessions that was begun meanwhile finds it in the memory.
-            let _ = self.index.add(&entry.identity, &entry.name(), times).await;
-        }
+        true
+    }
+
+    /// A session has ended whose tokens only the browser had, and a request shows them.
+    pub(super) fn revoke_shown(&self, copy: &BrowserCopy, shown: &Shown) {
+        let (copy, renewal, tokens) = (copy.clone(), self.renewal.clone(), shown.tokens());
+        spawn(async move {
+            if let (Ok(true), Some(tokens)) = (copy.takes_revocation().await, tokens) {
+                renewal.revoke(tokens).await;
+            }
+        });
     }
 
     /// A request shows what the browser has of a sealed session: what it has for good need not be
@@ -95,23 +126,29 @@ impl Shared {
             ConfigError::new("the operating system has no random bytes");
         let (id, digest) = new_id().ok_or(SignInError::Random(NO_RANDOMNESS))?;
         let (copy, now) = (self.copy(digest), Time::never_back().wall);
-        let record = self.record_of(&copy);
-        let of = (&self.renewal, record, Some(InBrowser::new(id, now, copy)));
-        let fits = |entry: &Entry| {
-            let Some(browser) = &entry.in_browser else { return Ok(()) };
-            sealed.write(&self.cookie, browser, true).map(drop)
-        };
-        self.begin_as(digest, of, (sealed.trim(tokens), identity), fits).await
+        let tokens = self.renewal.stamp(sealed.trim(tokens));
+        let deadline = self.deadline(&identity, Time::now());
+        let kept = of_session(tokens.clone(), &identity, deadline);
+        if let Err(error) = sealed.fits(&self.cookie, kept) {
+            self.renewal.revoke(tokens).await;
+            return Err(error);
+        }
+        let of = (&self.renewal, self.record_of(&copy), Some(InBrowser::new(id, now, copy)));
+        self.begin_as(digest, of, (tokens, identity)).await
     }
 
     /// Ends a sealed session that no request has shown to this process.
     pub(super) async fn end_in_browser(&self, digest: Digested) -> Result<bool, StoreError> {
-        let record = self.record_of(&self.copy(digest));
-        if matches!(record.find().await, Ok(Stored::Ended(_))) {
+        let copy = self.copy(digest);
+        let record = self.record_of(&copy);
+        let found = record.find().await?;
+        if matches!(found, Stored::Ended(_)) || copy.is_forgotten() {
+            // Idle: the list that names it is in the same memory.
             return Ok(false);
         }
         let ended = record.ended.set(Ended::SignedOutElsewhere);
-        let deleted = record.put_note().await?;
+        let deleted = copy.end(ended).await?;
+        record.forget_in_time().await;
         self.counters.ended(ended);
         metrics::session_ended(ended.as_str());
         tracing::info!(session = %SessionName::of(digest), reason = ended.as_str(), "session ended");

@@ -118,9 +118,7 @@ impl Shared {
         let begun = Instant::now();
         let entry = match self.registry.get(&claim.digest) {
             Some(entry) => {
-                if let (Some(browser), Some(shown)) = (&entry.in_browser, &claim.shown) {
-                    browser.copy.show(shown);
-                }
+                self.show(&entry, claim);
                 self.counters.looked();
                 entry.state.look().await?;
                 Visit::Lives(entry)
@@ -142,11 +140,15 @@ impl Shared {
                 return Ok(if may_come_again { Visit::Again } else { Visit::Unknown });
             }
             if self.is_idle(&entry, browser, shown, time) {
-                self.end(&entry, Ended::Idle).await?;
-                return Ok(Visit::Ended(entry.record.ended.get().unwrap_or(Ended::Idle)));
+                // Not ended: it may be a copy of an old jar.
+                return Ok(Visit::Ended(Ended::Idle));
             }
         }
+        let copy = entry.in_browser.as_ref().map(|browser| browser.copy.clone());
         let visit = self.judge(entry).await?;
+        if let (Visit::Ended(_), Some(copy), Some(shown)) = (&visit, copy, &claim.shown) {
+            self.revoke_shown(&copy, shown);
+        }
         if let Visit::Lives(entry) = &visit {
             self.used(entry, Instant::now());
             self.received(entry, claim);
@@ -163,10 +165,8 @@ impl Shared {
         self.counters.looked();
         entry.state.look().await?;
         entry.looked(begun);
-        let is_forgotten = entry.in_browser.as_ref().is_some_and(|it| it.copy.is_forgotten());
-        if is_forgotten && self.idle.is_some_and(|idle| !entry.was_used(idle, Instant::now())) {
-            self.end(entry, Ended::Idle).await?;
-            return Ok(Visit::Ended(entry.record.ended.get().unwrap_or(Ended::Idle)));
+        if self.seems_idle(entry, Instant::now()) {
+            return Ok(Visit::Ended(Ended::Idle));
         }
         self.judge(Arc::clone(entry)).await
     }
@@ -216,12 +216,23 @@ impl Shared {
         }
         Ok(match found? {
             Stored::Nothing => Visit::Unknown,
-            Stored::Ended(ended) => Visit::Ended(ended),
+            Stored::Ended(ended) => {
+                if let (Some(browser), Some(shown)) = (&in_browser, &claim.shown) {
+                    self.revoke_shown(&browser.copy, shown);
+                }
+                Visit::Ended(ended)
+            }
             Stored::Lives(living) => {
                 let of = (&self.renewal, record, in_browser);
                 let Living { record: stored, identity, deadline } = *living;
                 let entry = Entry::new(claim.digest, of, &stored, (identity, deadline), time);
-                Visit::Lives(self.registry.insert(entry, time.now))
+                let loaded = self.registry.insert(Arc::clone(&entry), time.now);
+                if !Arc::ptr_eq(&loaded, &entry) {
+                    // Another request was faster, and may have shown an older cookie.
+                    self.show(&loaded, claim);
+                    loaded.state.look().await?;
+                }
+                Visit::Lives(loaded)
             }
         })
     }
@@ -235,7 +246,8 @@ impl Shared {
     fn used(&self, entry: &Arc<Entry>, now: Instant) {
         entry.use_now(now);
         // A sealed session's is told with each cookie that is written.
-        if self.sealed.is_none() && self.idle.is_some_and(|idle| entry.take_touch(idle / 10, now)) {
+        let is_told = entry.in_browser.as_ref().is_some_and(|it| !it.copy.keeps_all());
+        if !is_told && self.idle.is_some_and(|idle| entry.take_touch(idle / 10, now)) {
             let entry = Arc::clone(entry);
             spawn(async move {
                 if entry.record.touch().await.is_err() {

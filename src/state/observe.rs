@@ -104,7 +104,7 @@ impl Inner {
     /// Whether new tokens have a way to where they are kept.
     pub(super) fn may_redeem(&self) -> bool {
         let heads = self.extras.as_ref().and_then(|it| it.heads.as_ref());
-        heads.is_none_or(Heads::are_owed)
+        heads.is_none_or(Heads::may_redeem)
     }
 
     fn extras_mut(&mut self) -> &mut Extras {

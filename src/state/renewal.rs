@@ -133,7 +133,7 @@ impl Renewal {
     }
 
     /// These tokens of a user, with this crate's own notes in them put right.
-    pub(super) fn stamp(&self, tokens: Tokens) -> Tokens {
+    pub(crate) fn stamp(&self, tokens: Tokens) -> Tokens {
         self.0.policy.stamp(tokens)
     }
 

@@ -27,7 +27,7 @@ pub(super) struct Contents {
     pub(super) generation: Generation,
     /// When the user signed in.
     pub(super) begun: u64,
-    /// When these tokens were minted.
+    /// When these tokens were minted, at the latest.
     pub(super) minted: u64,
     /// When this cookie was written.
     pub(super) written: u64,

@@ -24,7 +24,6 @@ use crate::{
         id::Digested,
         identity::seconds,
     },
-    state::Heads,
     store::Record,
     time::Time,
     tokens::{Generation, RESERVED_IDENTITY, Tokens},
@@ -47,6 +46,20 @@ pub(in crate::session) struct Shown {
     minted: u64,
     written: u64,
     pub(super) record: Record,
+    slot: u8,
+    /// The other name has an older cookie of this session, or the same.
+    has_older: bool,
+}
+
+/// What a response writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::session) enum Due {
+    /// A new session, under both names.
+    New,
+    /// The newest tokens, under the one of the names that is their turn.
+    Newest,
+    /// Nothing, and it clears this one of the names, which has an older cookie of the same session.
+    Clear(u8),
 }
 
 /// What a loaded session has besides where its tokens are in the browser.
@@ -54,8 +67,6 @@ pub(in crate::session) struct InBrowser {
     id: Id,
     begun: u64,
     pub(in crate::session) copy: BrowserCopy,
-    /// Refresh tokens are spent only while a response can take the new ones along.
-    pub(in crate::session) heads: Heads,
 }
 
 /// How many bytes a piece may have, its name included. A browser drops a cookie of more than 4096
@@ -114,22 +125,30 @@ impl Sealed {
             let fits = |it: &Set<'_>| {
                 it.is_same(&set) && it.parts[usize::from(piece.index)].is_none_or(|it| it == part)
             };
-            let at = sets.iter().position(fits).unwrap_or_else(|| {
-                sets.push(set);
-                sets.len() - 1
-            });
+            let at = match sets.iter().position(fits) {
+                Some(at) => at,
+                None if sets.len() == MAX_SETS => continue,
+                None => {
+                    sets.push(set);
+                    sets.len() - 1
+                }
+            };
             sets[at].parts[usize::from(piece.index)].get_or_insert(part);
         }
-        let mut shown = SmallVec::<[Arc<Shown>; 1]>::new();
-        for new in sets.iter().take(MAX_SETS).filter_map(|set| self.open(cookie, set)) {
-            match shown.iter_mut().find(|it| it.id == new.id) {
-                Some(old) if old.generation() >= new.generation() => {}
-                Some(old) => *old = Arc::new(new),
-                None => shown.push(Arc::new(new)),
+        let mut shown = SmallVec::<[Shown; 1]>::new();
+        for mut new in sets.iter().filter_map(|set| self.open(cookie, set)) {
+            let Some(old) = shown.iter_mut().find(|it| it.id == new.id) else {
+                shown.push(new);
+                continue;
+            };
+            let is_older = (old.generation(), old.written) < (new.generation(), new.written);
+            if is_older {
+                std::mem::swap(old, &mut new);
             }
+            old.has_older |= old.slot != new.slot;
         }
         shown.sort_by_key(|it| std::cmp::Reverse(it.begun));
-        shown
+        shown.into_iter().map(Arc::new).collect()
     }
 
     fn open(&self, cookie: &SessionCookie, set: &Set<'_>) -> Option<Shown> {
@@ -138,61 +157,87 @@ impl Sealed {
         let text = self.keys.decrypt(Purpose::Session, name.as_bytes(), &sealed).ok()?;
         let Contents { id, generation, begun, minted, written, tokens } = Contents::parse(&text)?;
         let record = Record::new(generation, tokens);
-        Some(Shown { id, begun, minted, written, record })
+        Some(Shown { id, begun, minted, written, record, slot: set.slot, has_older: false })
     }
 
-    /// Whether this response has something to write, for a browser that has shown this much.
-    pub(in crate::session) fn is_due(
+    /// What this response has to write, for a browser that has shown this much.
+    pub(in crate::session) fn due(
         &self,
         session: &InBrowser,
         shown: Option<&Shown>,
         idle: Option<Duration>,
-    ) -> bool {
-        let Some(shown) = shown else { return true };
+    ) -> Option<Due> {
+        let Some(shown) = shown else { return Some(Due::New) };
+        if session.copy.keeps_all() {
+            return None;
+        }
         let now = seconds(Time::never_back().wall);
         let age = now.saturating_sub(shown.written);
-        shown.generation() < session.copy.newest()
+        let is_due = shown.generation() < session.copy.newest()
             || session.copy.is_forgotten()
-            || idle.is_some_and(|idle| age >= idle.as_secs() / 10)
-            || (!shown.is_last_write(self.transit) && self.is_settled(shown.minted, now))
+            || idle.is_some_and(|idle| age >= (idle.as_secs() / 10).max(1))
+            || (!self.is_last_write(shown) && self.is_settled(shown.minted, now));
+        let other = 1 - shown.slot;
+        match is_due {
+            true => Some(Due::Newest),
+            false => (shown.has_older && self.is_last_write(shown)).then_some(Due::Clear(other)),
+        }
     }
 
     fn is_settled(&self, minted: u64, now: u64) -> bool {
         now.saturating_sub(minted) >= self.transit.as_secs()
     }
 
-    /// The headers that give the browser the newest tokens. A new session has both names: what is on its
-    /// way of one before it overwrites one of them at most.
+    /// The headers for that. Each response writes one name only, or else one that is late could take away
+    /// both: a new session has both, so that what is on its way of one before it leaves one of them.
     pub(in crate::session) fn write(
         &self,
         cookie: &SessionCookie,
         session: &InBrowser,
-        is_new: bool,
+        due: Due,
     ) -> Result<Vec<HeaderValue>, SignInError> {
+        if let Due::Clear(slot) = due {
+            return Ok(Piece::all_of(slot).map(|piece| cookie.clear_piece(piece)).collect());
+        }
         let (record, minted) = session.copy.newest_record();
         let InBrowser { id, begun, .. } = *session;
         let (generation, written) = (record.generation, seconds(Time::never_back().wall));
         let Some(tokens) = record.tokens else { return Ok(Vec::new()) };
         let contents = Contents { id, generation, begun, minted, written, tokens };
         let slot = (generation.get() % 2) as u8;
-        let (mut headers, bytes) = self.write_slot(cookie, slot, &contents)?;
-        // Two large ones at once would be a burden on every request.
-        let is_large = bytes > MAX_BYTES / 2;
-        if is_new && !is_large {
-            headers.extend(self.write_slot(cookie, 1 - slot, &contents)?.0);
-        } else if is_large || self.is_settled(minted, written) {
-            headers.extend(Piece::all_of(1 - slot).map(|piece| cookie.clear_piece(piece)));
+        let written = self.write_slot(cookie, slot, &contents).and_then(|mut headers| {
+            if due == Due::New {
+                headers.extend(self.write_slot(cookie, 1 - slot, &contents)?);
+            }
+            Ok(headers)
+        });
+        if let Err(SignInError::TooLarge { .. }) = &written {
+            session.copy.is_too_large();
         }
-        Ok(headers)
+        written
     }
 
-    /// All pieces of a slot, those that are cleared too, and how many bytes they are in a request.
+    /// Whether a new session of these tokens fits.
+    pub(in crate::session) fn fits(
+        &self,
+        cookie: &SessionCookie,
+        tokens: Tokens,
+    ) -> Result<(), SignInError> {
+        let now = Time::never_back().wall;
+        let generation = Generation::ZERO.next_at(now);
+        let at = seconds(now);
+        let (begun, minted, written) = (at, at, at);
+        let contents = Contents { id: Id::default(), generation, begun, minted, written, tokens };
+        self.write_slot(cookie, 0, &contents).map(drop)
+    }
+
+    /// All pieces of a slot, those that are cleared too.
     fn write_slot(
         &self,
         cookie: &SessionCookie,
         slot: u8,
         contents: &Contents,
-    ) -> Result<(Vec<HeaderValue>, usize), SignInError> {
+    ) -> Result<Vec<HeaderValue>, SignInError> {
         let number = contents.generation.to_string();
         let name = bound_to(cookie, slot, &number);
         let sealed = self.keys.encrypt(Purpose::Session, name.as_bytes(), &contents.to_bytes());
@@ -211,7 +256,7 @@ impl Sealed {
             Some(part) => cookie.set_piece(piece, &format!("{count}.{number}.{part}")),
             None => cookie.clear_piece(piece),
         };
-        Ok((Piece::all_of(slot).map(header).collect(), bytes))
+        Ok(Piece::all_of(slot).map(header).collect())
     }
 
     /// The tokens without what a cookie has no room for.
@@ -263,6 +308,10 @@ impl Shown {
         end.is_some_and(|end| end <= now)
     }
 
+    pub(in crate::session) fn tokens(&self) -> Option<Tokens> {
+        self.record.tokens.clone()
+    }
+
     pub(super) fn minted(&self) -> u64 {
         self.minted
     }
@@ -272,12 +321,12 @@ impl InBrowser {
     /// Of a session that a request shows.
     pub(in crate::session) fn shown(shown: &Shown, copy: BrowserCopy) -> Self {
         let Shown { id, begun, .. } = *shown;
-        Self { id, begun, copy, heads: Heads::default() }
+        Self { id, begun, copy }
     }
 
     /// Of a new session.
     pub(in crate::session) fn new(id: Id, begun: SystemTime, copy: BrowserCopy) -> Self {
-        Self { id, begun: seconds(begun), copy, heads: Heads::default() }
+        Self { id, begun: seconds(begun), copy }
     }
 
     /// When the user signed in.

@@ -29,6 +29,6 @@ mod cookies;
 mod copy;
 
 pub(super) use self::{
-    cookies::{InBrowser, MAX_BYTES, Sealed, Shown, new_id},
+    cookies::{Due, InBrowser, MAX_BYTES, Sealed, Shown, new_id},
     copy::BrowserCopy,
 };

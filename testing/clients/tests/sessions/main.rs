@@ -12,6 +12,7 @@
 //! | `metrics` | what is counted, by names and labels |
 //! | `races` | what other tabs and replicas do meanwhile |
 //! | `sockets` | WebSockets over HTTP/2, through the proxy |
+//! | `sealed`, `sealed_corners`, `jars` | what sealed sessions promise besides; a browser at its worst |
 //! | `stores` | the same promises over files, Redis and PostgreSQL |
 //! | `axum` | an application on real sockets: extractors, proxy, WebSockets, streams |
 
@@ -46,5 +47,6 @@ mod memory;
 mod metrics;
 mod races;
 mod sealed;
+mod sealed_corners;
 mod sockets;
 mod stores;
