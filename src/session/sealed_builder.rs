@@ -80,7 +80,8 @@ impl SealedBuilder {
 
     /// For how long a response may be on its way to the browser, proxies included: for so long after a
     /// refresh the tokens stay in the memory, whatever the browser shows. A response that arrives later
-    /// than that may put an older cookie over the newest one, and end the session. Default: 10 minutes.
+    /// than that may put an older cookie over the newest one, and end the session. It is counted by the wall
+    /// clocks of all replicas, which have to agree to some seconds. Default: 10 minutes.
     pub fn transit(mut self, time: Duration) -> Self {
         self.sealed.transit = time.max(Duration::from_secs(1));
         self

@@ -16,13 +16,27 @@
 //! 1. tokens are saved to the memory, and written to the cookie by each response of a request that
 //!    shows older ones;
 //! 2. once they are older than a response can be on its way
-//!    ([`transit`](super::SealedBuilder::transit)), a response writes the cookie once more: the *last write*,
-//!    which also clears the other slot;
+//!    ([`transit`](super::SealedBuilder::transit)), a response writes the cookie once more: the *last
+//!    write*;
 //! 3. a request that shows the last write was sent by a browser that has them for good. The tokens in
-//!    the memory give way to a note that has only their number.
+//!    the memory give way to a note that has only their number, under the lease, so that no redeem that
+//!    was left open is forgotten; and the other name is cleared.
 //!
-//! A request with an older number than the note's is asked to come again, by which the browser sends
-//! what it has by now; the same once more is no session, and ends none: it is a copy of an old jar.
+//! A response writes one name or clears one, never both: one that is late then leaves the other as it
+//! is. A new session has both names, so no single response of the one before it takes it away.
+//!
+//! A request with an older number than the note's is *stale*. It is asked to come again, by which the
+//! browser sends what it has by now; the same once more is no session, and ends none: it is a copy of an
+//! old jar. Stale tokens are neither redeemed nor written.
+//!
+//! # Who says what
+//!
+//! | | while it is remembered | once it is not |
+//! |---|---|---|
+//! | which tokens are the newest | the memory, and what a request shows if that is newer | what a request shows; run out, it is asked to come again first |
+//! | idle | no: its record ends with the idle time, which each write moves on | by the moment at which the cookie was written; nothing is ended for it |
+//! | ended | its note, until no cookie of it opens any more | no |
+//! | whose list it is in | that of its user | it is put there again by the next request, or ended if the list says so |
 
 mod contents;
 mod cookies;
