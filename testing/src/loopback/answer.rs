@@ -152,7 +152,7 @@ impl Loopback {
             self.tell(Event::Accepted { path, body: &body });
             return text(StatusCode::OK, body);
         }
-        self.tell(Event::Refused { late: head.headers.contains_key("x-late") });
+        self.tell(Event::Refused { path, late: head.headers.contains_key("x-late") });
         challenge()
     }
 

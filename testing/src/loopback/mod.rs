@@ -81,6 +81,8 @@ pub enum Event<'a> {
     Redeemed,
     /// A request to `/api` is answered with 401. `late`: it was marked `x-late`.
     Refused {
+        /// What comes after `/api`.
+        path: &'a str,
         /// Whether it was marked `x-late`.
         late: bool,
     },

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --example quickstart
 //! cargo run --example quickstart -- --requests 1000 --late
+//! cargo run --example quickstart -- --html picture.html
 //! ```
 //!
 //! Starts a strict authorization server and an API on loopback TCP. Refresh tokens
@@ -10,6 +11,8 @@
 //! servers do. Then it lets the access token expire, fires concurrent POSTs with
 //! bodies, and checks at the server that each body came whole, exactly once, with
 //! the new token. Exits with 1 if that is not what happened.
+
+mod picture;
 
 use std::{
     collections::HashMap,
@@ -31,6 +34,8 @@ use tokio::{
 };
 use tower::{ServiceBuilder, ServiceExt};
 use tower_refresh::{RefreshError, RefreshLayer, RefreshState, Tokens};
+
+use self::picture::Story;
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
@@ -105,7 +110,7 @@ async fn main() -> Result<ExitCode, AnyError> {
         let request = request.body(Full::<Bytes>::from(body_of(number)))?;
         let (client, log) = (client.clone(), Arc::clone(&log));
         callers.spawn(async move {
-            log.sent();
+            log.sent(number);
             Ok::<_, AnyError>(client.oneshot(request).await?.status())
         });
         if late {
@@ -130,10 +135,15 @@ async fn main() -> Result<ExitCode, AnyError> {
     seen.draw(options.requests);
     let ok = statuses.get(&StatusCode::OK).copied().unwrap_or_default();
     let whole_once = (0..options.requests).all(|number| seen.whole.get(&number) == Some(&1));
-    println!(
+    let line = format!(
         "requests={} ok={ok} unauthorized={} refreshes={} token_reuse={}",
         options.requests, book.unauthorized, book.refreshes, book.token_reuse
     );
+    if let Some(file) = &options.html {
+        std::fs::write(file, picture::page(&seen.stories, &seen.refreshed, &line))?;
+        println!("the picture is in {file}\n");
+    }
+    println!("{line}");
     let as_promised = ok == options.requests
         && book.unauthorized == options.requests
         && whole_once
@@ -153,11 +163,13 @@ async fn main() -> Result<ExitCode, AnyError> {
 struct Options {
     requests: usize,
     late: bool,
+    /// Where the picture goes.
+    html: Option<String>,
 }
 
 impl Options {
     fn from_args() -> Result<Self, AnyError> {
-        let mut options = Self { requests: 100, late: false };
+        let mut options = Self { requests: 100, late: false, html: None };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             match arg.as_str() {
@@ -169,9 +181,12 @@ impl Options {
                         .filter(|number| (1..=2000).contains(number))
                         .ok_or("--requests takes a number from 1 to 2000")?;
                 }
+                "--html" => {
+                    options.html = Some(args.next().ok_or("--html takes the name of a file")?);
+                }
                 other => {
                     return Err(format!(
-                        "unknown option {other}; there are --requests N and --late"
+                        "unknown option {other}; there are --requests N, --late and --html FILE"
                     )
                     .into());
                 }
@@ -202,6 +217,8 @@ struct Seen {
     refreshed: Vec<Duration>,
     ok: Vec<Duration>,
     straggler: Option<Duration>,
+    /// Of each request.
+    stories: Vec<Story>,
     /// How often each request's body arrived whole with a valid token.
     whole: HashMap<usize, usize>,
     damaged: usize,
@@ -216,9 +233,11 @@ impl Log {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sent(&self) {
+    fn sent(&self, number: usize) {
         let now = self.began.elapsed();
-        self.seen().sent.push(now);
+        let mut seen = self.seen();
+        seen.sent.push(now);
+        seen.story(number).sent = Some(now);
     }
 
     /// What the servers tell.
@@ -227,8 +246,11 @@ impl Log {
         let mut seen = self.seen();
         match event {
             Event::Redeemed => seen.refreshed.push(now),
-            Event::Refused { late } => {
+            Event::Refused { path, late } => {
                 seen.unauthorized.push(now);
+                if let Ok(number) = path.trim_start_matches('/').parse() {
+                    seen.story(number).refused = Some(now);
+                }
                 seen.straggler = seen.straggler.or(late.then_some(now));
             }
             Event::Accepted { path, body } => {
@@ -236,6 +258,7 @@ impl Log {
                 match number {
                     Ok(number) if *body == body_of(number) => {
                         *seen.whole.entry(number).or_default() += 1;
+                        seen.story(number).accepted = Some(now);
                     }
                     _ => seen.damaged += 1,
                 }
@@ -247,6 +270,13 @@ impl Log {
 }
 
 impl Seen {
+    fn story(&mut self, number: usize) -> &mut Story {
+        if self.stories.len() <= number {
+            self.stories.resize_with(number + 1, Story::default);
+        }
+        &mut self.stories[number]
+    }
+
     /// The timeline: when callers sent, and what the servers saw.
     fn draw(&self, requests: usize) {
         let all = [&self.sent, &self.unauthorized, &self.refreshed, &self.ok];
