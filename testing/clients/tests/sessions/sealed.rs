@@ -200,12 +200,13 @@ async fn an_older_cookie_is_neither_redeemed_nor_a_sign_out() {
 async fn a_handler_that_takes_longer_than_any_response_takes_nothing_away() {
     let world = World::sealed();
     let (here, there) = (world.replica(), world.replica());
-    for refreshes in [1, 2] {
+    for (round, (refreshes, is_away)) in [(1, false), (2, false), (1, true)].into_iter().enumerate()
+    {
         let browser = signed_in(&here, "alice").await;
         world.held.close();
         let mut held = tokio_test::task::spawn(browser.get(&here, "/held"));
         tokio_test::assert_pending!(held.poll());
-        world.held.arrived(refreshes).await;
+        assert_eq!(world.held.count(), round + 1);
         for _ in 0..refreshes {
             world.server.expire_all();
             assert_eq!(browser.get(&there, "/api").await.text, "data");
@@ -216,8 +217,10 @@ async fn a_handler_that_takes_longer_than_any_response_takes_nothing_away() {
             settle().await;
         }
         let newest = browser.cookie();
+        world.place.go_away(is_away);
         world.held.open();
         let answer = held.await;
+        world.place.go_away(false);
         assert_eq!((&*answer.text, written(&answer).len()), ("held", 0));
         assert_eq!(browser.cookie(), newest);
         assert_eq!(browser.get(&here, "/").await.text, "alice");
