@@ -248,7 +248,9 @@ async fn a_large_response_that_is_overtaken_takes_away_what_the_memory_has() {
     let late = tab.start("return (await fetch('/api/late')).status").await;
     app.late.arrived(1).await;
     world.server.expire_all();
-    assert_eq!(other.status("GET", "/api/newer").await, 200);
+    for _ in 0..2 {
+        assert_eq!(other.status("GET", "/api/newer").await, 200);
+    }
     assert_eq!(scene.generations().await, [first + 2, first + 2]);
     app.late.open();
     assert_eq!(late.end().await, 200);
