@@ -16,7 +16,7 @@ use super::{
     entry::Entry,
     layer::SessionLayer,
     place::Found,
-    sealed::Due,
+    sealed::{Due, Shown},
     shared::{Claim, Shared, Visit, spawn},
     slot::SessionSlot,
     visitor::{Visitor, is_event_stream, take_mark},
@@ -190,8 +190,13 @@ impl OneVisit {
         sealed.due(browser, shown.as_deref(), shared.idle)?;
         Some(Box::pin(async move {
             let (sealed, browser) = (shared.sealed.as_ref()?, entry.in_browser.as_ref()?);
-            // Another replica may have refreshed since. If that cannot be told, this is the newest.
-            let _ = entry.state.look().await;
+            // Another replica may have refreshed since. If that cannot be told, only what is newer than
+            // the browser's is written.
+            let is_sure = entry.state.look().await.is_ok();
+            let is_newer = |shown: &Shown| shown.generation() < browser.copy.newest();
+            if !is_sure && !shown.as_deref().is_none_or(is_newer) {
+                return None;
+            }
             // What only the browser has is newer than anything here.
             if entry.state.health().needs_sign_in() || browser.copy.is_stale() {
                 return None;

@@ -59,7 +59,8 @@ impl SealedBuilder {
     /// The most bytes that a session's cookies may take, names included; a sign-in whose tokens need
     /// more fails ([`SignInError::TooLarge`](super::SignInError::TooLarge)), and tokens of a refresh that need more
     /// stay in the memory. More than the default counts as the default: browsers may bring two
-    /// generations at once, and more than both is refused by HTTP/2 servers. Default: 6 KiB.
+    /// generations at once, and more than both is refused by HTTP/2 servers. Default: 5 KiB, which
+    /// leaves 4 KiB of what hyper takes over HTTP/2 to other cookies.
     ///
     /// What servers take by default, all cookies of a site together, as Chromium sends them:
     ///
@@ -71,8 +72,8 @@ impl SealedBuilder {
     /// | nginx 1.22, HTTP/2 | 32 KiB with all other headers: all of them | the connection is closed |
     ///
     /// And nginx takes a response's headers only if they fit into its `proxy_buffer_size`, 4 KiB, and
-    /// answers with 502 else. That is enough for cookies of 1700 bytes, since a small session is set
-    /// twice at its sign-in; 8 KiB are enough for all that may be set.
+    /// answers with 502 else. That is enough for cookies of 1700 bytes, since a session is set twice at its
+    /// sign-in; 16 KiB are enough for all that may be set.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.sealed.max_bytes = bytes.min(MAX_BYTES);
         self

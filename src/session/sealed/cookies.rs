@@ -74,9 +74,9 @@ pub(in crate::session) struct InBrowser {
 const MAX_PIECE: usize = 4000;
 
 /// The most that may be set for all pieces of a session. A browser may bring those of two generations,
-/// and hyper takes 16 KiB of headers over HTTP/2: a request with more is refused before any handler
+/// and hyper takes 14 KiB of cookies over HTTP/2, all of a site's: a request with more is refused before any handler
 /// could take a cookie away.
-pub(in crate::session) const MAX_BYTES: usize = 6 * 1024;
+pub(in crate::session) const MAX_BYTES: usize = 5 * 1024;
 
 /// How many sets of pieces of a request are tried to be opened.
 const MAX_SETS: usize = 4;
