@@ -353,6 +353,8 @@ pub struct World {
     pub place: Place,
     /// How its sessions are kept.
     pub mode: Mode,
+    /// Handlers of `/slow` pass here.
+    pub slow: Gate,
     /// What the API has been sent.
     pub upstream: Arc<Mutex<Vec<http::HeaderMap>>>,
     /// `/held` waits here.
@@ -480,6 +482,10 @@ async fn handle(
         "/held" => {
             world.held.pass().await;
             text(StatusCode::OK, "held".to_owned())
+        }
+        "/slow" => {
+            world.slow.pass().await;
+            text(StatusCode::OK, String::new())
         }
         "/asset" => Response::builder()
             .header("cache-control", "public, max-age=60")

@@ -15,6 +15,7 @@ use http::{HeaderMap, Method, StatusCode};
 use testing::sessions::{Browser, Place, Replica, World, settle};
 use tokio::{
     runtime::Builder,
+    task::JoinHandle,
     time::{advance, sleep},
 };
 
@@ -30,6 +31,13 @@ enum Step {
     },
     /// All of them are, at once.
     ServeAll,
+    /// It is given to a handler that takes its time.
+    Hold {
+        request: usize,
+        replica: usize,
+    },
+    /// Which answers now.
+    Release,
     /// It is broken off in the middle of its refresh, if it has one.
     BreakOff {
         request: usize,
@@ -63,6 +71,7 @@ struct History {
     /// Jars as they were when the request was asked for, and where it goes.
     asked: Vec<(Browser, String)>,
     answered: Vec<(HeaderMap, StatusCode)>,
+    held: Option<JoinHandle<(HeaderMap, StatusCode)>>,
     copy: Option<Browser>,
     /// How many tokens have run out while a response was on its way.
     expired: u32,
@@ -86,6 +95,7 @@ impl History {
             browser,
             asked: Vec::new(),
             answered: Vec::new(),
+            held: None,
             copy: None,
             expired: 0,
         }
@@ -109,10 +119,16 @@ impl History {
             for request in 0..self.asked.len() {
                 steps.extend([0, 1].map(|replica| Step::Serve { request, replica }));
                 steps.push(Step::BreakOff { request });
+                if self.held.is_none() {
+                    steps.extend([0, 1].map(|replica| Step::Hold { request, replica }));
+                }
             }
         }
         if self.asked.len() > 1 && self.answered.len() + self.asked.len() <= MAX_ANSWERED {
             steps.push(Step::ServeAll);
+        }
+        if self.held.is_some() && self.answered.len() < MAX_ANSWERED {
+            steps.push(Step::Release);
         }
         for response in 0..self.answered.len() {
             steps.extend([Step::Arrive { response }, Step::Lose { response }]);
@@ -150,6 +166,15 @@ impl History {
                 self.world.server.1.open();
                 self.answered.extend(answer);
             }
+            Step::Hold { request, replica } => {
+                let (jar, _) = self.asked.remove(request);
+                let replica = self.replicas[replica].clone();
+                self.world.slow.close();
+                let serving =
+                    async move { Self::serve(&replica, &(jar, "/slow".to_owned())).await };
+                self.held = Some(tokio::spawn(serving));
+            }
+            Step::Release => self.release().await,
             Step::Arrive { response } => {
                 let (headers, status) = self.answered.remove(response);
                 self.arrive(&headers, status);
@@ -175,6 +200,13 @@ impl History {
         advance(LIFE).await;
         self.expired += 1;
         self.world.server.expire_all();
+    }
+
+    async fn release(&mut self) {
+        self.world.slow.open();
+        if let Some(held) = self.held.take() {
+            self.answered.push(held.await.unwrap());
+        }
     }
 
     fn arrive(&mut self, headers: &HeaderMap, status: StatusCode) {
@@ -206,6 +238,7 @@ impl History {
 
     /// Everything comes to its end.
     async fn end(mut self) {
+        self.release().await;
         while let Some((headers, status)) = self.answered.pop() {
             self.arrive(&headers, status);
         }
