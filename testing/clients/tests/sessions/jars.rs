@@ -332,7 +332,8 @@ fn an_older_cookie_that_arrives_after_the_newest_was_shown_loses_nothing() {
 fn a_slow_answer_with_tokens_that_are_spent_loses_nothing() {
     let ask = [Step::Ask, Step::Serve { request: 0, replica: 0 }, Step::Arrive { response: 0 }];
     let mut steps = vec![Step::Ask, Step::Hold { request: 0, replica: 1 }, Step::Expire];
-    steps.extend([&ask[..], &[Step::Wait], &ask, &ask].concat());
+    // Two refreshes: the newest tokens have the name of the spent ones.
+    steps.extend([&ask[..], &[Step::Expire], &ask, &[Step::Wait], &ask, &ask].concat());
     steps.extend([Step::Release, Step::Arrive { response: 0 }, Step::Restart]);
     let told = Told(&steps);
     replay(&steps, true);
