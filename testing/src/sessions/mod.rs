@@ -1,0 +1,35 @@
+//! An application with browser sessions, its authorization server, its stores and its browsers.
+
+mod app;
+mod browser;
+mod place;
+mod server;
+mod world;
+
+use std::{convert::Infallible, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use tower::util::BoxCloneSyncService;
+use tower_refresh::session::SessionBody;
+
+pub use self::{
+    app::full,
+    browser::{Answer, Browser, signed_in},
+    place::{Control, Place},
+    server::Server,
+    world::{Mode, Replica, World},
+};
+
+/// Of requests and responses.
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+type App = BoxCloneSyncService<Request<Body>, Response<SessionBody<Body>>, Infallible>;
+
+/// Who signs in.
+pub const ISSUER: &str = "https://id.test";
+
+/// Lets everything that is under way come to an end.
+pub async fn settle() {
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
