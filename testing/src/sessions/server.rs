@@ -11,7 +11,6 @@ use futures_util::future::{Either, select};
 use tower_refresh::{BoxFuture, RefreshError, Tokens};
 
 use super::{Answer, Browser, Replica};
-
 use crate::Gate;
 
 /// An authorization server that rotates, and revokes a family when a spent token comes again; and the

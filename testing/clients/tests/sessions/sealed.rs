@@ -389,12 +389,14 @@ async fn no_piece_counts_under_another_name() {
     world.server.expire_all();
     world.server.1.open();
     browser.get(&replica, "/api").await;
-    let newer = browser.cookie().unwrap();
-    let of = |jar: &str, index: char| {
-        let piece = jar.split("; ").find(|it| it["__Host-Http-sid.x".len()..].starts_with(index));
-        piece.unwrap().to_owned()
-    };
-    assert_eq!(who(format!("{}; {}", of(&jar, '0'), of(&newer, '1'))).await, "anonymous");
+    let newer = format!("=2.{}.", number + 1);
+    let cookies = browser.cookie().unwrap();
+    let second =
+        |it: &&str| it.contains(&newer) && it["__Host-Http-sid.x".len()..].starts_with('1');
+    let second = cookies.split("; ").find(second).unwrap();
+    assert_eq!(who(format!("{}; {second}", pieces[0])).await, "anonymous");
+    let under_its_name = second.replacen(&second["__Host-Http-sid.".len()..][..1], slot, 1);
+    assert_eq!(who(format!("{}; {under_its_name}", pieces[0])).await, "anonymous");
 
     // A smaller pair leaves no piece behind.
     world.server.send_besides("note", 1);
