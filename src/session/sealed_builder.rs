@@ -42,6 +42,10 @@ impl Sessions {
     ///   responses are `no-store`.
     /// - **A cookie that no key opens is nobody's**: it is neither cleared nor an error. So a key that
     ///   is dropped signs out who was sealed with it.
+    ///
+    /// Nothing is compressed, since what a user has chosen (a name) stands beside secrets, and a length that
+    /// depends on both would tell of the secrets. Tokens that are base64url, as JWTs are, are kept as the bytes
+    /// that they encode.
     pub fn sealed(renewal: RenewalBuilder, keys: Keyring) -> SealedBuilder {
         SealedBuilder {
             renewal: renewal.early_refresh(Duration::ZERO),
@@ -73,7 +77,7 @@ impl SealedBuilder {
     ///
     /// And nginx takes a response's headers only if they fit into its `proxy_buffer_size`, 4 KiB, and
     /// answers with 502 else. That is enough for cookies of 1700 bytes, since a session is set twice at its
-    /// sign-in; 16 KiB are enough for all that may be set.
+    /// sign-in; 16 KiB are enough for all that may be set. The page `guide::sessions` has the lines.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.sealed.max_bytes = bytes.min(MAX_BYTES);
         self
