@@ -208,5 +208,6 @@ async fn ours(access: &str, refresh: &str, name: &str) -> usize {
     let set = response.headers().get_all(SET_COOKIE).iter().filter_map(|it| it.to_str().ok());
     let pairs: Vec<_> =
         set.filter(|it| !it.contains("Max-Age=0")).filter_map(|it| it.split(';').next()).collect();
-    pairs.join("; ").len()
+    // Once the browser has the tokens for good they stand under one name.
+    pairs.join("; ").len() / pairs.len()
 }

@@ -40,6 +40,17 @@ pub(super) fn is_same_origin(parts: &Parts) -> bool {
     single(&parts.headers, &SEC_FETCH_SITE) == Some("same-origin")
 }
 
+/// Whether a browser leaves a cookie out of this request that it may have: another site has begun it. With
+/// Lax a navigation brings it all the same.
+pub(super) fn is_withheld(parts: &Parts, is_strict: bool) -> bool {
+    let from_elsewhere = match single(&parts.headers, &SEC_FETCH_SITE) {
+        Some(site) => !matches!(site, "same-origin" | "none"),
+        // An older browser, or none.
+        None => is_strict || parts.headers.contains_key(ORIGIN),
+    };
+    from_elsewhere && (is_strict || !is_safe(parts))
+}
+
 impl CsrfCheck {
     pub(super) fn trust(&mut self, origin: &str) -> Result<(), ConfigError> {
         self.trusted.push(Origin::parse("a trusted origin", origin)?);
@@ -164,6 +175,36 @@ mod tests {
         assert!(!allows(&check, "POST", &from("https://app.test"), true));
         for wrong in ["app.test", "https://app.test/path", "https://u@app.test", "null", ""] {
             assert!(check.trust(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    /// S8: what the callback of a provider does not see.
+    #[test]
+    fn s8_a_cookie_is_withheld_from_what_another_site_has_begun() {
+        let parts = |method: Method, headers: &[(&str, &str)]| {
+            let mut request = http::Request::builder().method(method).uri("/callback");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            request.body(()).unwrap().into_parts().0
+        };
+        let cross = ("sec-fetch-site", "cross-site");
+        let (get, post) = (Method::GET, Method::POST);
+        for (method, headers, lax, strict) in [
+            (&get, &[cross][..], false, true),
+            (&post, &[cross], true, true),
+            (&get, &[("sec-fetch-site", "same-site")], false, true),
+            (&get, &[("sec-fetch-site", "same-origin")], false, false),
+            (&post, &[("sec-fetch-site", "same-origin")], false, false),
+            (&get, &[("sec-fetch-site", "none")], false, false),
+            // Older browsers; the last one is none.
+            (&get, &[], false, true),
+            (&post, &[("origin", "https://id.test")], true, true),
+            (&post, &[], false, true),
+        ] {
+            let parts = parts(method.clone(), headers);
+            let withheld = [false, true].map(|is_strict| is_withheld(&parts, is_strict));
+            assert_eq!(withheld, [lax, strict], "{method} {headers:?}");
         }
     }
 

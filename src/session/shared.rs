@@ -8,7 +8,7 @@ use tokio::{runtime::Handle, time::Instant};
 
 use super::{
     cookie::SessionCookie,
-    csrf::{CsrfCheck, is_same_origin},
+    csrf::{CsrfCheck, is_withheld},
     ended::Ended,
     entry::Entry,
     id::{Digested, SessionId, SessionName},
@@ -91,7 +91,7 @@ impl Shared {
     /// Whether a browser leaves our cookie out of this request though it may have one: another site has
     /// begun it.
     pub(super) fn is_withheld(&self, parts: &Parts) -> bool {
-        (self.cookie.is_strict() || !parts.method.is_safe()) && !is_same_origin(parts)
+        is_withheld(parts, self.cookie.is_strict())
     }
 
     /// The session, if the store need not be asked.
