@@ -92,8 +92,10 @@ impl Shared {
     /// A session has ended whose tokens only the browser had, and a request shows them.
     pub(super) fn revoke_shown(&self, copy: &BrowserCopy, shown: &Shown) {
         let (copy, renewal, tokens) = (copy.clone(), self.renewal.clone(), shown.tokens());
+        let record = self.record_of(&copy);
         spawn(async move {
             if let (Ok(true), Some(tokens)) = (copy.takes_revocation().await, tokens) {
+                record.forget_in_time().await;
                 renewal.revoke(tokens).await;
             }
         });

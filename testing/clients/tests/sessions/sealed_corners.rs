@@ -411,6 +411,10 @@ async fn the_note_of_an_end_from_outside_has_an_end() {
     drop(here);
     let elsewhere = world.replica();
     assert_eq!(elsewhere.sessions.end_all(&alice()).await.unwrap(), 1);
+    // Its tokens are revoked when they are shown, and the note says so.
+    browser.get(&elsewhere, "/").await;
+    settle().await;
+    assert_eq!(world.server.alive(), 0);
     advance(Duration::from_secs(30 * 24 * 3600)).await;
     let names = world.place.control().names.lock().unwrap().clone();
     for name in names {
