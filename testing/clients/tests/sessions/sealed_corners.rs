@@ -635,3 +635,33 @@ async fn a_slow_sign_out_revokes_and_keeps_its_reason() {
     settle().await;
     assert_eq!((&*told, world.server.alive()), ("signed_out", 0));
 }
+
+/// Who keeps such a credential fresh asks no more often than what he is refused for changes.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_kept_fresh_is_not_refreshed_without_a_response() {
+    let world = World::sealed();
+    world.server.tell_life(Duration::from_secs(60));
+    let sessions = sessions_at(&world, |it| it);
+    let keeping = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&keeping);
+    let server = world.server.clone();
+    let app = app(&sessions, move |slot| {
+        let (kept, tokens) = (Arc::clone(&kept), server.sign_in());
+        async move {
+            let session = slot.sign_in(tokens, Identity::new(ISSUER, "alice")).await.unwrap();
+            kept.lock().unwrap().push(session.state().keep_fresh());
+            String::new()
+        }
+    });
+    let browser = Browser::new();
+    let (headers, _) = ask(&app, browser.request(Method::POST, "/callback")).await;
+    browser.take(&headers);
+    let looks = world.place.looks();
+    for _ in 0..60 {
+        advance(Duration::from_secs(10)).await;
+        settle().await;
+    }
+    assert_eq!(world.server.redeems(), 0);
+    let looks = world.place.looks() - looks;
+    assert!(looks < 100, "{looks}");
+}
