@@ -61,9 +61,7 @@ impl Shared {
         let ended = entry.record.ended.set(ended);
         self.registry.remove(entry);
         if entry.tell() {
-            self.counters.ended(ended);
-            metrics::session_ended(ended.as_str());
-            tracing::info!(session = %entry.name(), reason = ended.as_str(), "session ended");
+            self.tell_ended(&entry.name(), ended);
             let (shared, entry) = (Arc::clone(self), Arc::clone(entry));
             spawn(async move { shared.index.remove(&entry.identity, &entry.name()).await });
         }
@@ -78,6 +76,12 @@ impl Shared {
                 let _ = self.end(&entry, Ended::Replaced).await;
             }
         }
+    }
+
+    pub(super) fn tell_ended(&self, name: &SessionName, ended: Ended) {
+        self.counters.ended(ended);
+        metrics::session_ended(ended.as_str());
+        tracing::info!(session = %name, reason = ended.as_str(), "session ended");
     }
 
     /// Ends all that are known by this key, but for one.

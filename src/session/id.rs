@@ -12,6 +12,9 @@ use crate::{error::ConfigError, seal::random};
 /// A SHA-256.
 pub(super) type Digested = [u8; 32];
 
+pub(super) const NO_RANDOMNESS: ConfigError =
+    ConfigError::new("the operating system has no random bytes");
+
 /// How many random bytes an id has.
 const BYTES: usize = 32;
 
@@ -39,7 +42,7 @@ impl SessionId {
     /// The operating system has no random bytes.
     pub fn random() -> Result<Self, ConfigError> {
         let bytes = random::<BYTES>().map(Zeroizing::new);
-        let bytes = bytes.ok_or(ConfigError::new("the operating system has no random bytes"))?;
+        let bytes = bytes.ok_or(NO_RANDOMNESS)?;
         Ok(Self(BASE64_URL_SAFE_NO_PAD.encode(bytes.as_slice()).into()))
     }
 

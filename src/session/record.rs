@@ -20,7 +20,7 @@ use crate::{
 pub(super) const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// How often the note of an end is written anew because a refresh was saved meanwhile.
-const MAX_CONFLICTS: usize = 16;
+pub(super) const MAX_CONFLICTS: usize = 16;
 
 /// A session's record in a store. To its [`RefreshState`](crate::RefreshState) the note of an ended
 /// session is what a sign-out leaves: a later number, and no tokens.

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use super::{
     answer,
     body::SessionBody,
+    csrf::{is_same_origin, is_withheld},
     ended::Ended,
     entry::Entry,
     layer::SessionLayer,
@@ -63,8 +64,7 @@ pub(super) async fn find(
 
 /// Whether the browser may be told to send this request once more.
 pub(super) fn may_come_again(parts: &Parts) -> bool {
-    let visitor = Visitor::of(parts);
-    visitor.is_same_origin || parts.method.is_safe()
+    parts.method.is_safe() || is_same_origin(parts)
 }
 
 /// Whether the request was asked to come again, by this layer or by one of other sessions.
@@ -126,8 +126,9 @@ impl OneVisit {
             }
         }
         let shared = Arc::clone(&self.layer.shared);
-        let is_blind = matches!(found, Found::NoCookie) && shared.is_withheld(parts);
-        let Claim { shown, landing, .. } = claim.unwrap_or(Claim::new(Default::default()));
+        let is_blind =
+            matches!(found, Found::NoCookie) && is_withheld(parts, shared.cookie.is_strict());
+        let (shown, landing) = claim.map_or((None, None), |claim| (claim.shown, claim.landing));
         let slot = SessionSlot::new(shared, (found, shown), is_blind);
         if let Some(id) = landing {
             slot.0.set(vec![self.layer.shared.cookie.set(&id)]);
@@ -179,15 +180,16 @@ impl OneVisit {
 
     /// The cookies that the response has to set, if they hold the tokens and the browser has older ones.
     pub(super) fn writing(&self) -> Option<Writing> {
+        let shared = &self.layer.shared;
+        let sealed = shared.sealed.as_ref()?;
         let slot = self.slot.as_ref()?;
-        let entry = slot.0.lives()?;
-        let shown = slot.0.shown();
-        let shared = Arc::clone(&self.layer.shared);
-        let (sealed, browser) = (shared.sealed.as_ref()?, entry.in_browser.as_ref()?);
+        let (entry, shown) = (slot.0.lives()?, slot.0.shown());
+        let browser = entry.in_browser.as_ref()?;
         if entry.state.health().needs_sign_in() {
             return None;
         }
         sealed.due(browser, shown.as_deref(), shared.idle)?;
+        let shared = Arc::clone(shared);
         Some(Box::pin(async move {
             let (sealed, browser) = (shared.sealed.as_ref()?, entry.in_browser.as_ref()?);
             // Another replica may have refreshed since. If that cannot be told, only what is newer than

@@ -8,13 +8,17 @@ use super::{
     ended::Ended,
     entry::Entry,
     error::SignInError,
-    id::{Digested, SessionName},
+    id::{Digested, NO_RANDOMNESS, SessionName},
     identity::Identity,
     record::{REMEMBERED, SessionRecord, Stored, of_session},
     sealed::{BrowserCopy, InBrowser, Sealed, Shown, new_id},
     shared::{Claim, Shared, spawn},
 };
-use crate::{error::ConfigError, metrics, store::StoreError, time::Time, tokens::Tokens};
+use crate::{
+    store::{StoreError, TokenStore},
+    time::Time,
+    tokens::Tokens,
+};
 
 impl Shared {
     /// A request shows what its browser has.
@@ -110,22 +114,20 @@ impl Shared {
         if sealed.is_last_write(shown) && browser.copy.gives_up(generation) {
             let (copy, entry) = (browser.copy.clone(), Arc::clone(entry));
             spawn(async move {
-                // If that fails they are remembered for longer.
-                if copy.forget(generation).await.is_ok() {
+                // If not they are remembered for longer.
+                if copy.forget(generation).await {
                     let _ = entry.record.touch().await;
                 }
             });
         }
     }
 
-    /// The same with the tokens in cookies.
+    /// As [`begin`](Self::begin), with the tokens in cookies.
     pub(super) async fn begin_sealed(
         self: &Arc<Self>,
         sealed: &Sealed,
         (tokens, identity): (Tokens, Identity),
     ) -> Result<Arc<Entry>, SignInError> {
-        const NO_RANDOMNESS: ConfigError =
-            ConfigError::new("the operating system has no random bytes");
         let (id, digest) = new_id().ok_or(SignInError::Random(NO_RANDOMNESS))?;
         let (copy, now) = (self.copy(digest), Time::never_back().wall);
         let tokens = self.renewal.stamp(sealed.trim(tokens));
@@ -149,11 +151,8 @@ impl Shared {
             return Ok(false);
         }
         let ended = record.ended.set(Ended::SignedOutElsewhere);
-        let deleted = copy.end(ended).await?;
-        record.forget_in_time().await;
-        self.counters.ended(ended);
-        metrics::session_ended(ended.as_str());
-        tracing::info!(session = %SessionName::of(digest), reason = ended.as_str(), "session ended");
+        let deleted = record.delete().await?;
+        self.tell_ended(&SessionName::of(digest), ended);
         if let Some(tokens) = deleted.tokens {
             self.renewal.revoke(tokens).await;
         }

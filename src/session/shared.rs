@@ -2,13 +2,13 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use http::{HeaderMap, request::Parts};
+use http::HeaderMap;
 use smallvec::SmallVec;
 use tokio::{runtime::Handle, time::Instant};
 
 use super::{
     cookie::SessionCookie,
-    csrf::{CsrfCheck, is_withheld},
+    csrf::CsrfCheck,
     ended::Ended,
     entry::Entry,
     id::{Digested, SessionId, SessionName},
@@ -72,10 +72,11 @@ impl Shared {
         match &self.sealed {
             None => {
                 let (digests, beside) = self.cookie.take(headers);
-                let beside = beside.filter(|id| !digests.contains(&id.digest()));
-                let landing = beside.map(|id| Claim {
-                    landing: Some(Box::new(id.clone())),
-                    ..Claim::new(id.digest())
+                let beside = beside.map(|id| (id.digest(), id));
+                let beside = beside.filter(|(digest, _)| !digests.contains(digest));
+                let landing = beside.map(|(digest, id)| Claim {
+                    landing: Some(Box::new(id)),
+                    ..Claim::new(digest)
                 });
                 landing.into_iter().chain(digests.into_iter().map(Claim::new)).collect()
             }
@@ -86,12 +87,6 @@ impl Shared {
                     .collect()
             }
         }
-    }
-
-    /// Whether a browser leaves our cookie out of this request though it may have one: another site has
-    /// begun it.
-    pub(super) fn is_withheld(&self, parts: &Parts) -> bool {
-        is_withheld(parts, self.cookie.is_strict())
     }
 
     /// The session, if the store need not be asked.
@@ -144,14 +139,14 @@ impl Shared {
                 return Ok(Visit::Ended(Ended::Idle));
             }
         }
-        let copy = entry.in_browser.as_ref().map(|browser| browser.copy.clone());
-        let visit = self.judge(entry).await?;
-        if let (Visit::Ended(_), Some(copy), Some(shown)) = (&visit, copy, &claim.shown) {
-            self.revoke_shown(&copy, shown);
-        }
-        if let Visit::Lives(entry) = &visit {
-            self.used(entry, Instant::now());
-            self.received(entry, claim);
+        let visit = self.judge(&entry).await?;
+        match (&visit, &entry.in_browser, &claim.shown) {
+            (Visit::Lives(_), ..) => {
+                self.used(&entry, Instant::now());
+                self.received(&entry, claim);
+            }
+            (_, Some(browser), Some(shown)) => self.revoke_shown(&browser.copy, shown),
+            _ => {}
         }
         Ok(visit)
     }
@@ -168,14 +163,14 @@ impl Shared {
         if self.seems_idle(entry, Instant::now()) {
             return Ok(Visit::Ended(Ended::Idle));
         }
-        self.judge(Arc::clone(entry)).await
+        self.judge(entry).await
     }
 
     /// The store has just been looked at.
-    async fn judge(self: &Arc<Self>, entry: Arc<Entry>) -> Result<Visit, StoreError> {
+    async fn judge(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Visit, StoreError> {
         let time = Time::now();
         if entry.deadline.has_come(time) {
-            self.end(&entry, Ended::Deadline).await?;
+            self.end(entry, Ended::Deadline).await?;
             // It may have ended before, for another reason.
             return Ok(Visit::Ended(entry.record.ended.get().unwrap_or(Ended::Deadline)));
         }
@@ -183,16 +178,16 @@ impl Shared {
             // This process has ended it, and the store was away: elsewhere it may live.
             Health::SignedOut if entry.state.owes_deletion() => {
                 let ended = entry.record.ended.get().unwrap_or(Ended::SignedOutElsewhere);
-                self.end(&entry, ended).await?;
+                self.end(entry, ended).await?;
                 Ok(Visit::Ended(ended))
             }
             // The record is gone without a note.
-            Health::SignedOut => Ok(Visit::Ended(self.has_ended(&entry, Ended::Idle))),
-            Health::Rejected => Ok(match self.end_rejected(&entry).await? {
+            Health::SignedOut => Ok(Visit::Ended(self.has_ended(entry, Ended::Idle))),
+            Health::Rejected => Ok(match self.end_rejected(entry).await? {
                 Some(ended) => Visit::Ended(ended),
-                None => Visit::Lives(entry),
+                None => Visit::Lives(Arc::clone(entry)),
             }),
-            _ => Ok(Visit::Lives(entry)),
+            _ => Ok(Visit::Lives(Arc::clone(entry))),
         }
     }
 

@@ -14,14 +14,14 @@ use smallvec::SmallVec;
 use super::{
     contents::{Contents, Id},
     copy::BrowserCopy,
+    now,
 };
 use crate::{
-    error::ConfigError,
     seal::{Keyring, Purpose, random},
     session::{
         cookie::{Piece, SessionCookie},
         error::SignInError,
-        id::Digested,
+        id::{Digested, NO_RANDOMNESS},
         identity::seconds,
     },
     store::Record,
@@ -62,7 +62,7 @@ pub(in crate::session) enum Due {
     Clear(u8),
 }
 
-/// What a loaded session has besides where its tokens are in the browser.
+/// What a loaded session has besides, where its tokens are in the browser.
 pub(in crate::session) struct InBrowser {
     id: Id,
     begun: u64,
@@ -74,8 +74,8 @@ pub(in crate::session) struct InBrowser {
 const MAX_PIECE: usize = 4000;
 
 /// The most that may be set for all pieces of a session. A browser may bring those of two generations,
-/// and hyper takes 14 KiB of cookies over HTTP/2, all of a site's: a request with more is refused before any handler
-/// could take a cookie away.
+/// and hyper takes 14 KiB of cookies over HTTP/2, all of a site's: a request with more is refused before any
+/// handler could take a cookie away.
 pub(in crate::session) const MAX_BYTES: usize = 5 * 1024;
 
 /// How many sets of pieces of a request are tried to be opened.
@@ -171,7 +171,7 @@ impl Sealed {
         if session.copy.keeps_all() {
             return None;
         }
-        let now = seconds(Time::never_back().wall);
+        let now = now();
         let age = now.saturating_sub(shown.written);
         let is_due = shown.generation() < session.copy.newest()
             || session.copy.is_forgotten()
@@ -184,8 +184,8 @@ impl Sealed {
         }
     }
 
-    fn is_settled(&self, minted: u64, now: u64) -> bool {
-        now.saturating_sub(minted) >= self.transit.as_secs()
+    fn is_settled(&self, minted: u64, at: u64) -> bool {
+        at.saturating_sub(minted) >= self.transit.as_secs()
     }
 
     /// The headers for that. Each response writes one name only, or else one that is late could take away
@@ -201,7 +201,7 @@ impl Sealed {
         }
         let (record, minted) = session.copy.newest_record();
         let InBrowser { id, begun, .. } = *session;
-        let (generation, written) = (record.generation, seconds(Time::never_back().wall));
+        let (generation, written) = (record.generation, now());
         let Some(tokens) = record.tokens else { return Ok(Vec::new()) };
         let contents = Contents { id, generation, begun, minted, written, tokens };
         let slot = (generation.get() % 2) as u8;
@@ -212,7 +212,7 @@ impl Sealed {
             Ok(headers)
         });
         if let Err(SignInError::TooLarge { .. }) = &written {
-            session.copy.is_too_large();
+            session.copy.mark_too_large();
         }
         written
     }
@@ -223,10 +223,8 @@ impl Sealed {
         cookie: &SessionCookie,
         tokens: Tokens,
     ) -> Result<(), SignInError> {
-        let now = Time::never_back().wall;
-        let generation = Generation::ZERO.next_at(now);
-        let at = seconds(now);
-        let (begun, minted, written) = (at, at, at);
+        let generation = Generation::ZERO.next_at(Time::never_back().wall);
+        let (begun, minted, written) = (now(), now(), now());
         let contents = Contents { id: Id::default(), generation, begun, minted, written, tokens };
         self.write_slot(cookie, 0, &contents).map(drop)
     }
@@ -241,9 +239,8 @@ impl Sealed {
         let number = contents.generation.to_string();
         let name = bound_to(cookie, slot, &number);
         let sealed = self.keys.encrypt(Purpose::Session, name.as_bytes(), &contents.to_bytes());
-        let sealed = BASE64_URL_SAFE_NO_PAD.encode(sealed.map_err(|_| {
-            SignInError::Random(ConfigError::new("the operating system has no random bytes"))
-        })?);
+        let sealed = sealed.map_err(|_| SignInError::Random(NO_RANDOMNESS))?;
+        let sealed = BASE64_URL_SAFE_NO_PAD.encode(sealed);
         let head = cookie.piece_name_len() + "=1..".len() + number.len();
         let parts: Vec<_> = sealed.as_bytes().chunks(MAX_PIECE - head).collect();
         let bytes = sealed.len() + parts.len() * head;
@@ -264,8 +261,9 @@ impl Sealed {
         if self.keeps_id_token { tokens } else { tokens.without_extra("id_token") }
     }
 
+    /// It was written when no older `Set-Cookie` could be on its way any more.
     pub(in crate::session) fn is_last_write(&self, shown: &Shown) -> bool {
-        shown.is_last_write(self.transit)
+        self.is_settled(shown.minted, shown.written)
     }
 }
 
@@ -286,16 +284,11 @@ fn too_large(tokens: &Tokens, bytes: usize, limit: usize) -> SignInError {
 
 impl Shown {
     pub(in crate::session) fn digest(&self) -> Digested {
-        Sha256::digest(self.id).into()
+        digest(self.id)
     }
 
     pub(in crate::session) fn generation(&self) -> Generation {
         self.record.generation
-    }
-
-    /// It was written when no older `Set-Cookie` could be on its way any more.
-    fn is_last_write(&self, transit: Duration) -> bool {
-        self.written.saturating_sub(self.minted) >= transit.as_secs()
     }
 
     /// Whether nobody has used the session for so long, as far as this cookie tells.
@@ -338,7 +331,11 @@ impl InBrowser {
 /// A new session's id, and what it is called.
 pub(in crate::session) fn new_id() -> Option<(Id, Digested)> {
     let id: Id = random()?;
-    Some((id, Sha256::digest(id).into()))
+    Some((id, digest(id)))
+}
+
+fn digest(id: Id) -> Digested {
+    Sha256::digest(id).into()
 }
 
 impl fmt::Debug for Sealed {

@@ -5,13 +5,12 @@ use std::{
     time::SystemTime,
 };
 
-use super::Shown;
+use super::{Shown, now};
 use crate::{
     refresher::BoxFuture,
     session::{
         ended::Ended,
-        identity::seconds,
-        record::{note, noted},
+        record::{MAX_CONFLICTS, note, noted},
     },
     state::Heads,
     store::{
@@ -63,9 +62,6 @@ enum Memory {
     Ended,
 }
 
-/// How often a note is written anew because a refresh was saved meanwhile.
-const MAX_CONFLICTS: usize = 16;
-
 /// What stands in the place of tokens that the browser has.
 fn in_browser() -> Tokens {
     Tokens::new("").with_extra(RESERVED_IN_BROWSER, "1")
@@ -95,7 +91,7 @@ impl Seen {
             Some(_) => {
                 self.memory = Memory::Tokens;
                 // At the latest.
-                self.offer(&record, seconds(Time::never_back().wall));
+                self.offer(&record, now());
             }
         }
         match self.memory {
@@ -164,7 +160,7 @@ impl BrowserCopy {
     }
 
     /// The newest tokens are too large for cookies: the memory keeps them.
-    pub(super) fn is_too_large(&self) {
+    pub(super) fn mark_too_large(&self) {
         self.with(|seen| seen.too_large = seen.newest.generation);
     }
 
@@ -187,15 +183,15 @@ impl BrowserCopy {
 
     /// The browser has these tokens for good. Under the lease: a redeem that another holder has left open
     /// is noted with them, and then they stay.
-    pub(in crate::session) async fn forget(&self, generation: Generation) -> Result<(), SaveError> {
-        let forgotten = self.forget_leased(generation).await;
-        self.with(|seen| match &forgotten {
-            Ok(true) => seen.in_browser = seen.in_browser.max(generation),
+    pub(in crate::session) async fn forget(&self, generation: Generation) -> bool {
+        let is_forgotten = self.forget_leased(generation).await.unwrap_or(false);
+        self.with(|seen| match is_forgotten {
+            true => seen.in_browser = seen.in_browser.max(generation),
             // The next request that shows them tries again, if they are still there.
             _ if seen.memory == Memory::InBrowser => seen.memory = Memory::Tokens,
             _ => {}
         });
-        forgotten.map(drop)
+        is_forgotten
     }
 
     async fn forget_leased(&self, generation: Generation) -> Result<bool, SaveError> {
@@ -262,16 +258,17 @@ impl BrowserCopy {
             match &record.tokens {
                 Some(tokens) if noted(tokens).is_none() => {
                     seen.memory = Memory::Tokens;
-                    seen.offer(record, seconds(Time::never_back().wall));
+                    seen.offer(record, now());
                 }
                 _ => seen.memory = Memory::Ended,
             }
         });
     }
 
-    /// Notes an end of a session of which this process knows too little to end it otherwise. Returns what
+    /// Notes the end of a session of which this process knows too little to end it otherwise. Returns what
     /// it knows of its tokens.
-    pub(in crate::session) async fn end(&self, ended: Ended) -> Result<Deleted, StoreError> {
+    async fn end(&self) -> Result<Deleted, StoreError> {
+        let ended = Ended::SignedOutElsewhere;
         for _ in 0..MAX_CONFLICTS {
             // What cannot be read is deleted as it is.
             let Ok(held) = self.memory.load().await else { break };
@@ -322,7 +319,7 @@ impl TokenStore for BrowserCopy {
                     None => seen.newest.clone(),
                     Some(record) => seen.see(record),
                 };
-                // What is stale is nobody's news: the browser is asked for what it has.
+                // A stale copy has no news: the browser is asked for what it has.
                 let is_newer = newest.generation > known && !seen.is_stale();
                 (seen.memory == Memory::Ended || is_newer).then_some(newest)
             }))
@@ -342,7 +339,7 @@ impl TokenStore for BrowserCopy {
     /// Leaves a note: a copy of the cookie opens for as long as the session may last, and stores keep
     /// the mere mark of a sign-out for less.
     fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {
-        Box::pin(self.end(Ended::SignedOutElsewhere))
+        Box::pin(self.end())
     }
 
     /// If nothing is remembered of the session, its number is from now on.

@@ -46,3 +46,10 @@ pub(super) use self::{
     cookies::{Due, InBrowser, MAX_BYTES, Sealed, Shown, new_id},
     copy::BrowserCopy,
 };
+use super::identity::seconds;
+use crate::time::Time;
+
+/// The moment that cookies are written by, in seconds since the Unix epoch.
+fn now() -> u64 {
+    seconds(Time::never_back().wall)
+}
