@@ -16,15 +16,18 @@
 # Expected, and not seen: a 400 in the last line, too, for this request alone; the connection has done nothing
 # wrong. A page in Chromium sees "Failed to fetch", for whatever was under way.
 #
-# Pinned: nothing; seen with nginx 1.22.1.
+# Pinned: nginx 1.22.1-9+deb12u11 (Debian 12).
 #
-# Needs nginx, openssl and node. Runs without tower-refresh, in a folder of its own. Fails if the behaviour is
+# Needs Debian 12 with apt-get and dpkg-deb, openssl and node. Runs without tower-refresh, in a folder of its own. Fails if the behaviour is
 # another one by now.
 set -eu
 folder=$(mktemp -d)
 server=
 trap '[ -z "$server" ] || { kill $server; wait $server || true; }; rm -rf "$folder"' EXIT
 cd "$folder"
+apt-get download -q nginx=1.22.1-9+deb12u11 >/dev/null 2>&1
+dpkg-deb -x nginx_*.deb nginx
+nginx=$folder/nginx/usr/sbin/nginx
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
     -keyout key.pem -out cert.pem -subj /CN=localhost 2>/dev/null
 # Its workers are another user's if it is started by root.
@@ -50,7 +53,7 @@ http {
     }
 }
 NGINX
-nginx -c "$folder/nginx.conf" 2>/dev/null &
+"$nginx" -c "$folder/nginx.conf" 2>/dev/null &
 server=$!
 
 cat >probe.mjs <<'NODE'
