@@ -208,43 +208,14 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     for (name, step) in checks {
-        if matches!(step, Links) {
-            match links::dead() {
-                Ok(dead) if dead.is_empty() => println!("== {name}: passed\n"),
-                Ok(dead) => {
-                    eprintln!("== {name}: FAILED; not there:\n{}", dead.join("\n"));
-                    return ExitCode::FAILURE;
-                }
-                Err(error) => {
-                    eprintln!("== {name}: FAILED ({error})");
-                    return ExitCode::FAILURE;
-                }
-            }
-            continue;
-        }
-        let mut command = match command(step) {
-            Ok(command) => command,
-            Err(error) => {
-                eprintln!("== {name}: FAILED ({error})");
-                return ExitCode::FAILURE;
-            }
-        };
         println!("== {name}: {}", step.line());
         #[allow(clippy::disallowed_methods, reason = "there is no clock to pause here")]
         let began = Instant::now();
-        match command.status() {
-            Ok(status) if status.success() => {
-                println!("== {name}: passed in {} s\n", began.elapsed().as_secs());
-            }
-            Ok(status) => {
-                eprintln!("== {name}: FAILED ({status})");
-                return ExitCode::FAILURE;
-            }
-            Err(error) => {
-                eprintln!("== {name}: cannot be started: {error}");
-                return ExitCode::FAILURE;
-            }
+        if let Err(why) = run(step) {
+            eprintln!("== {name}: FAILED ({why})");
+            return ExitCode::FAILURE;
         }
+        println!("== {name}: passed in {} s\n", began.elapsed().as_secs());
     }
     ExitCode::SUCCESS
 }
@@ -254,16 +225,29 @@ impl Step {
         match self {
             Cargo(arguments) | Doc(arguments) | Test(arguments) => format!("cargo {arguments}"),
             Example(words) => (*words).to_owned(),
-            Links => "links".to_owned(),
+            Links => "what the documents name".to_owned(),
         }
     }
 }
 
-fn command(step: &Step) -> io::Result<Command> {
+/// What has failed, if something has.
+fn run(step: &Step) -> Result<(), String> {
     let words = match step {
+        Links => {
+            let dead = links::dead().map_err(|error| error.to_string())?;
+            let none = dead.is_empty();
+            return if none { Ok(()) } else { Err(format!("not there:\n{}", dead.join("\n"))) };
+        }
         Cargo(words) | Doc(words) | Test(words) | Example(words) => words,
-        Links => "",
     };
+    let status = command(step, words).and_then(|mut command| command.status());
+    match status.map_err(|error| format!("it cannot be started: {error}"))? {
+        status if status.success() => Ok(()),
+        status => Err(status.to_string()),
+    }
+}
+
+fn command(step: &Step, words: &str) -> io::Result<Command> {
     let mut words = words.split_whitespace();
     let mut command = match step {
         // They lie beside this program.
@@ -277,7 +261,7 @@ fn command(step: &Step) -> io::Result<Command> {
     match step {
         Doc(_) => command.env("RUSTDOCFLAGS", "-D warnings"),
         Test(_) => command.env("RUST_TEST_THREADS", tests_at_once().to_string()),
-        Cargo(_) | Example(_) | Links => &mut command,
+        _ => &mut command,
     };
     Ok(command)
 }

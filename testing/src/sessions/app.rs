@@ -65,10 +65,6 @@ pub(super) async fn handle(
             world.held.pass().await;
             text(StatusCode::OK, "held".to_owned())
         }
-        "/slow" => {
-            world.slow.pass().await;
-            text(StatusCode::OK, String::new())
-        }
         "/asset" => Response::builder()
             .header("cache-control", "public, max-age=60")
             .body(full("asset"))

@@ -1,5 +1,25 @@
 //! An application with browser sessions, its authorization server, its stores and its browsers.
 
+/// Each of these tests over sessions in a store, and over sealed ones: what both modes promise alike.
+#[macro_export]
+macro_rules! in_both_modes {
+    ([$test:meta] $($name:ident),+ $(,)?) => {
+        mod opaque {
+            $(#[$test]
+            async fn $name() {
+                super::$name($crate::sessions::World::new()).await;
+            })+
+        }
+
+        mod sealed {
+            $(#[$test]
+            async fn $name() {
+                super::$name($crate::sessions::World::sealed()).await;
+            })+
+        }
+    };
+}
+
 mod app;
 mod browser;
 mod place;

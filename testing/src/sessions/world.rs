@@ -45,8 +45,6 @@ pub struct World {
     pub place: Place,
     /// How its sessions are kept.
     pub mode: Mode,
-    /// Handlers of `/slow` pass here.
-    pub slow: Gate,
     /// What the API has been sent.
     pub upstream: Arc<Mutex<Vec<http::HeaderMap>>>,
     /// `/held` waits here.

@@ -1,13 +1,28 @@
 //! The cookie as the browser has it.
 
 use axum::http::Version;
-use serde_json::json;
+use serde_json::{Value, json};
 use testing::sessions::World;
 
 use super::{
     app::{App, Setup},
     browser::Browser,
 };
+
+/// Those of a session's cookie, as the browser has it.
+pub(crate) fn assert_attributes(cookie: &Value, site: &str) {
+    for (name, value) in [
+        ("httpOnly", json!(true)),
+        ("secure", json!(true)),
+        ("sameSite", json!(site)),
+        ("path", json!("/")),
+        ("domain", json!("localhost")),
+        ("session", json!(true)),
+        ("priority", json!("High")),
+    ] {
+        assert_eq!(cookie[name], value, "{name}: {cookie}");
+    }
+}
 
 /// Its name, and what DevTools says of it.
 #[tokio::test]
@@ -20,17 +35,7 @@ async fn the_cookie_has_every_attribute_in_the_browser() {
         tab.shows("this is alice").await;
         let cookie = tab.cookie(app.cookie()).await.expect("the browser has taken it");
         assert!(app.cookie().starts_with("__Host-Http-sid-"));
-        for (name, value) in [
-            ("httpOnly", json!(true)),
-            ("secure", json!(true)),
-            ("sameSite", json!(site)),
-            ("path", json!("/")),
-            ("domain", json!("localhost")),
-            ("session", json!(true)),
-            ("priority", json!("High")),
-        ] {
-            assert_eq!(cookie[name], value, "{name}: {cookie}");
-        }
+        assert_attributes(&cookie, site);
         assert_eq!(tab.run("return document.cookie").await, "", "no script sees it");
         assert_eq!(tab.status("POST", "/sign_out").await, 204);
         assert_eq!(tab.cookies().await.len(), 0);

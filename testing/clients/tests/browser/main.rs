@@ -20,20 +20,8 @@
 
 /// These tests, over sessions in a store and over sealed ones: what both modes promise alike.
 macro_rules! in_both_modes {
-    ($($name:ident),+ $(,)?) => {
-        mod opaque {
-            $(#[tokio::test]
-            async fn $name() {
-                super::$name(testing::sessions::World::new()).await;
-            })+
-        }
-
-        mod sealed {
-            $(#[tokio::test]
-            async fn $name() {
-                super::$name(testing::sessions::World::sealed()).await;
-            })+
-        }
+    ($($names:tt)+) => {
+        testing::in_both_modes! { [tokio::test] $($names)+ }
     };
 }
 

@@ -169,9 +169,9 @@ impl History {
             Step::Hold { request, replica } => {
                 let (jar, _) = self.asked.remove(request);
                 let replica = self.replicas[replica].clone();
-                self.world.slow.close();
+                self.world.held.close();
                 let serving =
-                    async move { Self::serve(&replica, &(jar, "/slow".to_owned())).await };
+                    async move { Self::serve(&replica, &(jar, "/held".to_owned())).await };
                 self.held = Some(tokio::spawn(serving));
             }
             Step::Release => self.release().await,
@@ -203,7 +203,7 @@ impl History {
     }
 
     async fn release(&mut self) {
-        self.world.slow.open();
+        self.world.held.open();
         if let Some(held) = self.held.take() {
             self.answered.push(held.await.unwrap());
         }

@@ -18,20 +18,8 @@
 
 /// These tests, over sessions in a store and over sealed ones: what both modes promise alike.
 macro_rules! in_both_modes {
-    ($($name:ident),+ $(,)?) => {
-        mod opaque {
-            $(#[tokio::test(start_paused = true)]
-            async fn $name() {
-                super::$name(testing::sessions::World::new()).await;
-            })+
-        }
-
-        mod sealed {
-            $(#[tokio::test(start_paused = true)]
-            async fn $name() {
-                super::$name(testing::sessions::World::sealed()).await;
-            })+
-        }
+    ($($names:tt)+) => {
+        testing::in_both_modes! { [tokio::test(start_paused = true)] $($names)+ }
     };
 }
 

@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use futures_util::future::join_all;
 use http::StatusCode;
-use testing::sessions::{Answer, Browser, ISSUER, Place, World, settle, signed_in};
+use testing::sessions::{Answer, Browser, ISSUER, Place, Replica, World, settle, signed_in};
 use tokio::time::advance;
 use tower_refresh::{
     Generation,
@@ -14,7 +14,7 @@ use tower_refresh::{
     store::Stores,
 };
 
-const TRANSIT: Duration = Duration::from_secs(600);
+pub(crate) const TRANSIT: Duration = Duration::from_secs(600);
 
 /// What a response does to our cookies: their names, and whether they are set.
 fn written(answer: &Answer) -> Vec<(String, bool)> {
@@ -35,6 +35,15 @@ fn generations(browser: &Browser) -> Vec<u64> {
         cookies.split("; ").filter_map(|it| it.split('.').nth(2)?.parse().ok()).collect();
     all.sort_unstable();
     all
+}
+
+/// So often no response can be on its way any more, and the browser is used.
+pub(crate) async fn come_to_rest(browser: &Browser, replica: &Replica, times: usize) {
+    for _ in 0..times {
+        advance(TRANSIT).await;
+        browser.get(replica, "/").await;
+        settle().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,11 +189,7 @@ async fn an_older_cookie_is_neither_redeemed_nor_a_sign_out() {
     world.server.expire_all();
     let replica = world.replica();
     assert_eq!(browser.get(&replica, "/api").await.text, "data");
-    for _ in 0..3 {
-        advance(TRANSIT).await;
-        browser.get(&replica, "/").await;
-        settle().await;
-    }
+    come_to_rest(&browser, &replica, 3).await;
     let fresh = world.replica_by(|it| it, |layer| layer.required());
     let answer = old.get(&fresh, "/?a=b").await;
     assert_eq!(answer.status, StatusCode::TEMPORARY_REDIRECT);
@@ -290,11 +295,7 @@ async fn a_session_ends_from_outside_wherever_its_tokens_are() {
     for is_forgotten in [false, true] {
         let browser = signed_in(&here, "alice").await;
         if is_forgotten {
-            for _ in 0..2 {
-                advance(TRANSIT).await;
-                browser.get(&here, "/").await;
-                settle().await;
-            }
+            come_to_rest(&browser, &here, 2).await;
         }
         let elsewhere = world.replica();
         let key = IndexKey::Sub { issuer: ISSUER.to_owned(), subject: "alice".to_owned() };

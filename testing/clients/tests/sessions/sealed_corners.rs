@@ -27,8 +27,7 @@ use tower_refresh::{
     },
 };
 
-/// The default of the builder's `transit`.
-const TRANSIT: Duration = Duration::from_secs(600);
+use super::sealed::{TRANSIT, come_to_rest};
 
 type App = BoxCloneSyncService<Request<Body>, Response<SessionBody<Body>>, Infallible>;
 
@@ -122,29 +121,16 @@ impl TokenStore for One {
 async fn a_slow_answer_of_another_replica_takes_nothing_away() {
     let world = World::sealed();
     let here = world.replica();
-    let there = sessions_at(&world, |it| it);
-    let gate = Gate::new();
-    gate.close();
-    let waits = gate.clone();
-    let upload = app(&there, move |_| {
-        let waits = waits.clone();
-        async move {
-            waits.pass().await;
-            String::new()
-        }
-    });
+    let there = world.replica();
+    world.held.close();
     let browser = signed_in(&here, "alice").await;
-    let request = browser.request(Method::GET, "/upload");
-    let uploading = tokio::spawn(async move { ask(&upload, request).await.0 });
+    let tab = browser.copy();
+    let uploading = tokio::spawn(async move { tab.get(&there, "/held").await.headers });
     settle().await;
     world.server.expire_all();
     assert_eq!(browser.get(&here, "/api").await.text, "data");
-    for _ in 0..3 {
-        advance(TRANSIT).await;
-        browser.get(&here, "/").await;
-        settle().await;
-    }
-    gate.open();
+    come_to_rest(&browser, &here, 3).await;
+    world.held.open();
     let headers = uploading.await.unwrap();
     browser.take(&headers);
     // The first process recovers it while it has the session loaded: for a minute.
@@ -362,11 +348,7 @@ async fn an_end_from_outside_revokes_what_the_browser_has() {
     let world = World::sealed();
     let here = world.replica();
     let browser = signed_in(&here, "alice").await;
-    for _ in 0..2 {
-        advance(TRANSIT).await;
-        browser.get(&here, "/").await;
-        settle().await;
-    }
+    come_to_rest(&browser, &here, 2).await;
     let elsewhere = world.replica();
     assert_eq!(elsewhere.sessions.end_all(&alice()).await.unwrap(), 1);
     assert_eq!(browser.get(&here, "/ended").await.text, "signed_out_elsewhere");
@@ -403,11 +385,7 @@ async fn the_note_of_an_end_from_outside_has_an_end() {
     let world = World::sealed();
     let here = world.replica();
     let browser = signed_in(&here, "alice").await;
-    for _ in 0..2 {
-        advance(TRANSIT).await;
-        browser.get(&here, "/").await;
-        settle().await;
-    }
+    come_to_rest(&browser, &here, 2).await;
     drop(here);
     let elsewhere = world.replica();
     assert_eq!(elsewhere.sessions.end_all(&alice()).await.unwrap(), 1);
@@ -503,11 +481,7 @@ async fn a_refresh_with_older_tokens_is_no_failure_of_the_store() {
     let stream = browser.begin(&there, browser.request(Method::GET, "/refresh")).await;
     world.server.expire_all();
     assert_eq!(browser.get(&here, "/api").await.text, "data");
-    for _ in 0..3 {
-        advance(TRANSIT).await;
-        browser.get(&here, "/").await;
-        settle().await;
-    }
+    come_to_rest(&browser, &here, 3).await;
     let told = stream.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(&*told, b"no_response_head");
 }
@@ -554,11 +528,7 @@ async fn what_is_given_up_leaves_the_note_of_a_redeem() {
     let known = store.load().await.unwrap().generation;
     let Leased::Lease(mut lease) = store.lease(known).await.unwrap() else { panic!("newer") };
     lease.intend(known).await.unwrap();
-    for _ in 0..2 {
-        advance(TRANSIT).await;
-        browser.get(&replica, "/").await;
-        settle().await;
-    }
+    come_to_rest(&browser, &replica, 2).await;
     // The process is gone.
     drop(lease);
     settle().await;
@@ -624,11 +594,7 @@ async fn a_slow_sign_out_revokes_and_keeps_its_reason() {
     settle().await;
     world.server.expire_all();
     assert_eq!(browser.get(&here, "/api").await.text, "data");
-    for _ in 0..3 {
-        advance(TRANSIT).await;
-        browser.get(&here, "/").await;
-        settle().await;
-    }
+    come_to_rest(&browser, &here, 3).await;
     gate.open();
     assert_eq!(signing_out.await.unwrap(), "out");
     let told = browser.get(&here, "/ended").await.text;
