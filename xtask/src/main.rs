@@ -85,6 +85,7 @@ const CHECKS: &[Check] = &[
     ("session-proxy-build", Cargo("clippy --lib --locked --features session-proxy -- -D warnings")),
     ("axum-build", Cargo("clippy --lib --locked --features axum -- -D warnings")),
     ("serde-build", Cargo("clippy --lib --locked --features serde -- -D warnings")),
+    ("tonic-build", Cargo("clippy --lib --locked --features tonic -- -D warnings")),
     ("file-redis-build", Cargo("clippy --lib --locked --features file,redis -- -D warnings")),
     ("full-build", Cargo("clippy --lib --locked --features full -- -D warnings")),
     ("docs", Doc("doc --no-deps --all-features --locked")),
