@@ -11,16 +11,19 @@ pub type AnyError = BoxError;
 /// How many calls a program makes at once, with a token that has just expired.
 pub const CALLS: usize = 20;
 
-/// A credential that is signed in at these servers, whose access token is refused from now on. It is
-/// refreshed over HTTP, as RFC 6749 has it.
+/// A credential that is signed in at these servers, whose access token is refused from now on.
 pub fn credential(servers: &Loopback) -> Result<Arc<RefreshState>, AnyError> {
+    let state = signed_in(servers)?;
+    servers.expire_access_token();
+    Ok(state)
+}
+
+/// A credential that is signed in at these servers. It is refreshed over HTTP, as RFC 6749 has it.
+pub fn signed_in(servers: &Loopback) -> Result<Arc<RefreshState>, AnyError> {
     let client = oauth2::Client::builder(&servers.token_endpoint(), loopback::CLIENT_ID)?
         .client_secret_basic(loopback::CLIENT_SECRET)
         .build()?;
-    let state =
-        RefreshState::builder(client.refresh_token_grant()).tokens(servers.sign_in()).build();
-    servers.expire_access_token();
-    Ok(state)
+    Ok(RefreshState::builder(client.refresh_token_grant()).tokens(servers.sign_in()).build())
 }
 
 /// The user ends the session at the authorization server: neither token is good any more.
@@ -31,10 +34,22 @@ pub fn end_session(servers: &Loopback) {
     book.expire_access_token();
 }
 
-/// An error and its sources, in one line.
+/// An error and its sources, in one line. What is said already is not said again, and no port is
+/// named: they are others each time.
 pub fn in_one_line(error: &(dyn Error + 'static)) -> String {
-    let all = successors(Some(error), |error| (*error).source());
-    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let mut line = String::new();
+    for error in successors(Some(error), |error| (*error).source()) {
+        let says = error.to_string();
+        if !line.contains(&says) {
+            line.push_str(if line.is_empty() { "" } else { ": " });
+            line.push_str(&says);
+        }
+    }
+    let mut parts = line.split("127.0.0.1:");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |line, part| {
+        line + "127.0.0.1" + part.trim_start_matches(|letter: char| letter.is_ascii_digit())
+    })
 }
 
 /// What has happened until the session ended.
