@@ -3,7 +3,7 @@
 use std::{error::Error, fmt::Display, iter::successors, process::ExitCode, sync::Arc};
 
 pub use testing::loopback::{self, Loopback};
-use tower_refresh::{BoxError, RefreshState, oauth2};
+use tower_refresh::{BoxError, RefreshState, Renewal, oauth2};
 
 /// Any error.
 pub type AnyError = BoxError;
@@ -18,12 +18,17 @@ pub fn credential(servers: &Loopback) -> Result<Arc<RefreshState>, AnyError> {
     Ok(state)
 }
 
-/// A credential that is signed in at these servers. It is refreshed over HTTP, as RFC 6749 has it.
+/// A credential that is signed in at these servers.
 pub fn signed_in(servers: &Loopback) -> Result<Arc<RefreshState>, AnyError> {
+    Ok(renewal(servers)?.in_memory(servers.sign_in()))
+}
+
+/// Credentials that are refreshed at these servers, over HTTP, as RFC 6749 has it.
+pub fn renewal(servers: &Loopback) -> Result<Renewal, AnyError> {
     let client = oauth2::Client::builder(&servers.token_endpoint(), loopback::CLIENT_ID)?
         .client_secret_basic(loopback::CLIENT_SECRET)
         .build()?;
-    Ok(RefreshState::builder(client.refresh_token_grant()).tokens(servers.sign_in()).build())
+    Ok(Renewal::builder(client.refresh_token_grant()).build())
 }
 
 /// The user ends the session at the authorization server: neither token is good any more.
