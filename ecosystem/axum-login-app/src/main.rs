@@ -16,8 +16,8 @@ use axum::{
 };
 use axum_login::{AuthManagerLayerBuilder, AuthUser, AuthnBackend, login_required};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
-use scenery::{AnyError, CALLS, Loopback, Outcome};
-use tokio::{net::TcpListener, task::JoinSet};
+use scenery::{AnyError, Loopback};
+use tokio::net::TcpListener;
 use tower_refresh::{
     FromExtensions, RefreshLayer, RefreshMiddleware, RefreshState, Renewal, Tokens,
 };
@@ -83,25 +83,7 @@ async fn main() -> Result<ExitCode, AnyError> {
     let users = Users { renewal: scenery::renewal(&servers)?, all: Arc::default() };
     let address = serve(servers.clone(), users).await?;
 
-    let browser = reqwest::Client::new();
-    let signed_in = browser.post(format!("{address}/sign_in")).send().await?;
-    let cookie = signed_in.headers().get("set-cookie").ok_or("no cookie")?.clone();
-    let orders =
-        || browser.get(format!("{address}/orders")).header("cookie", cookie.clone()).send();
-
-    servers.expire_access_token();
-    servers.refuse_together(CALLS);
-    let running: JoinSet<_> = (0..CALLS).map(|_| orders()).collect();
-    let answers = running.join_all().await;
-    let good = |answer: &Result<reqwest::Response, _>| {
-        answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::OK)
-    };
-    let outcome = Outcome::of(&servers, CALLS, answers.iter().filter(|it| good(it)).count());
-
-    servers.refuse_together(0);
-    scenery::end_session(&servers);
-    let last = orders().await?;
-    Ok(outcome.report(format!("{}, {}", last.status(), last.text().await?)))
+    scenery::as_a_browser(&servers, &address).await
 }
 
 async fn serve(servers: Loopback, users: Users) -> Result<String, AnyError> {

@@ -3,6 +3,7 @@
 use std::{error::Error, fmt::Display, iter::successors, process::ExitCode, sync::Arc};
 
 pub use testing::loopback::{self, Loopback};
+use tokio::task::JoinSet;
 use tower_refresh::{BoxError, RefreshState, Renewal, oauth2};
 
 /// Any error.
@@ -89,4 +90,26 @@ impl Outcome {
             _ => ExitCode::FAILURE,
         }
     }
+}
+
+/// Signs in at a web application with `POST /sign_in` and `GET /orders`, whose session's token runs out then, and ends
+/// the program.
+pub async fn as_a_browser(servers: &Loopback, address: &str) -> Result<ExitCode, AnyError> {
+    let browser = reqwest::Client::new();
+    let signed_in = browser.post(format!("{address}/sign_in")).send().await?;
+    let cookie = signed_in.headers().get("set-cookie").ok_or("no cookie")?.clone();
+    let orders =
+        || browser.get(format!("{address}/orders")).header("cookie", cookie.clone()).send();
+
+    servers.expire_access_token();
+    servers.refuse_together(CALLS);
+    let running: JoinSet<_> = (0..CALLS).map(|_| orders()).collect();
+    let answers = running.join_all().await.into_iter();
+    let ok = answers.filter(|it| it.as_ref().is_ok_and(|answer| answer.status() == 200)).count();
+    let outcome = Outcome::of(servers, CALLS, ok);
+
+    servers.refuse_together(0);
+    end_session(servers);
+    let last = orders().await?;
+    Ok(outcome.report(format!("{}, {}", last.status(), last.text().await?)))
 }
