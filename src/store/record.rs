@@ -4,7 +4,17 @@ use super::{Lease, OpenCause};
 use crate::tokens::{Generation, Tokens};
 
 /// What a store holds for one credential: its generation, and its tokens unless
-/// it is signed out. The default is a store that was never written.
+/// it is signed out. The default is the record of a store that was never written.
+///
+/// ```
+/// use tower_refresh::{Generation, Tokens, store::Record};
+///
+/// let never_written = Record::default();
+/// let signed_in = Record::new(never_written.generation.next(), Tokens::new("access"));
+/// let signed_out = Record::new(signed_in.generation.next(), None);
+/// assert_eq!(signed_out.generation, Generation::new(2));
+/// assert_eq!(signed_out.tokens, None);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Record {
