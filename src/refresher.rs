@@ -8,9 +8,29 @@ use crate::{
 };
 
 /// A boxed future, for the calls that happen once a refresh.
+///
+/// ```
+/// use tower_refresh::BoxFuture;
+///
+/// fn answer() -> BoxFuture<'static, u8> {
+///     Box::pin(async { 42 })
+/// }
+/// # drop(answer());
+/// ```
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What a [`Refresher`] is asked for (RFC 6749, section 6).
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use tower_refresh::{Refresher, Tokens, refresher::{RefreshRequest, Trigger}};
+///
+/// // A test of a refresher calls it with a request of its own.
+/// let refresher = async |spent: Tokens| Ok(Tokens::new(format!("after {}", spent.access_token())));
+/// let request = RefreshRequest::new(Tokens::new("first"), Trigger::Expired);
+/// assert_eq!(refresher.refresh(request).await?.access_token(), "after first");
+/// # Ok::<_, tower_refresh::RefreshError>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RefreshRequest {
@@ -22,6 +42,9 @@ pub struct RefreshRequest {
 }
 
 /// What a refresh was started for.
+///
+/// A refresher finds it in its [request](RefreshRequest); `oauth2::RefreshTokenGrant` has an example that
+/// logs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Trigger {
@@ -220,6 +243,23 @@ impl<F> fmt::Debug for RefresherFn<F> {
 /// What kind of error it is matters more than anything else here: a *rejected* credential
 /// stays dead until the next sign-in, a *refused client* pauses for minutes, and after a
 /// *transient* failure it is tried again soon. When in doubt, say transient.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_refresh::RefreshError;
+///
+/// /// What a refresher makes of a token endpoint's answer.
+/// fn failure(status: u16, code: &str) -> RefreshError {
+///     match (status, code) {
+///         (400, "invalid_grant") => RefreshError::rejected("the session has ended"),
+///         (401, "invalid_client") => RefreshError::client_refused("the secret is wrong"),
+///         (503, _) => RefreshError::transient("busy").with_retry_after(Duration::from_secs(5)),
+///         _ => RefreshError::transient("no answer that can be read"),
+///     }
+///     .with_code(code)
+/// }
+/// assert!(failure(400, "invalid_grant").is_rejected());
+/// ```
 pub struct RefreshError {
     pub(crate) kind: RefreshErrorKind,
     pub(crate) unspent: bool,

@@ -94,9 +94,13 @@ pub(crate) enum Purpose {
 }
 
 /// A text that was opened. Its memory is wiped on drop, and `Debug` does not show it.
+///
+/// [`Keyring::open`] returns it; the [module](self) has an example.
 pub struct Plaintext(Zeroizing<Vec<u8>>);
 
 /// Why something could not be sealed or opened. Neither the text nor a key is in it.
+///
+/// The [module](self) has an example.
 pub struct SealError(SealErrorKind);
 
 /// The kinds of [`SealError`].

@@ -21,6 +21,14 @@ use crate::{
 /// (refresh, sign-in, sign-out) and never goes back.
 ///
 /// [`Generation::ZERO`] is the credential that never had a token.
+///
+/// ```
+/// use tower_refresh::Generation;
+///
+/// let first = Generation::ZERO.next();
+/// assert_eq!(first, Generation::new(1));
+/// assert!(first.next() > first);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(u64);
 

@@ -8,6 +8,8 @@ use crate::error::BoxError;
 /// Why a request cannot be sent a second time: the reason that was met first.
 ///
 /// The response to a request that was refused and not replayed has it in its extensions.
+///
+/// The page [`questions`](crate::guide::questions#why-did-my-call-fail) shows how to read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NotReplayable {
@@ -65,6 +67,8 @@ impl fmt::Display for NotReplayable {
 impl Error for NotReplayable {}
 
 /// What a [`ReplayBody`](super::ReplayBody) ends in if it does not end well.
+///
+/// Its text and its [`source`](Error::source) are those of the request's own body, if that failed.
 #[derive(Debug)]
 pub struct BodyError(Repr);
 

@@ -75,6 +75,20 @@ pub use self::{
 ///
 /// Its data are [`Bytes`], and its error is a [`BodyError`]. After its end or an error, polling it
 /// again gives `None`.
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use tower_refresh::body::ReplayBody;
+///
+/// /// A service that stands below the layer.
+/// async fn server(request: Request<ReplayBody<Full<Bytes>>>) -> Response<Full<Bytes>> {
+///     Response::new(Full::from(format!("{} {}", request.method(), request.uri().path())))
+/// }
+/// # let body = ReplayBody::plain(Full::<Bytes>::from("hello"));
+/// # drop(server(Request::new(body)));
+/// ```
 pub struct ReplayBody<B>(Inner<B>);
 
 // Each of them is a pointer at most: a request is moved about on its way through a client, and all of

@@ -18,6 +18,12 @@ use crate::{
 /// Looked at are content types that begin with `application/connect+`. A unary call needs no rule:
 /// the server says 401. An error after a message is the caller's: the server had begun to answer.
 /// So is one that is compressed.
+///
+/// ```
+/// use tower_refresh::in_body::{Connect, InBodyLayer};
+///
+/// let layer = InBodyLayer::new().rule(Connect::new());
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Connect(());
 
@@ -27,6 +33,12 @@ pub struct Connect(());
 ///
 /// Looked at are content types that begin with `application/grpc-web`, and those of the text form,
 /// `application/grpc-web-text`, which is in base64. A status after a message is the caller's.
+///
+/// ```
+/// use tower_refresh::in_body::{GrpcWeb, InBodyLayer};
+///
+/// let layer = InBodyLayer::new().rule(GrpcWeb::new());
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GrpcWeb(());
 

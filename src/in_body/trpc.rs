@@ -25,6 +25,12 @@ use crate::layer::Verdict;
 ///   the first call on that was carried out the stream is not held, and what has come with that
 ///   is all that is looked at.
 /// - A subscription (`text/event-stream`) is a challenge if a refusal is its first event.
+///
+/// ```
+/// use tower_refresh::in_body::{InBodyLayer, Trpc};
+///
+/// let layer = InBodyLayer::new().rule(Trpc::new().also_code("TOKEN_EXPIRED"));
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Trpc {

@@ -12,6 +12,8 @@ use crate::grpc::protocol;
 
 /// What a response says of the access token that its request carried. In a response's extensions it
 /// is what a layer below has found out, and [`classify`] believes it.
+///
+/// [`Classify`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
@@ -30,6 +32,8 @@ pub enum Verdict {
 }
 
 /// The head of a response: what a [`Classify`] judges by.
+///
+/// [`Classify`] has an example.
 #[derive(Clone, Copy)]
 pub struct ResponseHead<'a> {
     status: StatusCode,

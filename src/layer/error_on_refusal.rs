@@ -163,6 +163,8 @@ impl Answer for reqwest::Response {
 /// [`ErrorOnRefusalLayer`], or by the middleware for reqwest where
 /// it is asked for that. [`source`](Error::source) is the [`RefreshFailure`], or else the
 /// [`NotReplayable`].
+///
+/// [`ErrorOnRefusalLayer`] has an example.
 #[derive(Clone, Debug)]
 pub struct Refused {
     status: StatusCode,

@@ -54,6 +54,8 @@ impl CredentialSource for Option<Arc<RefreshState>> {
 }
 
 /// Finds the `Arc<RefreshState>` in the request's extensions.
+///
+/// [`CredentialSource`] has an example, and the page [`many`](crate::guide::many) a program.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FromExtensions;
 

@@ -65,6 +65,19 @@ impl Client {
 
 /// Configures a [`Client`]; begins at [`Client::builder`] and ends with
 /// [`over`](Self::over), or with `build` where the feature `oauth2-client` is on.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_refresh::oauth2::Client;
+///
+/// let client = Client::builder("http://localhost:8080/token", "my-client")?
+///     .client_secret_basic("hush")
+///     .scope("orders:read")
+///     .timeout(Duration::from_secs(60))
+///     .build()?;
+/// # let _ = client;
+/// # Ok::<_, tower_refresh::ConfigError>(())
+/// ```
 #[must_use]
 pub struct ClientBuilder {
     settings: Settings,

@@ -90,6 +90,18 @@ pub struct RefreshTokenGrant(pub(super) Client);
 
 /// Gets tokens for the client itself (RFC 6749, section 4.4). Made by
 /// [`Client::client_credentials_grant`].
+///
+/// ```
+/// use tower_refresh::{RefreshState, oauth2};
+///
+/// let client = oauth2::Client::builder("http://localhost:8080/token", "my-service")?
+///     .client_secret_basic("hush")
+///     .build()?;
+/// // The first request fetches the first token.
+/// let state = RefreshState::builder(client.client_credentials_grant()).build();
+/// # let _ = state;
+/// # Ok::<_, tower_refresh::ConfigError>(())
+/// ```
 #[derive(Clone)]
 pub struct ClientCredentialsGrant(pub(super) Client);
 

@@ -11,6 +11,21 @@ use super::{
 use crate::{error::ConfigError, state::RenewalBuilder, store::Stores};
 
 /// Configures [`Sessions`].
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_refresh::{Renewal, Tokens, store::MemoryStores};
+/// use tower_refresh::session::{SessionCookie, Sessions};
+///
+/// let renewal = Renewal::builder(async |_spent: Tokens| Ok(Tokens::new("next")));
+/// let sessions = Sessions::builder(renewal, MemoryStores::new())
+///     .cookie(SessionCookie::host("shop")?)
+///     .idle(Duration::from_secs(3600))
+///     .trusted_origin("https://www.example.com")?
+///     .build()?;
+/// # let _ = sessions;
+/// # Ok::<_, tower_refresh::ConfigError>(())
+/// ```
 #[must_use]
 pub struct SessionsBuilder {
     renewal: RenewalBuilder,

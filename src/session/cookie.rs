@@ -27,6 +27,15 @@ const MAX_TWINS: usize = 4;
 /// Its attributes are `HttpOnly`, `Secure`, `Path=/` and `SameSite=Lax`, it has no `Domain`, and ends
 /// with the browser's session. `Priority=High` keeps Chromium from evicting it first when a site has
 /// more cookies than the browser takes.
+///
+/// ```
+/// use tower_refresh::session::{SessionCookie, SessionId};
+///
+/// let cookie = SessionCookie::host("shop")?.strict();
+/// assert_eq!(cookie.name(), "__Host-Http-shop");
+/// assert!(cookie.set(&SessionId::random()?).is_sensitive());
+/// # Ok::<_, tower_refresh::ConfigError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SessionCookie {
     name: Box<str>,

@@ -14,6 +14,18 @@ use crate::state::RefreshFailure;
 /// [`as_str`](Self::as_str) in the header `Session-Ended`, and so has the log and the counter
 /// `tower_refresh_sessions_ended_total`. It is known for ten minutes; after that the session is as
 /// unknown as one that never was.
+///
+/// ```
+/// use tower_refresh::session::{Ended, SessionSlot};
+///
+/// fn greeting(slot: &SessionSlot) -> &'static str {
+///     match (slot.session(), slot.ended()) {
+///         (Some(_), _) => "welcome back",
+///         (None, Some(Ended::Idle)) => "you were away for too long: sign in again",
+///         (None, _) => "sign in",
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Ended {

@@ -5,6 +5,20 @@ use std::fmt;
 use crate::{error::ConfigError, store::StoreError};
 
 /// Why nobody was signed in.
+///
+/// ```
+/// use http::StatusCode;
+/// use tower_refresh::session::SignInError;
+///
+/// /// What the callback answers.
+/// fn status(error: &SignInError) -> StatusCode {
+///     match error {
+///         SignInError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+///         SignInError::Ended => StatusCode::UNAUTHORIZED, // begin the sign-in anew
+///         _ => StatusCode::INTERNAL_SERVER_ERROR,
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SignInError {

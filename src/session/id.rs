@@ -26,6 +26,15 @@ const LETTERS: usize = 43;
 /// memory is wiped on drop.
 ///
 /// A sign-in makes a new one, and never takes over one that a browser has brought.
+///
+/// ```
+/// use tower_refresh::session::SessionId;
+///
+/// let id = SessionId::random()?;
+/// assert_eq!(id.expose().parse::<SessionId>().unwrap().name(), id.name());
+/// assert!(!format!("{id:?} {}", id.name()).contains(id.expose()));
+/// # Ok::<_, tower_refresh::ConfigError>(())
+/// ```
 #[derive(Clone)]
 pub struct SessionId(SecretString);
 
@@ -92,6 +101,8 @@ fn is_id(text: &[u8]) -> bool {
 }
 
 /// A text is not the id of a session.
+///
+/// [`SessionId`]'s `from_str` returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NoSessionId;

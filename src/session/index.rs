@@ -26,6 +26,19 @@ use crate::{
 };
 
 /// Whose sessions: all of a user, or those of one session at the provider. `Debug` shows neither.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # use tower_refresh::{Renewal, Tokens, store::MemoryStores};
+/// use tower_refresh::session::{Identity, IndexKey, Sessions};
+///
+/// # let renewal = Renewal::builder(async |_spent: Tokens| Ok(Tokens::new("next")));
+/// # let sessions = Sessions::builder(renewal, MemoryStores::new()).build()?;
+/// // The user was removed: all sessions end, on every replica.
+/// let alice = IndexKey::sub(&Identity::new("https://id.example.com", "alice"));
+/// assert_eq!(sessions.end_all(&alice).await?, 0);
+/// # Ok::<_, tower_refresh::BoxError>(()) }).unwrap();
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum IndexKey {

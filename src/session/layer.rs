@@ -23,6 +23,24 @@ use crate::error::ConfigError;
 /// It answers itself where the handler could not know better: 503 while the store cannot be asked, or
 /// no token can be had; then the browser keeps its cookie. Nested in another one of the same
 /// [`Sessions`](super::Sessions) it goes by what that has found.
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower::{ServiceBuilder, service_fn};
+/// use tower_refresh::session::{Session, SessionSlot, Sessions};
+///
+/// # fn app(sessions: &Sessions) -> Result<(), tower_refresh::ConfigError> {
+/// let private = ServiceBuilder::new()
+///     .layer(sessions.layer().sign_in_at("/login")?) // a page without a session goes there
+///     .service(service_fn(async |request: Request<String>| {
+///         let slot = request.extensions().get::<SessionSlot>();
+///         let session = slot.and_then(SessionSlot::session).ok_or("no session")?;
+///         let name = session.identity().subject().to_owned();
+///         Ok::<_, tower_refresh::BoxError>(Response::new(name))
+///     }));
+/// # let _ = private;
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 #[must_use]
 pub struct SessionLayer {

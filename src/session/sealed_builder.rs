@@ -15,6 +15,19 @@ use crate::{
 
 /// Configures what is particular to [sealed](Sessions::sealed) sessions. [`remember`](Self::remember)
 /// goes on to what all have.
+///
+/// ```
+/// use tower_refresh::{Renewal, Tokens, seal::Keyring, session::Sessions, store::MemoryStores};
+/// # let key = [7; 32];
+///
+/// let renewal = Renewal::builder(async |_spent: Tokens| Ok(Tokens::new("next")));
+/// let sessions = Sessions::sealed(renewal, Keyring::new(key))
+///     .max_bytes(4096)
+///     .remember(MemoryStores::new())
+///     .build()?;
+/// # let _ = sessions;
+/// # Ok::<_, tower_refresh::ConfigError>(())
+/// ```
 #[must_use]
 pub struct SealedBuilder {
     renewal: RenewalBuilder,

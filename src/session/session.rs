@@ -17,6 +17,18 @@ use crate::{state::RefreshState, store::StoreError, time::Time};
 
 /// A session that lives: who is signed in, and their tokens. A handler takes it from the request's
 /// [`SessionSlot`](super::SessionSlot), or as an extractor where the feature `axum` is on. Cheap to clone.
+///
+/// ```
+/// use http::Request;
+/// use tower_refresh::session::Session;
+///
+/// /// A handler's own call to an API, by a client with `RefreshLayer::per_request(FromExtensions)`.
+/// fn orders(session: &Session) -> Request<String> {
+///     let mut request = Request::new(String::new());
+///     session.attach(&mut request);
+///     request
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Session {
     entry: Arc<Entry>,

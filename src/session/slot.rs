@@ -19,6 +19,21 @@ use crate::{error::ConfigError, tokens::Tokens};
 /// [`SessionLayer`](super::SessionLayer) puts one into the extensions of each request.
 ///
 /// A handler that takes one, or asks it, makes its response private to the browser.
+///
+/// ```
+/// use http::Response;
+/// use tower_refresh::{BoxError, Tokens, session::{Identity, SessionSlot}};
+///
+/// /// The callback, once it has redeemed the code and checked the ID token.
+/// async fn signed_in(
+///     slot: SessionSlot,
+///     tokens: Tokens,
+///     identity: Identity,
+/// ) -> Result<Response<String>, BoxError> {
+///     slot.sign_in(tokens, identity).await?;
+///     Ok(slot.land("/")?)
+/// }
+/// ```
 #[derive(Clone)]
 pub struct SessionSlot(pub(super) Arc<Slot>);
 

@@ -5,6 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::ended::{ALL, Ended};
 
 /// How the sessions of this process do.
+///
+/// ```
+/// # use tower_refresh::{Renewal, Tokens, store::MemoryStores};
+/// use tower_refresh::session::{Ended, Sessions};
+///
+/// # let renewal = Renewal::builder(async |_spent: Tokens| Ok(Tokens::new("next")));
+/// # let sessions = Sessions::builder(renewal, MemoryStores::new()).build()?;
+/// let status = sessions.status();
+/// assert_eq!((status.loaded, status.ended(Ended::Reused)), (0, 0));
+/// # Ok::<_, tower_refresh::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionsStatus {

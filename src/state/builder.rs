@@ -17,6 +17,19 @@ use crate::{refresher::Refresher, store::TokenStore, time::Time, tokens::Tokens}
 /// Configures how credentials are renewed, and builds a `T`: a [`Renewal`] for a family of
 /// credentials (begins at [`Renewal::builder`]), or the [`RefreshState`] of a single one
 /// (begins at [`RefreshState::builder`], see [`RefreshStateBuilder`]).
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_refresh::{Renewal, Tokens};
+///
+/// let renewal = Renewal::builder(async |_spent: Tokens| Ok(Tokens::new("next")))
+///     .early_refresh(Duration::from_secs(120))
+///     .deadline(Duration::from_secs(10))
+///     .on_failure(|event| eprintln!("{:?}: {}", event.name, event.kind()))
+///     .build();
+/// let alice = renewal.in_memory(Tokens::new("first")).named("alice");
+/// # let _ = alice;
+/// ```
 #[must_use]
 pub struct RenewalBuilder<T = Renewal> {
     refresher: Arc<dyn Refresher>,
@@ -35,6 +48,18 @@ pub struct RenewalBuilder<T = Renewal> {
 
 /// Configures a single [`RefreshState`]: the knobs of every [`RenewalBuilder`], a
 /// [`store`](RenewalBuilder::store), and [`tokens`](RenewalBuilder::tokens) to begin with.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_refresh::{RefreshState, Tokens, store::MemoryStore};
+///
+/// let state = RefreshState::builder(async |_spent: Tokens| Ok(Tokens::new("next")))
+///     .store(MemoryStore::new())
+///     .tokens(Tokens::new("").with_refresh_token("r1")) // redeemed before the first request
+///     .cool_down(Duration::from_secs(2), Duration::from_secs(300))
+///     .build();
+/// # let _ = state;
+/// ```
 pub type RefreshStateBuilder = RenewalBuilder<RefreshState>;
 
 impl<T> RenewalBuilder<T> {

@@ -6,6 +6,18 @@ use super::{RefreshState, unrevoked::Unrevoked, waiters::wake};
 use crate::tokens::Tokens;
 
 /// What a [`RefreshState::drain`] had to leave.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use std::time::Duration;
+/// use tower_refresh::{RefreshState, Tokens};
+///
+/// let state = RefreshState::builder(async |_spent: Tokens| Ok(Tokens::new("next"))).build();
+/// // At the end of `main`. A store that is away would keep it waiting.
+/// let left = tokio::time::timeout(Duration::from_secs(10), state.drain()).await?;
+/// assert!(left.is_clean());
+/// # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Drained {

@@ -11,6 +11,26 @@ use crate::{
 
 /// Why there is no fresh token. Cheap to clone, and put into the extensions of a
 /// response that could not be helped.
+///
+/// The page [`questions`](crate::guide::questions) says what to do about each kind, and lists every
+/// other error of this crate.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use tower_refresh::{FailureKind, RefreshError, RefreshState, Tokens};
+///
+/// let state = RefreshState::builder(async |_spent: Tokens| {
+///     Err(RefreshError::rejected("the user was removed").with_code("invalid_grant"))
+/// })
+/// .tokens(Tokens::new("first").with_refresh_token("r1"))
+/// .build();
+///
+/// let failure = state.refresh().await.unwrap_err();
+/// assert_eq!(failure.kind(), FailureKind::Rejected);
+/// assert_eq!(failure.code(), Some("invalid_grant"));
+/// assert!(failure.retry_at().is_none()); // only a sign-in helps
+/// # });
+/// ```
 #[derive(Clone)]
 pub struct RefreshFailure(
     // Behind a pointer, because whatever a request is told may be one.
@@ -28,6 +48,8 @@ struct Inner {
 }
 
 /// The kinds of [`RefreshFailure`].
+///
+/// The page [`questions`](crate::guide::questions#why-did-my-call-fail) says what to do about each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureKind {

@@ -28,6 +28,8 @@ use crate::{
 
 /// A failure that waiters were told, as the
 /// [`on_failure`](super::RenewalBuilder::on_failure) hook gets it. `Debug` shows no secret.
+///
+/// The page [`operating`](crate::guide::operating) has a program with that hook.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FailureEvent {

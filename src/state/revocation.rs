@@ -15,6 +15,8 @@ use crate::{
 /// [`RefreshError`](crate::RefreshError) is taken at its word: not after one that is
 /// [rejected](crate::RefreshError::rejected), and not before its
 /// [`Retry-After`](crate::RefreshError::with_retry_after).
+///
+/// [`on_sign_out`](super::RenewalBuilder::on_sign_out) has an example.
 pub trait HookResult: sealed::Sealed {
     /// Whether it worked.
     #[doc(hidden)]
@@ -63,6 +65,8 @@ pub(crate) type TokensHook =
     Arc<dyn Fn(Tokens) -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync>;
 
 /// What has become of tokens at the server.
+///
+/// [`SignedOut::revocation`] has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Revocation {
@@ -105,6 +109,8 @@ impl fmt::Display for Revocation {
 
 /// What came of a [`RefreshState::clear`](super::RefreshState::clear): this process and its
 /// store are signed out.
+///
+/// [`on_sign_out`](super::RenewalBuilder::on_sign_out) has an example.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct SignedOut {

@@ -14,6 +14,8 @@ use crate::{
 
 /// How a credential does, in a word. What stands against its next refresh counts more than a
 /// token that still works: [`Status::expires_in`] says for how long it does.
+///
+/// [`RefreshState::subscribe_health`](crate::RefreshState::subscribe_health) has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Health {
@@ -77,6 +79,8 @@ impl fmt::Display for Health {
 }
 
 /// How often things happened since the state was built.
+///
+/// [`Status::counts`] has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
@@ -111,6 +115,8 @@ impl Counts {
 }
 
 /// The failures of one kind, since the state was built.
+///
+/// [`Counts::last`] and [`Counts::all_failures`] have them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PastFailure {
@@ -125,6 +131,25 @@ pub struct PastFailure {
 }
 
 /// One look at a [`RefreshState`](crate::RefreshState).
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use tower_refresh::{FailureKind, RefreshError, RefreshState, Tokens, state::Health};
+///
+/// let state = RefreshState::builder(async |_spent: Tokens| {
+///     Err(RefreshError::transient("connection refused"))
+/// })
+/// .tokens(Tokens::new("first").with_refresh_token("r1"))
+/// .build();
+/// let _ = state.refresh().await;
+///
+/// let status = state.status();
+/// assert!(status.signed_in);
+/// assert_eq!(status.health, Health::CoolingDown);
+/// assert!(status.retry_in.is_some());
+/// assert_eq!(status.counts.failures(FailureKind::Transient), 1);
+/// # });
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {

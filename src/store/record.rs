@@ -25,6 +25,8 @@ pub struct Record {
 }
 
 /// What [`TokenStore::delete`](super::TokenStore::delete) did.
+///
+/// [`TokenStore`](super::TokenStore) has an example of this type, of [`Leased`] and of [`OpenRedeem`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Deleted {

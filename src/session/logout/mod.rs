@@ -35,6 +35,8 @@ type Verify = dyn Fn(String) -> BoxFuture<'static, Result<Vec<u8>, BoxError>> + 
 ///
 /// It answers 200 once the sessions have ended on every replica, and 400 if the token is not good or
 /// the store failed. The route needs no [`SessionLayer`](super::SessionLayer).
+///
+/// [`Sessions::back_channel_logout`] has an example.
 #[derive(Clone)]
 pub struct BackChannelLogout {
     sessions: Sessions,

@@ -17,6 +17,19 @@ use crate::{
 
 /// Keeps one credential in memory, and loses it with the process. Clones share the record and
 /// the lease.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use tower_refresh::{RefreshState, Tokens, store::{MemoryStore, TokenStore}};
+///
+/// let store = MemoryStore::new();
+/// let state = RefreshState::builder(async |_spent: Tokens| Ok(Tokens::new("next")))
+///     .store(store.clone())
+///     .build();
+/// state.set(Tokens::new("first")).await?;
+/// assert_eq!(store.load().await?.tokens, Some(Tokens::new("first")));
+/// # Ok::<_, tower_refresh::store::StoreError>(()) }).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct MemoryStore(Arc<Slot>);
 

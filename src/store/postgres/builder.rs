@@ -17,6 +17,21 @@ use crate::{
 };
 
 /// Builds [`PostgresStores`](super::PostgresStores): every knob.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_refresh::store::{Keyring, PostgresStores};
+/// # let key = [7; 32];
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+/// # let _inside = runtime.enter();
+///
+/// let stores = PostgresStores::builder("host=/var/run/postgresql user=app", Keyring::new(key))
+///     .prefix("shop_tokens")
+///     .lease(Duration::from_secs(10))
+///     .build()?;
+/// # let _ = stores;
+/// # Ok::<_, tower_refresh::ConfigError>(())
+/// ```
 #[must_use]
 pub struct PostgresStoresBuilder {
     url: SecretString,

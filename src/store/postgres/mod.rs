@@ -95,6 +95,8 @@ use crate::{
 pub struct PostgresStores(Arc<Shared>);
 
 /// One name's record in PostgreSQL: a [`TokenStore`]. Cheap to clone.
+///
+/// [`PostgresStores::store`] makes it.
 #[derive(Clone)]
 pub struct PostgresStore(Arc<PostgresRecord>);
 

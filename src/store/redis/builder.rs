@@ -17,6 +17,21 @@ use crate::{
 };
 
 /// Builds [`RedisStores`](super::RedisStores): every knob.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_refresh::store::{Keyring, RedisStores};
+/// # let key = [7; 32];
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+/// # let _inside = runtime.enter();
+///
+/// let stores = RedisStores::builder("redis://localhost/", Keyring::new(key))
+///     .prefix("shop-tokens")
+///     .ttl(Duration::from_secs(180 * 24 * 3600))
+///     .build()?;
+/// # let _ = stores;
+/// # Ok::<_, tower_refresh::ConfigError>(())
+/// ```
 #[must_use]
 pub struct RedisStoresBuilder {
     urls: Vec<SecretString>,

@@ -108,6 +108,8 @@ use crate::{
 pub struct RedisStores(Arc<Shared>);
 
 /// One name's record in Redis: a [`TokenStore`]. Cheap to clone.
+///
+/// [`RedisStores::store`] makes it.
 #[derive(Clone)]
 pub struct RedisStore(Arc<RedisRecord>);
 
