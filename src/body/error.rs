@@ -5,7 +5,7 @@ use std::{error::Error, fmt};
 
 use crate::error::BoxError;
 
-/// Why a request cannot be sent a second time: the reason that was met first.
+/// Why a request cannot be sent a second time. If there are several reasons, it is the first.
 ///
 /// The response to a request that was refused and not replayed has it in its extensions.
 ///
@@ -16,7 +16,7 @@ pub enum NotReplayable {
     /// The body has more bytes than may be kept of one body
     /// ([`RefreshLayer::replay_cap`](crate::RefreshLayer::replay_cap)).
     TooLarge,
-    /// To keep the body would have passed the [`Budget`](super::Budget) that requests share.
+    /// The body did not fit into the [`Budget`](super::Budget) that requests share.
     OverBudget,
     /// The body ended in an error, or panicked, while the first attempt sent it.
     SourceFailed,
@@ -26,8 +26,8 @@ pub enum NotReplayable {
     /// ([`RefreshLayer::replay_if`](crate::RefreshLayer::replay_if)); or the body has frames that are
     /// neither data nor trailers, which cannot be kept.
     Forbidden,
-    /// The body cannot be cloned, by the word of the closure that was to clone it
-    /// ([`RefreshLayer::try_clone_bodies`](crate::RefreshLayer::try_clone_bodies)).
+    /// The body cannot be cloned: the closure of
+    /// [`RefreshLayer::try_clone_bodies`](crate::RefreshLayer::try_clone_bodies) returned `None`.
     Uncloneable,
     /// The server has carried the request out in part
     /// ([`Verdict::RefreshOnly`](crate::layer::Verdict::RefreshOnly)).
@@ -66,7 +66,7 @@ impl fmt::Display for NotReplayable {
 
 impl Error for NotReplayable {}
 
-/// What a [`ReplayBody`](super::ReplayBody) ends in if it does not end well.
+/// The error of a [`ReplayBody`](super::ReplayBody).
 ///
 /// Its text and its [`source`](Error::source) are those of the request's own body, if that failed.
 #[derive(Debug)]

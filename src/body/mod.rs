@@ -10,8 +10,8 @@
 //! - A replay is byte for byte the original, trailers included, or there is none and
 //!   [`NotReplayable`] says why. Frames without data are not repeated.
 //! - At most [`replay_cap`](crate::RefreshLayer::replay_cap) bytes are kept of one body, and of all
-//!   bodies together no more than their [`Budget`] allows. A body that turns out longer is sent on, and
-//!   what was kept of it is freed.
+//!   bodies together no more than their [`Budget`] allows. A longer body is sent on, and what was kept
+//!   of it is freed.
 //! - What was kept is freed when the response's head accepts the token. The first attempt goes on
 //!   streaming for as long as it likes.
 //! - A replay can begin while the first attempt still streams. It takes the source over; the first

@@ -1,10 +1,10 @@
-//! Why nobody was signed in ([`SignInError`]).
+//! Why a sign-in failed ([`SignInError`]).
 
 use std::fmt;
 
 use crate::{error::ConfigError, store::StoreError};
 
-/// Why nobody was signed in.
+/// Why [`SessionSlot::sign_in`](super::SessionSlot::sign_in) failed.
 ///
 /// ```
 /// use http::StatusCode;
@@ -24,13 +24,13 @@ use crate::{error::ConfigError, store::StoreError};
 pub enum SignInError {
     /// The store could not keep the session.
     Store(StoreError),
-    /// The provider has ended its own session, or the user all of theirs, before this one was stored
-    /// ([`Sessions::end_all`](super::Sessions::end_all)). Begin the sign-in anew.
+    /// Before this session was stored, the provider ended its own session, or the user ended all of
+    /// theirs ([`Sessions::end_all`](super::Sessions::end_all)). Begin the sign-in anew.
     Ended,
     /// The operating system has no random bytes.
     Random(ConfigError),
-    /// The tokens do not fit into cookies ([`Sessions::sealed`](super::Sessions::sealed)), which a browser
-    /// would drop without a word. Keep fewer claims, ask the provider for smaller tokens, or keep the
+    /// The tokens do not fit into cookies ([`Sessions::sealed`](super::Sessions::sealed)). A browser
+    /// would drop such cookies without a word. Keep fewer claims, ask the provider for smaller tokens, or keep the
     /// sessions in a store ([`Sessions::builder`](super::Sessions::builder)).
     #[non_exhaustive]
     TooLarge {

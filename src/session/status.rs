@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ended::{ALL, Ended};
 
-/// How the sessions of this process do.
+/// The numbers of this process's sessions.
 ///
 /// ```
 /// # use tower_refresh::{Renewal, Tokens, store::MemoryStores};
@@ -20,11 +20,11 @@ use super::ended::{ALL, Ended};
 #[non_exhaustive]
 pub struct SessionsStatus {
     /// How many sessions are loaded: those that were used within the last minute or so, and those that
-    /// are not done yet.
+    /// still have something to finish.
     pub loaded: usize,
     /// How many of them are being refreshed.
     pub refreshing: usize,
-    /// How many were begun since the process began.
+    /// How many sessions this process has signed in.
     pub begun: u64,
     /// How often the store was looked at for a request or a stream.
     pub looks: u64,

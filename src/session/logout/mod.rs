@@ -45,15 +45,15 @@ pub struct BackChannelLogout {
     verify: Arc<Verify>,
 }
 
-/// Why a logout was refused. It says nothing of who was meant.
+/// Why a logout was refused. It does not say which user was meant.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum LogoutError {
     /// The token is not good, for this reason.
     Token(&'static str),
-    /// It was used before.
+    /// The token was used before.
     Replayed,
-    /// The store failed: some sessions may live.
+    /// The store failed. Some of the sessions may still live.
     Store(StoreError),
 }
 
