@@ -22,9 +22,9 @@ use crate::{
 ///
 /// # A refresher around it
 ///
-/// A [`Refresher`] of your own may pass its request on to this one, here to log what each
-/// refresh was for and how it ended. It returns the error as it came: a new one would have
-/// neither the server's `Retry-After` nor whether the refresh token was spent.
+/// A [`Refresher`] of your own may pass its request on to this one. This example logs what each
+/// refresh was for and how it ended. Return the error as it came: a new error would know neither the
+/// server's `Retry-After` nor whether the refresh token was spent.
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};

@@ -57,7 +57,7 @@ use crate::{
 ///
 /// The file is one line of JSON, for the owner only (mode 0600). It is replaced and never
 /// written over, so that a crash at any moment leaves the old record or the new one, whole
-/// and on the disk. An empty file is one that was never written: nobody is signed in. If the
+/// and on the disk. An empty file counts as one that was never written: signed out. If the
 /// path is a symbolic link, all of this happens where the link points to, whether or not a
 /// file is there by now.
 ///
