@@ -53,10 +53,10 @@ impl NotReplayable {
 impl fmt::Display for NotReplayable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::TooLarge => "the request body is larger than may be kept for a replay",
-            Self::OverBudget => "too much is kept already of request bodies that may be replayed",
+            Self::TooLarge => "the request body is larger than the replay cap",
+            Self::OverBudget => "the budget for kept request bodies is used up",
             Self::SourceFailed => "the request body failed while it was sent",
-            Self::Released => "what was kept of the request body has been freed",
+            Self::Released => "the kept part of the request body was freed already",
             Self::Forbidden => "the request may not be replayed",
             Self::Uncloneable => "the request body cannot be cloned",
             Self::CarriedOut => "the request was carried out in part",

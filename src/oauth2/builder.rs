@@ -227,7 +227,7 @@ impl ClientBuilder {
     ) -> Result<Self, ConfigError> {
         let name = name.into();
         if RESERVED_PARAMS.contains(&&*name) {
-            return Err(ConfigError::new("a parameter is one that is set otherwise"));
+            return Err(ConfigError::new("a parameter has a name that the client sets itself"));
         }
         self.settings.params.push((name, value.into()));
         Ok(self)

@@ -246,10 +246,10 @@ impl fmt::Display for ErrorKind {
             Self::Rejected => "rejected",
             Self::ClientRefused => "the client was refused",
             Self::Refused => "refused",
-            Self::Malformed => "the response is not what it should be",
+            Self::Malformed => "no access token can be read in the response",
             Self::TooLarge => "the response is too long",
             Self::TimedOut => "there was no whole response in time",
-            Self::Connection => "the request or its response did not get through",
+            Self::Connection => "the request could not be sent, or its response broke off",
         })
     }
 }

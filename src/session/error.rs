@@ -57,9 +57,9 @@ impl fmt::Display for SignInError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Store(error) => error.fmt(f),
-            Self::Ended => {
-                f.write_str("the provider has ended its session meanwhile: sign in again")
-            }
+            Self::Ended => f.write_str(
+                "the provider or the user has ended the session meanwhile: sign in again",
+            ),
             Self::Random(error) => error.fmt(f),
             Self::TooLarge { bytes, limit, access_token, refresh_token, identity } => write!(
                 f,

@@ -109,7 +109,7 @@ pub struct NoSessionId;
 
 impl fmt::Display for NoSessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("this is no session's id")
+        f.write_str("this is not a session's id")
     }
 }
 

@@ -255,13 +255,13 @@ impl fmt::Display for FailureKind {
             Self::Panicked => "the refresher panicked",
             Self::Store => "the token store failed",
             Self::Unsaved => "the new tokens could not be saved yet",
-            Self::Braked => "new tokens are refused again and again; refreshing pauses",
+            Self::Braked => "the server refuses new tokens again and again: refreshing pauses",
             Self::Doubted => {
                 "the refusal may not be about the token, and refreshing did not help lately"
             }
-            Self::Unsendable => "the access token cannot stand in a header",
+            Self::Unsendable => "the access token is empty or has a control character: no header can carry it",
             Self::SignedOut => "signed out",
-            Self::Deadline => "the refresh took too long to wait for",
+            Self::Deadline => "the refresh took longer than this request may wait",
             Self::Shutdown => "shutting down",
             Self::NoResponseHead => {
                 "no response is left that could take new tokens to the browser that keeps them: its \
@@ -282,7 +282,9 @@ impl fmt::Display for RefreshFailure {
             f.write_str(": another process has the credential's lease")?;
         }
         match self.0.open_redeem {
-            Some(cause) => write!(f, "; an earlier refresh may have spent it: {cause}"),
+            Some(cause) => {
+                write!(f, "; an earlier refresh may have spent the refresh token: {cause}")
+            }
             None => Ok(()),
         }
     }

@@ -127,8 +127,8 @@ impl fmt::Display for OpenCause {
         f.write_str(match self {
             Self::HolderEnded => "the process that began it ended before it could save",
             Self::HolderSilent => "the process that began it did not come back in time",
-            Self::AnswerLost => "it had no answer that could be read",
-            Self::ServerFailed => "the server answered it with a failure that does not say",
+            Self::AnswerLost => "it got no answer that could be read",
+            Self::ServerFailed => "the server's answer does not say whether the token was spent",
         })
     }
 }

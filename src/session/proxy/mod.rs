@@ -99,7 +99,9 @@ impl ProxyLayer {
     /// It does not begin with `/`, or ends with it.
     pub fn strip_prefix(mut self, prefix: &str) -> Result<Self, ConfigError> {
         if !prefix.starts_with('/') || prefix.ends_with('/') {
-            return Err(ConfigError::new("a prefix of paths begins with `/`, and does not end so"));
+            return Err(ConfigError::new(
+                "a path prefix has to begin with `/`, and must not end with it",
+            ));
         }
         Arc::make_mut(&mut self.0).prefix = prefix.into();
         Ok(self)
