@@ -32,7 +32,7 @@ pub struct SessionsStatus {
 }
 
 impl SessionsStatus {
-    /// How many have ended for this reason, as far as this process has heard.
+    /// How many have ended for this reason, as far as this process knows.
     #[must_use]
     pub fn ended(&self, ended: Ended) -> u64 {
         self.ended[ended.position()]

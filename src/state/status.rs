@@ -120,7 +120,7 @@ impl Counts {
 pub struct PastFailure {
     /// Their kind.
     pub kind: FailureKind,
-    /// How often waiters were told of one.
+    /// How many there were, counted as [`Counts::failures`] counts.
     pub count: u64,
     /// When that was for the last time, by the wall clock.
     pub last_at: SystemTime,
