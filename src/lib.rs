@@ -38,6 +38,7 @@
 //! | `session` | `session::Sessions`: browser sessions, with one cookie and the tokens on the server |
 //! | `session-proxy`, `axum` | a reverse proxy behind them; axum's extractors; and `session` |
 //! | `serde` | [`Status`](state::Status) and its parts are `Serialize`, and their words `Deserialize`; durations are in seconds |
+//! | `tonic` | [`grpc`]`::channel`: a `Channel` of tonic 0.14 for libraries that take nothing else |
 //! | `test-util` | `store::conformance`: the tests that every store has to pass |
 //! | `full` | all of these |
 //!

@@ -2,7 +2,7 @@
 //!
 //! | page | |
 //! |---|---|
-//! | [`stacks`], [`oauth2`], [`refreshers`] | how to begin |
+//! | [`stacks`], [`ecosystem`], [`oauth2`], [`refreshers`] | how to begin |
 //! | [`stores`], [`many`], [`sessions`] | where tokens live |
 //! | [`knobs`], [`operating`], [`questions`] | how to run it |
 //! | [`guarantees`], [`torture`], [`limits`], [`performance`] | what is held |
@@ -204,6 +204,7 @@ pages! {
             "ProxyLayer" "crate::session::ProxyLayer"
         }
     }
+    ecosystem "ecosystem.md"
     guarantees "guarantees.md"
     knobs "knobs.md"
     limits "limits.md"

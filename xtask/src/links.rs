@@ -9,8 +9,17 @@ const DOCUMENTS: &[&str] =
     &["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "src/guide"];
 
 /// Where a path in backticks begins that is one of this project's.
-const FOLDERS: &[&str] =
-    &["benches/", "examples/", "findings/", "scripts/", "src/", "testing/", "tests/", "xtask/"];
+const FOLDERS: &[&str] = &[
+    "benches/",
+    "ecosystem/",
+    "examples/",
+    "findings/",
+    "scripts/",
+    "src/",
+    "testing/",
+    "tests/",
+    "xtask/",
+];
 
 /// All that is named and is not there, one a line.
 pub(crate) fn dead() -> io::Result<Vec<String>> {

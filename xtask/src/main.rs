@@ -2,6 +2,7 @@
 //! `cargo xtask bench` the benchmarks. With `--no-install` nothing is installed that is missing: it says
 //! what, and fails.
 
+mod ecosystem;
 mod links;
 
 use std::{
@@ -28,9 +29,11 @@ enum Step {
     Example(&'static str),
     /// Looks whether what the documents name is there.
     Links,
+    /// Runs the programs that use other crates.
+    Ecosystem,
 }
 
-use Step::{Cargo, Doc, Example, Links, Test};
+use Step::{Cargo, Doc, Ecosystem, Example, Links, Test};
 
 /// In an order in which one step has built what the next needs. Every set of features is
 /// looked at by clippy, as a build without code; only the tests and the examples are built,
@@ -85,6 +88,7 @@ const CHECKS: &[Check] = &[
     ("session-proxy-build", Cargo("clippy --lib --locked --features session-proxy -- -D warnings")),
     ("axum-build", Cargo("clippy --lib --locked --features axum -- -D warnings")),
     ("serde-build", Cargo("clippy --lib --locked --features serde -- -D warnings")),
+    ("tonic-build", Cargo("clippy --lib --locked --features tonic -- -D warnings")),
     ("file-redis-build", Cargo("clippy --lib --locked --features file,redis -- -D warnings")),
     ("full-build", Cargo("clippy --lib --locked --features full -- -D warnings")),
     ("docs", Doc("doc --no-deps --all-features --locked")),
@@ -112,6 +116,7 @@ const CHECKS: &[Check] = &[
     ("torture-sessions", Example("torture sessions --seconds 15 --store redis")),
     ("torture-sealed", Example("torture sessions --seconds 15 --mode sealed --store redis")),
     ("torture-redis", Example("torture --seconds 15 --store redis --grace 2000")),
+    ("ecosystem", Ecosystem),
 ];
 
 /// What the examples need, one of them or all.
@@ -135,6 +140,7 @@ const BENCHES: &[Check] = &[
 
 /// Debian packages, the checks that need them, and how to see that they are there.
 const PACKAGES: &[(&str, &[&str], IsThere)] = &[
+    ("cmake", &["ecosystem"], || works("cmake", &["--version"])),
     (
         "redis-server",
         &[
@@ -226,18 +232,21 @@ impl Step {
             Cargo(arguments) | Doc(arguments) | Test(arguments) => format!("cargo {arguments}"),
             Example(words) => (*words).to_owned(),
             Links => "what the documents name".to_owned(),
+            Ecosystem => "the programs in ecosystem/".to_owned(),
         }
     }
 }
 
 /// What has failed, if something has.
 fn run(step: &Step) -> Result<(), String> {
+    let fail_with = |wrong: io::Result<Vec<String>>| match wrong {
+        Ok(wrong) if wrong.is_empty() => Ok(()),
+        Ok(wrong) => Err(format!("not as it should be:\n{}", wrong.join("\n"))),
+        Err(error) => Err(error.to_string()),
+    };
     let words = match step {
-        Links => {
-            let dead = links::dead().map_err(|error| error.to_string())?;
-            let none = dead.is_empty();
-            return if none { Ok(()) } else { Err(format!("not there:\n{}", dead.join("\n"))) };
-        }
+        Links => return fail_with(links::dead()),
+        Ecosystem => return fail_with(ecosystem::check()),
         Cargo(words) | Doc(words) | Test(words) | Example(words) => words,
     };
     let status = command(step, words).and_then(|mut command| command.status());

@@ -1,0 +1,92 @@
+//! What the programs share: an authorization server and an API on loopback, a credential, and how a program ends.
+
+use std::{error::Error, fmt::Display, iter::successors, process::ExitCode, sync::Arc};
+
+pub use testing::loopback::{self, Loopback};
+use tower_refresh::{BoxError, RefreshState, Renewal, oauth2};
+
+/// Any error.
+pub type AnyError = BoxError;
+
+/// How many calls a program makes at once, with a token that has just expired.
+pub const CALLS: usize = 20;
+
+/// A credential that is signed in at these servers, whose access token is refused from now on.
+pub fn credential(servers: &Loopback) -> Result<Arc<RefreshState>, AnyError> {
+    let state = signed_in(servers)?;
+    servers.expire_access_token();
+    Ok(state)
+}
+
+/// A credential that is signed in at these servers.
+pub fn signed_in(servers: &Loopback) -> Result<Arc<RefreshState>, AnyError> {
+    Ok(renewal(servers)?.in_memory(servers.sign_in()))
+}
+
+/// Credentials that are refreshed at these servers, over HTTP, as RFC 6749 has it.
+pub fn renewal(servers: &Loopback) -> Result<Renewal, AnyError> {
+    let client = oauth2::Client::builder(&servers.token_endpoint(), loopback::CLIENT_ID)?
+        .client_secret_basic(loopback::CLIENT_SECRET)
+        .build()?;
+    Ok(Renewal::builder(client.refresh_token_grant()).build())
+}
+
+/// The user ends the session at the authorization server: neither token is good any more.
+pub fn end_session(servers: &Loopback) {
+    let mut book = servers.lock();
+    let refresh_token = book.current().refresh;
+    book.revoke(&refresh_token);
+    book.expire_access_token();
+}
+
+/// An error and its sources, in one line. What is said already is not said again, and no port is
+/// named: they are others each time.
+pub fn in_one_line(error: &(dyn Error + 'static)) -> String {
+    let mut line = String::new();
+    for error in successors(Some(error), |error| (*error).source()) {
+        let says = error.to_string();
+        if !line.contains(&says) {
+            line.push_str(if line.is_empty() { "" } else { ": " });
+            line.push_str(&says);
+        }
+    }
+    let mut parts = line.split("127.0.0.1:");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |line, part| {
+        line + "127.0.0.1" + part.trim_start_matches(|letter: char| letter.is_ascii_digit())
+    })
+}
+
+/// What has happened until the session ended.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Outcome {
+    /// How many calls were made at once.
+    pub calls: usize,
+    /// How many of them succeeded.
+    pub ok: usize,
+    /// How often a refresh token was redeemed.
+    pub refreshes: usize,
+    /// How often one came that had been redeemed already.
+    pub token_reuse: usize,
+}
+
+impl Outcome {
+    /// As the servers saw it.
+    pub fn of(servers: &Loopback, calls: usize, ok: usize) -> Self {
+        let book = servers.book();
+        Self { calls, ok, refreshes: book.refreshes, token_reuse: book.token_reuse }
+    }
+
+    /// Ends a program: says what its caller saw when the session had ended, and in the last line what
+    /// happened before.
+    pub fn report(self, failure: impl Display) -> ExitCode {
+        let Self { calls, ok, refreshes, token_reuse } = self;
+        println!("on failure: {failure}");
+        println!("calls={calls} ok={ok} refreshes={refreshes} token_reuse={token_reuse}");
+        match (ok == calls, refreshes, token_reuse) {
+            (true, 1, 0) => ExitCode::SUCCESS,
+            _ => ExitCode::FAILURE,
+        }
+    }
+}

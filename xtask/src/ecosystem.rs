@@ -1,0 +1,108 @@
+//! The programs in `ecosystem/`: each is run, and its row in the documentation is compared with what it is and
+//! what it said.
+
+use std::{
+    collections::BTreeMap,
+    env, fs, io,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+const FOLDER: &str = "ecosystem";
+const PAGE: &str = "src/guide/ecosystem.md";
+
+/// A program's row: its crate and version, its lines, and what its caller sees on failure.
+type Row = (String, String, String);
+
+/// What is not as it should be, if something is not.
+pub(crate) fn check() -> io::Result<Vec<String>> {
+    if !cargo(&["fmt", "--all", "--check"]).status()?.success() {
+        return Ok(vec!["`cargo fmt --all` in ecosystem/ is left to do".into()]);
+    }
+    if !cargo(&["build", "--workspace", "--locked", "--target-dir", "target"]).status()?.success() {
+        return Ok(vec!["they do not build".into()]);
+    }
+    let lock = fs::read_to_string(format!("{FOLDER}/Cargo.lock"))?;
+    let (page, mut wrong) = (rows(&fs::read_to_string(PAGE)?), Vec::new());
+    for program in programs()? {
+        println!("-- {program}");
+        match run(&program)? {
+            Err(why) => wrong.push(format!("{program}: {why}")),
+            Ok(on_failure) => {
+                let Some((version, lines, failure)) = page.get(&program) else {
+                    wrong.push(format!("{program} has no row in {PAGE}"));
+                    continue;
+                };
+                let told = [
+                    ("on failure", failure.clone(), on_failure),
+                    ("lines", lines.clone(), lines_of_user(&program)?.to_string()),
+                ];
+                for (what, says, is) in told.into_iter().filter(|(_, says, is)| says != is) {
+                    wrong.push(format!("{program}, {what}: the page says `{says}`, it is `{is}`"));
+                }
+                if !locked(&lock, version) {
+                    wrong.push(format!("{program}: {version} is not what Cargo.lock has"));
+                }
+            }
+        }
+    }
+    Ok(wrong)
+}
+
+fn cargo(words: &[&str]) -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(words).current_dir(FOLDER);
+    cargo
+}
+
+/// The packages that have a program.
+fn programs() -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(FOLDER)? {
+        let entry = entry?;
+        if entry.path().join("src/main.rs").exists() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// What its caller saw on failure, or why the program failed.
+fn run(program: &str) -> io::Result<Result<String, String>> {
+    // As it was built: `cargo run` would build it again, with the features that it alone needs.
+    let program = Path::new(FOLDER).join("target/debug").join(program);
+    let output = Command::new(program).stderr(Stdio::inherit()).output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    print!("{said}");
+    let failure = said.lines().rev().nth(1).and_then(|line| line.strip_prefix("on failure: "));
+    Ok(match failure {
+        Some(failure) if output.status.success() => Ok(failure.to_owned()),
+        _ => Err(format!("{}", output.status)),
+    })
+}
+
+/// `| `program` | crate version | lines | `failure` |`
+fn rows(page: &str) -> BTreeMap<String, Row> {
+    let cells = |line: &str| {
+        let mut cells = line.split(" | ").map(|cell| cell.trim_matches(['|', ' ', '`']).to_owned());
+        Some((cells.next()?, (cells.next()?, cells.next()?, cells.next()?)))
+    };
+    page.lines().filter(|line| line.starts_with("| `")).filter_map(cells).collect()
+}
+
+/// The lines between the marks of what a user writes.
+fn lines_of_user(program: &str) -> io::Result<usize> {
+    let text = fs::read_to_string(format!("{FOLDER}/{program}/src/main.rs"))?;
+    let section = text.lines().skip_while(|line| !line.contains("---- What a user writes"));
+    Ok(section.take_while(|line| !line.contains("---- That is all")).skip(1).count())
+}
+
+/// Whether this is among what is locked: "crate 1.2.3", or several with commas between.
+fn locked(lock: &str, versions: &str) -> bool {
+    versions.split(", ").all(|each| {
+        each.split_once(' ').is_some_and(|(name, version)| {
+            lock.contains(&format!("name = \"{name}\"\nversion = \"{version}\""))
+        })
+    })
+}
