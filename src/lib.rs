@@ -110,6 +110,9 @@ pub mod body;
 mod credential;
 mod error;
 mod extra;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod grpc;
 pub mod guide;
 #[cfg(feature = "in-body")]

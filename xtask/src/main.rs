@@ -2,7 +2,9 @@
 //! `cargo xtask bench` the benchmarks. With `--no-install` nothing is installed that is missing: it says
 //! what, and fails.
 
+mod fuzz;
 mod links;
+mod tools;
 
 use std::{
     env, io,
@@ -12,6 +14,8 @@ use std::{
     thread::available_parallelism,
     time::Instant,
 };
+
+use tools::Tool;
 
 /// A check: its name, and what it does.
 type Check = (&'static str, Step);
@@ -28,9 +32,11 @@ enum Step {
     Example(&'static str),
     /// Looks whether what the documents name is there.
     Links,
+    /// Runs the fuzz targets.
+    Fuzz,
 }
 
-use Step::{Cargo, Doc, Example, Links, Test};
+use Step::{Cargo, Doc, Example, Fuzz, Links, Test};
 
 /// In an order in which one step has built what the next needs. Every set of features is
 /// looked at by clippy, as a build without code; only the tests and the examples are built,
@@ -112,6 +118,7 @@ const CHECKS: &[Check] = &[
     ("torture-sessions", Example("torture sessions --seconds 15 --store redis")),
     ("torture-sealed", Example("torture sessions --seconds 15 --mode sealed --store redis")),
     ("torture-redis", Example("torture --seconds 15 --store redis --grace 2000")),
+    ("fuzz", Fuzz),
 ];
 
 /// What the examples need, one of them or all.
@@ -158,6 +165,8 @@ const PACKAGES: &[(&str, &[&str], IsThere)] = &[
     }),
     ("chromium", &["tests"], || works("chromium", &["--version"])),
     ("chromium-driver", &["tests"], || works("chromedriver", &["--version"])),
+    // libFuzzer is written in C++.
+    ("g++", &["fuzz"], || works("c++", &["--version"])),
     // It moves a process's wall clock.
     ("libfaketime", &["tests"], || {
         let mut folders = ["x86_64-linux-gnu/", "aarch64-linux-gnu/", ""].into_iter();
@@ -168,6 +177,8 @@ const PACKAGES: &[(&str, &[&str], IsThere)] = &[
 ];
 
 type IsThere = fn() -> bool;
+
+const TOOLS: &[Tool] = &[("cargo-fuzz", "0.13.2", &["fuzz"])];
 
 fn main() -> ExitCode {
     let (flags, words): (Vec<_>, Vec<_>) = env::args().skip(1).partition(|it| it.starts_with("--"));
@@ -196,9 +207,10 @@ fn main() -> ExitCode {
         eprintln!("there is no such check; there are: bench, {}", names.join(", "));
         return ExitCode::FAILURE;
     }
+    let is_needed = |needed_by: &[&str]| checks.iter().any(|(name, _)| needed_by.contains(name));
     let mut missing = Vec::new();
     for (package, needed_by, is_there) in PACKAGES {
-        let is_needed = checks.iter().any(|(name, _)| needed_by.contains(name));
+        let is_needed = is_needed(needed_by);
         if is_needed && !is_there() && !(installs && install(package) && is_there()) {
             missing.push(*package);
         }
@@ -206,6 +218,12 @@ fn main() -> ExitCode {
     if !missing.is_empty() {
         eprintln!("these are not here: `apt-get install {}`", missing.join(" "));
         return ExitCode::FAILURE;
+    }
+    for tool in TOOLS.iter().filter(|(_, _, needed_by)| is_needed(needed_by)) {
+        if !(tools::is_there(tool) || installs && tools::install(tool)) {
+            eprintln!("{} is not here: `{}`", tool.0, tools::command_line(tool));
+            return ExitCode::FAILURE;
+        }
     }
     for (name, step) in checks {
         println!("== {name}: {}", step.line());
@@ -226,6 +244,7 @@ impl Step {
             Cargo(arguments) | Doc(arguments) | Test(arguments) => format!("cargo {arguments}"),
             Example(words) => (*words).to_owned(),
             Links => "what the documents name".to_owned(),
+            Fuzz => "each fuzz target for a minute".to_owned(),
         }
     }
 }
@@ -238,6 +257,7 @@ fn run(step: &Step) -> Result<(), String> {
             let none = dead.is_empty();
             return if none { Ok(()) } else { Err(format!("not there:\n{}", dead.join("\n"))) };
         }
+        Fuzz => return fuzz::run(),
         Cargo(words) | Doc(words) | Test(words) | Example(words) => words,
     };
     let status = command(step, words).and_then(|mut command| command.status());

@@ -3,6 +3,8 @@
 
 mod decode;
 mod fields;
+#[cfg(fuzzing)]
+pub(super) mod fuzz;
 mod near_json;
 mod parse;
 mod refused;
