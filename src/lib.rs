@@ -137,6 +137,7 @@ mod serialize;
 pub mod session;
 pub mod state;
 pub mod store;
+mod sync;
 mod time;
 #[cfg(any(feature = "oauth2-client", feature = "oauth2-jwt", feature = "redis-tls"))]
 mod tls;

@@ -34,9 +34,11 @@ enum Step {
     Links,
     /// Runs the fuzz targets.
     Fuzz,
+    /// Runs cargo with these arguments, and loom in place of the standard library's locks.
+    Loom(&'static str),
 }
 
-use Step::{Cargo, Doc, Example, Fuzz, Links, Test};
+use Step::{Cargo, Doc, Example, Fuzz, Links, Loom, Test};
 
 /// In an order in which one step has built what the next needs. Every set of features is
 /// looked at by clippy, as a build without code; only the tests and the examples are built,
@@ -118,6 +120,7 @@ const CHECKS: &[Check] = &[
     ("torture-sessions", Example("torture sessions --seconds 15 --store redis")),
     ("torture-sealed", Example("torture sessions --seconds 15 --mode sealed --store redis")),
     ("torture-redis", Example("torture --seconds 15 --store redis --grace 2000")),
+    ("loom", Loom("test --lib --release --locked interleavings")),
     ("fuzz", Fuzz),
 ];
 
@@ -241,7 +244,7 @@ fn main() -> ExitCode {
 impl Step {
     fn line(&self) -> String {
         match self {
-            Cargo(arguments) | Doc(arguments) | Test(arguments) => format!("cargo {arguments}"),
+            Cargo(words) | Doc(words) | Test(words) | Loom(words) => format!("cargo {words}"),
             Example(words) => (*words).to_owned(),
             Links => "what the documents name".to_owned(),
             Fuzz => "each fuzz target for a minute".to_owned(),
@@ -258,7 +261,7 @@ fn run(step: &Step) -> Result<(), String> {
             return if none { Ok(()) } else { Err(format!("not there:\n{}", dead.join("\n"))) };
         }
         Fuzz => return fuzz::run(),
-        Cargo(words) | Doc(words) | Test(words) | Example(words) => words,
+        Cargo(words) | Doc(words) | Test(words) | Loom(words) | Example(words) => words,
     };
     let status = command(step, words).and_then(|mut command| command.status());
     match status.map_err(|error| format!("it cannot be started: {error}"))? {
@@ -281,6 +284,10 @@ fn command(step: &Step, words: &str) -> io::Result<Command> {
     match step {
         Doc(_) => command.env("RUSTDOCFLAGS", "-D warnings"),
         Test(_) => command.env("RUST_TEST_THREADS", tests_at_once().to_string()),
+        // In a folder of its own: with other flags everything is built anew.
+        Loom(_) => command
+            .env("RUSTFLAGS", "--cfg tower_refresh_loom")
+            .env("CARGO_TARGET_DIR", tools::target()?.join("loom")),
         _ => &mut command,
     };
     Ok(command)
