@@ -50,9 +50,8 @@ fn run_target(target: &str) -> Result<(), String> {
 }
 
 fn cargo_fuzz(verb: &str) -> Result<Command, String> {
-    let mut command = Command::new("cargo");
-    let (path, target) = (tools::path(), tools::target());
-    command.env("PATH", path.map_err(|error| error.to_string())?);
+    let (cargo, target) = (tools::cargo(), tools::target());
+    let mut command = cargo.map_err(|error| error.to_string())?;
     command.args(["fuzz", verb]).args(STABLE).arg("--target-dir");
     command.arg(target.map_err(|error| error.to_string())?.join("fuzz"));
     Ok(command)

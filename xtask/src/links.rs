@@ -12,8 +12,14 @@ const DOCUMENTS: &[&str] =
 const FOLDERS: &[&str] =
     &["benches/", "examples/", "findings/", "scripts/", "src/", "testing/", "tests/", "xtask/"];
 
+/// Looks whether what the documents name is there.
+pub(crate) fn check() -> Result<(), String> {
+    let dead = dead().map_err(|error| error.to_string())?;
+    if dead.is_empty() { Ok(()) } else { Err(format!("not there:\n{}", dead.join("\n"))) }
+}
+
 /// All that is named and is not there, one a line.
-pub(crate) fn dead() -> io::Result<Vec<String>> {
+fn dead() -> io::Result<Vec<String>> {
     let mut dead = Vec::new();
     for file in documents()? {
         let text = prose(&fs::read_to_string(&file)?);

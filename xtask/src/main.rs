@@ -1,9 +1,10 @@
 //! `cargo xtask`: every check of this project. `cargo xtask NAME` runs one of them,
-//! `cargo xtask bench` the benchmarks. With `--no-install` nothing is installed that is missing: it says
-//! what, and fails.
+//! `cargo xtask bench` the benchmarks, `cargo xtask release` what else is looked at before a release.
+//! With `--no-install` nothing is installed that is missing: it says what, and fails.
 
 mod fuzz;
 mod links;
+mod release;
 mod tools;
 
 use std::{
@@ -30,22 +31,23 @@ enum Step {
     Test(&'static str),
     /// Runs an example that is built already, with these arguments.
     Example(&'static str),
-    /// Looks whether what the documents name is there.
-    Links,
-    /// Runs the fuzz targets.
-    Fuzz,
     /// Runs cargo with these arguments, and loom in place of the standard library's locks.
     Loom(&'static str),
+    /// Runs a program that is no part of cargo, with its arguments.
+    Program(&'static str),
+    /// Does this, of which more than one line is to be said.
+    Own(&'static str, fn() -> Result<(), String>),
 }
 
-use Step::{Cargo, Doc, Example, Fuzz, Links, Loom, Test};
+use Step::{Cargo, Doc, Example, Loom, Own, Program, Test};
 
 /// In an order in which one step has built what the next needs. Every set of features is
 /// looked at by clippy, as a build without code; only the tests and the examples are built,
 /// all of them with the same features.
 const CHECKS: &[Check] = &[
     ("format", Cargo("fmt --all --check")),
-    ("links", Links),
+    ("links", Own("what the documents name", links::check)),
+    ("typos", Program("typos")),
     ("clippy", Cargo("clippy --workspace --all-targets --all-features --locked -- -D warnings")),
     ("quickstart-alone", Cargo("clippy --example quickstart --locked -- -D warnings")),
     ("examples-alone", Cargo("clippy -p examples --examples --locked -- -D warnings")),
@@ -121,7 +123,7 @@ const CHECKS: &[Check] = &[
     ("torture-sealed", Example("torture sessions --seconds 15 --mode sealed --store redis")),
     ("torture-redis", Example("torture --seconds 15 --store redis --grace 2000")),
     ("loom", Loom("test --lib --release --locked interleavings")),
-    ("fuzz", Fuzz),
+    ("fuzz", Own("each fuzz target for a minute", fuzz::run)),
 ];
 
 /// What the examples need, one of them or all.
@@ -141,6 +143,21 @@ const BENCHES: &[Check] = &[
     ("seal", Cargo("bench -p benches --bench seal --features sessions --locked")),
     ("doubt", Cargo("bench -p benches --bench doubt --locked")),
     ("wake", Cargo("bench -p benches --bench wake --features redis --locked")),
+];
+
+/// Before a release, besides all of the above.
+const RELEASE: &[Check] = &[
+    ("deny", Cargo("deny --all-features --locked check licenses bans sources")),
+    ("msrv", Own("the library's dependencies and its rust-version", release::msrv)),
+    ("external-types", Own("other crates' types in the API", release::external_types)),
+    ("semver", Own("the API and that of the last release", release::semver)),
+    ("package", Own("what is packed, and its doctests", release::package)),
+    (
+        "pairs",
+        Cargo(
+            "hack check --quiet --lib --feature-powerset --depth 2 --exclude-features full --locked",
+        ),
+    ),
 ];
 
 /// Debian packages, the checks that need them, and how to see that they are there.
@@ -181,7 +198,15 @@ const PACKAGES: &[(&str, &[&str], IsThere)] = &[
 
 type IsThere = fn() -> bool;
 
-const TOOLS: &[Tool] = &[("cargo-fuzz", "0.13.2", &["fuzz"])];
+/// Programs from crates.io, and the checks that need them.
+const TOOLS: &[Tool] = &[
+    ("cargo-fuzz", "0.13.2", &["fuzz"]),
+    ("typos-cli", "1.52.0", &["typos"]),
+    ("cargo-deny", "0.20.2", &["deny"]),
+    ("cargo-hack", "0.6.46", &["pairs"]),
+    ("cargo-check-external-types", "0.5.0", &["external-types"]),
+    ("cargo-semver-checks", "0.51.0", &["semver"]),
+];
 
 fn main() -> ExitCode {
     let (flags, words): (Vec<_>, Vec<_>) = env::args().skip(1).partition(|it| it.starts_with("--"));
@@ -197,8 +222,9 @@ fn main() -> ExitCode {
     let checks: Vec<&Check> = match wanted.as_deref() {
         None => CHECKS.iter().collect(),
         Some("bench") => BENCHES.iter().collect(),
+        Some("release") => RELEASE.iter().collect(),
         Some(wanted) => {
-            let all = || CHECKS.iter().chain(BENCHES);
+            let all = || CHECKS.iter().chain(BENCHES).chain(RELEASE);
             let found: Vec<&Check> = all().filter(|(name, _)| *name == wanted).collect();
             let is_example = matches!(found[..], [(_, Example(_))]);
             let build = all().filter(|(name, _)| is_example && *name == BUILD);
@@ -206,11 +232,16 @@ fn main() -> ExitCode {
         }
     };
     if checks.is_empty() {
-        let names = CHECKS.iter().chain(BENCHES).map(|(name, _)| *name).collect::<Vec<_>>();
-        eprintln!("there is no such check; there are: bench, {}", names.join(", "));
+        let all = CHECKS.iter().chain(BENCHES).chain(RELEASE);
+        let names = all.map(|(name, _)| *name).collect::<Vec<_>>();
+        eprintln!("there is no such check; there are: bench, release, {}", names.join(", "));
         return ExitCode::FAILURE;
     }
-    let is_needed = |needed_by: &[&str]| checks.iter().any(|(name, _)| needed_by.contains(name));
+    // Before the first release there is nothing to compare, and no need of what compares.
+    let is_due = |name: &str| name != "semver" || release::last().is_some();
+    let is_needed = |needed_by: &[&str]| {
+        checks.iter().any(|(name, _)| needed_by.contains(name) && is_due(name))
+    };
     let mut missing = Vec::new();
     for (package, needed_by, is_there) in PACKAGES {
         let is_needed = is_needed(needed_by);
@@ -245,9 +276,7 @@ impl Step {
     fn line(&self) -> String {
         match self {
             Cargo(words) | Doc(words) | Test(words) | Loom(words) => format!("cargo {words}"),
-            Example(words) => (*words).to_owned(),
-            Links => "what the documents name".to_owned(),
-            Fuzz => "each fuzz target for a minute".to_owned(),
+            Example(words) | Program(words) | Own(words, _) => (*words).to_owned(),
         }
     }
 }
@@ -255,13 +284,10 @@ impl Step {
 /// What has failed, if something has.
 fn run(step: &Step) -> Result<(), String> {
     let words = match step {
-        Links => {
-            let dead = links::dead().map_err(|error| error.to_string())?;
-            let none = dead.is_empty();
-            return if none { Ok(()) } else { Err(format!("not there:\n{}", dead.join("\n"))) };
+        Own(_, check) => return check(),
+        Cargo(words) | Doc(words) | Test(words) | Loom(words) | Example(words) | Program(words) => {
+            words
         }
-        Fuzz => return fuzz::run(),
-        Cargo(words) | Doc(words) | Test(words) | Loom(words) | Example(words) => words,
     };
     let status = command(step, words).and_then(|mut command| command.status());
     match status.map_err(|error| format!("it cannot be started: {error}"))? {
@@ -278,7 +304,8 @@ fn command(step: &Step, words: &str) -> io::Result<Command> {
             let folder = env::current_exe()?.with_file_name("examples");
             Command::new(folder.join(words.next().unwrap_or_default()))
         }
-        _ => Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())),
+        Program(_) => tools::program(words.next().unwrap_or_default())?,
+        _ => tools::cargo()?,
     };
     command.args(words);
     match step {

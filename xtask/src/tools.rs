@@ -20,11 +20,18 @@ fn folder() -> io::Result<PathBuf> {
     Ok(target()?.join("tools"))
 }
 
-/// The search path, with them in front.
-pub(crate) fn path() -> io::Result<std::ffi::OsString> {
+/// One of them.
+pub(crate) fn program(name: &str) -> io::Result<Command> {
+    Ok(Command::new(folder()?.join("bin").join(name)))
+}
+
+/// cargo, which finds them before others of their names.
+pub(crate) fn cargo() -> io::Result<Command> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = [folder()?.join("bin")].into_iter().chain(env::split_paths(&path));
-    env::join_paths(folders).map_err(io::Error::other)
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.env("PATH", env::join_paths(folders).map_err(io::Error::other)?);
+    Ok(command)
 }
 
 /// Whether it is there, in its version.
@@ -36,7 +43,7 @@ pub(crate) fn is_there((name, version, _): &Tool) -> bool {
 pub(crate) fn install(tool: &Tool) -> bool {
     println!("== {} is installed: {}", tool.0, command_line(tool));
     let Ok(folder) = folder() else { return false };
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let Ok(mut command) = cargo() else { return false };
     let name = format!("{}@{}", tool.0, tool.1);
     command.args(["install", "--locked", "--quiet", &name, "--root"]).arg(&folder);
     // Its own build is not the project's.
