@@ -47,7 +47,6 @@ use Step::{Cargo, Doc, Example, Loom, Own, Program, Test};
 const CHECKS: &[Check] = &[
     ("format", Cargo("fmt --all --check")),
     ("links", Own("what the documents name", links::check)),
-    ("typos", Program("typos")),
     ("clippy", Cargo("clippy --workspace --all-targets --all-features --locked -- -D warnings")),
     ("quickstart-alone", Cargo("clippy --example quickstart --locked -- -D warnings")),
     ("examples-alone", Cargo("clippy -p examples --examples --locked -- -D warnings")),
@@ -147,6 +146,7 @@ const BENCHES: &[Check] = &[
 
 /// Before a release, besides all of the above.
 const RELEASE: &[Check] = &[
+    ("typos", Program("typos")),
     ("deny", Cargo("deny --all-features --locked check licenses bans sources")),
     ("msrv", Own("the library's dependencies and its rust-version", release::msrv)),
     ("external-types", Own("other crates' types in the API", release::external_types)),
