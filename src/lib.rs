@@ -116,6 +116,9 @@ pub mod body;
 mod credential;
 mod error;
 mod extra;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod grpc;
 pub mod guide;
 #[cfg(feature = "in-body")]
@@ -140,6 +143,7 @@ mod serialize;
 pub mod session;
 pub mod state;
 pub mod store;
+mod sync;
 mod time;
 #[cfg(any(feature = "oauth2-client", feature = "oauth2-jwt", feature = "redis-tls"))]
 mod tls;

@@ -1,11 +1,10 @@
 //! [`Budget`]: how many bytes all requests together may keep for their replays.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+use std::fmt;
+
+use crate::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 /// How many bytes the requests that share it may keep for their replays at one time.

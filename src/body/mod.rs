@@ -394,3 +394,6 @@ impl<B> fmt::Debug for Replay<B> {
         }
     }
 }
+
+#[cfg(all(test, tower_refresh_loom))]
+mod interleavings;

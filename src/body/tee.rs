@@ -2,16 +2,19 @@
 
 use std::{
     mem,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, Ordering::Relaxed},
-    },
+    sync::PoisonError,
     task::{Context, Poll, Waker},
 };
 
 use http_body::{Body, SizeHint};
 
-use crate::error::BoxError;
+use crate::{
+    error::BoxError,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
+};
 
 use super::{
     error::NotReplayable,

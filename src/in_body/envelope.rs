@@ -155,7 +155,9 @@ impl Reader for TextReader {
             self.quad.push(byte);
             if self.quad.len() == 4 {
                 if STANDARD.decode_vec(&self.quad, &mut decoded).is_err() {
-                    return Said::Nothing;
+                    // What came before it counts, however the text was cut.
+                    let said = self.inner.read(&decoded);
+                    return if said == Said::More { Said::Nothing } else { said };
                 }
                 self.quad.clear();
             }

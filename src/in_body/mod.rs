@@ -17,6 +17,8 @@
 
 mod envelope;
 mod events;
+#[cfg(fuzzing)]
+mod fuzz;
 mod graphql;
 mod json;
 mod look;
@@ -28,6 +30,8 @@ use std::{sync::Arc, time::Duration};
 
 use tower_layer::Layer;
 
+#[cfg(fuzzing)]
+pub(crate) use self::fuzz::body_prefix as fuzz_body_prefix;
 #[cfg(feature = "reqwest")]
 pub(crate) use self::look::BodyLook;
 pub use self::{

@@ -101,3 +101,6 @@ impl CachedToken {
         Ok((token, refused.or_else(|| token.refusal())))
     }
 }
+
+#[cfg(all(test, tower_refresh_loom))]
+mod interleavings;

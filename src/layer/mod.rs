@@ -56,6 +56,8 @@ use tower_layer::Layer;
 
 #[cfg(feature = "in-body")]
 pub(crate) use self::classify::judge_call;
+#[cfg(fuzzing)]
+pub(crate) use self::www_authenticate::fuzz::www_authenticate as fuzz_www_authenticate;
 pub(crate) use self::{attach::Attach, config::Config};
 pub use self::{
     attach::Attempt,

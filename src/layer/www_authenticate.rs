@@ -181,5 +181,7 @@ fn is_separator(byte: u8) -> bool {
     is_space(byte) || byte == b','
 }
 
+#[cfg(fuzzing)]
+pub(super) mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -105,6 +105,8 @@ mod unspent;
 
 #[cfg(feature = "oauth2-jwt")]
 pub use self::assertion::ClientAssertion;
+#[cfg(fuzzing)]
+pub(crate) use self::response::fuzz::token_answer as fuzz_token_answer;
 pub use self::{
     builder::ClientBuilder,
     client::Client,

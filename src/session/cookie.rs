@@ -368,5 +368,7 @@ fn without(
     }
 }
 
+#[cfg(fuzzing)]
+pub(super) mod fuzz;
 #[cfg(test)]
 mod tests;

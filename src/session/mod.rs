@@ -107,6 +107,13 @@ mod slot;
 mod status;
 mod visitor;
 
+/// Both kinds of cookies.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_cookies(input: &[u8]) {
+    cookie::fuzz::cookies(input);
+    sealed::fuzz::cookies(input);
+}
+
 #[cfg(feature = "axum")]
 pub use self::extract::NoSession;
 #[cfg(feature = "session-proxy")]

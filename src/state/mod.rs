@@ -44,10 +44,7 @@ mod waiters;
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, PoisonError, Weak},
 };
 
 use tokio::{runtime::Handle, sync::watch};
@@ -81,7 +78,15 @@ pub(crate) use self::{
     wait::Wait,
 };
 use crate::{
-    credential::Credential, metrics, refresher::Refresher, store::TokenStore, time::Time,
+    credential::Credential,
+    metrics,
+    refresher::Refresher,
+    store::TokenStore,
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Time,
     tokens::Generation,
 };
 
@@ -408,5 +413,7 @@ impl fmt::Debug for RefreshState {
     }
 }
 
+#[cfg(all(test, tower_refresh_loom))]
+pub(crate) mod interleavings;
 #[cfg(test)]
 mod tests;

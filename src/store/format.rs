@@ -314,5 +314,7 @@ fn not_opened(error: SealError) -> StoreError {
     }
 }
 
+#[cfg(all(fuzzing, feature = "file", feature = "postgres"))]
+pub(super) mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -35,6 +35,8 @@ pub use self::error::{OpenCause, SaveError, StoreError};
 pub use self::family::Stores;
 #[cfg(feature = "file")]
 pub use self::file::{FileStore, FileStores};
+#[cfg(all(fuzzing, feature = "file", feature = "postgres"))]
+pub(crate) use self::format::fuzz::records as fuzz_records;
 pub use self::memory::{MemoryStore, MemoryStores};
 #[cfg(feature = "postgres")]
 pub use self::postgres::{PostgresStore, PostgresStores, PostgresStoresBuilder};

@@ -270,7 +270,7 @@ async fn every_future_can_be_spawned() {
     tokio::spawn(tower::ServiceExt::oneshot(service, request)).await.unwrap().unwrap();
 }
 
-/// The state can be used where boxed, clonable, shareable services are wanted.
+/// The state can be used where boxed, cloneable, shareable services are wanted.
 #[test]
 fn it_fits_into_boxed_services() {
     let auth = testing::Auth::new();

@@ -15,7 +15,14 @@ const PAGE: &str = "src/guide/ecosystem.md";
 type Row = (String, String, String);
 
 /// What is not as it should be, if something is not.
-pub(crate) fn check() -> io::Result<Vec<String>> {
+pub(crate) fn check() -> Result<(), String> {
+    match wrong().map_err(|error| error.to_string())? {
+        wrong if wrong.is_empty() => Ok(()),
+        wrong => Err(format!("not as it should be:\n{}", wrong.join("\n"))),
+    }
+}
+
+fn wrong() -> io::Result<Vec<String>> {
     if !cargo(&["fmt", "--all", "--check"]).status()?.success() {
         return Ok(vec!["`cargo fmt --all` in ecosystem/ is left to do".into()]);
     }

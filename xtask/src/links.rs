@@ -21,8 +21,14 @@ const FOLDERS: &[&str] = &[
     "xtask/",
 ];
 
+/// Looks whether what the documents name is there.
+pub(crate) fn check() -> Result<(), String> {
+    let dead = dead().map_err(|error| error.to_string())?;
+    if dead.is_empty() { Ok(()) } else { Err(format!("not there:\n{}", dead.join("\n"))) }
+}
+
 /// All that is named and is not there, one a line.
-pub(crate) fn dead() -> io::Result<Vec<String>> {
+fn dead() -> io::Result<Vec<String>> {
     let mut dead = Vec::new();
     let in_rustdoc = fs::read_to_string("src/guide/mod.rs")?;
     for file in documents()? {

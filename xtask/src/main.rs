@@ -1,9 +1,12 @@
 //! `cargo xtask`: every check of this project. `cargo xtask NAME` runs one of them,
-//! `cargo xtask bench` the benchmarks. With `--no-install` nothing is installed that is missing: it says
-//! what, and fails.
+//! `cargo xtask bench` the benchmarks, `cargo xtask release` what else is looked at before a release.
+//! With `--no-install` nothing is installed that is missing: it says what, and fails.
 
 mod ecosystem;
+mod fuzz;
 mod links;
+mod release;
+mod tools;
 
 use std::{
     env, io,
@@ -13,6 +16,8 @@ use std::{
     thread::available_parallelism,
     time::Instant,
 };
+
+use tools::Tool;
 
 /// A check: its name, and what it does.
 type Check = (&'static str, Step);
@@ -27,20 +32,22 @@ enum Step {
     Test(&'static str),
     /// Runs an example that is built already, with these arguments.
     Example(&'static str),
-    /// Looks whether what the documents name is there.
-    Links,
-    /// Runs the programs that use other crates.
-    Ecosystem,
+    /// Runs cargo with these arguments, and loom in place of the standard library's locks.
+    Loom(&'static str),
+    /// Runs a program that is no part of cargo, with its arguments.
+    Program(&'static str),
+    /// Does this, of which more than one line is to be said.
+    Own(&'static str, fn() -> Result<(), String>),
 }
 
-use Step::{Cargo, Doc, Ecosystem, Example, Links, Test};
+use Step::{Cargo, Doc, Example, Loom, Own, Program, Test};
 
 /// In an order in which one step has built what the next needs. Every set of features is
 /// looked at by clippy, as a build without code; only the tests and the examples are built,
 /// all of them with the same features.
 const CHECKS: &[Check] = &[
     ("format", Cargo("fmt --all --check")),
-    ("links", Links),
+    ("links", Own("what the documents name", links::check)),
     ("clippy", Cargo("clippy --workspace --all-targets --all-features --locked -- -D warnings")),
     ("quickstart-alone", Cargo("clippy --example quickstart --locked -- -D warnings")),
     ("examples-alone", Cargo("clippy -p examples --examples --locked -- -D warnings")),
@@ -116,7 +123,9 @@ const CHECKS: &[Check] = &[
     ("torture-sessions", Example("torture sessions --seconds 15 --store redis")),
     ("torture-sealed", Example("torture sessions --seconds 15 --mode sealed --store redis")),
     ("torture-redis", Example("torture --seconds 15 --store redis --grace 2000")),
-    ("ecosystem", Ecosystem),
+    ("ecosystem", Own("the programs in ecosystem/", ecosystem::check)),
+    ("loom", Loom("test --lib --release --locked interleavings")),
+    ("fuzz", Own("each fuzz target for a minute", fuzz::run)),
 ];
 
 /// What the examples need, one of them or all.
@@ -136,6 +145,22 @@ const BENCHES: &[Check] = &[
     ("seal", Cargo("bench -p benches --bench seal --features sessions --locked")),
     ("doubt", Cargo("bench -p benches --bench doubt --locked")),
     ("wake", Cargo("bench -p benches --bench wake --features redis --locked")),
+];
+
+/// Before a release, besides all of the above.
+const RELEASE: &[Check] = &[
+    ("typos", Program("typos")),
+    ("deny", Cargo("deny --all-features --locked check licenses bans sources")),
+    ("msrv", Own("the library's dependencies and its rust-version", release::msrv)),
+    ("external-types", Own("other crates' types in the API", release::external_types)),
+    ("semver", Own("the API and that of the last release", release::semver)),
+    ("package", Own("what is packed, and its doctests", release::package)),
+    (
+        "pairs",
+        Cargo(
+            "hack check --quiet --lib --feature-powerset --depth 2 --exclude-features default,full --locked",
+        ),
+    ),
 ];
 
 /// Debian packages, the checks that need them, and how to see that they are there.
@@ -164,6 +189,8 @@ const PACKAGES: &[(&str, &[&str], IsThere)] = &[
     }),
     ("chromium", &["tests"], || works("chromium", &["--version"])),
     ("chromium-driver", &["tests"], || works("chromedriver", &["--version"])),
+    // libFuzzer is written in C++.
+    ("g++", &["fuzz"], || works("c++", &["--version"])),
     // It moves a process's wall clock.
     ("libfaketime", &["tests"], || {
         let mut folders = ["x86_64-linux-gnu/", "aarch64-linux-gnu/", ""].into_iter();
@@ -174,6 +201,16 @@ const PACKAGES: &[(&str, &[&str], IsThere)] = &[
 ];
 
 type IsThere = fn() -> bool;
+
+/// Programs from crates.io, and the checks that need them.
+const TOOLS: &[Tool] = &[
+    ("cargo-fuzz", "0.13.2", &["fuzz"]),
+    ("typos-cli", "1.52.0", &["typos"]),
+    ("cargo-deny", "0.20.2", &["deny"]),
+    ("cargo-hack", "0.6.46", &["pairs"]),
+    ("cargo-check-external-types", "0.5.0", &["external-types"]),
+    ("cargo-semver-checks", "0.51.0", &["semver"]),
+];
 
 fn main() -> ExitCode {
     let (flags, words): (Vec<_>, Vec<_>) = env::args().skip(1).partition(|it| it.starts_with("--"));
@@ -189,8 +226,9 @@ fn main() -> ExitCode {
     let checks: Vec<&Check> = match wanted.as_deref() {
         None => CHECKS.iter().collect(),
         Some("bench") => BENCHES.iter().collect(),
+        Some("release") => RELEASE.iter().collect(),
         Some(wanted) => {
-            let all = || CHECKS.iter().chain(BENCHES);
+            let all = || CHECKS.iter().chain(BENCHES).chain(RELEASE);
             let found: Vec<&Check> = all().filter(|(name, _)| *name == wanted).collect();
             let is_example = matches!(found[..], [(_, Example(_))]);
             let build = all().filter(|(name, _)| is_example && *name == BUILD);
@@ -198,13 +236,19 @@ fn main() -> ExitCode {
         }
     };
     if checks.is_empty() {
-        let names = CHECKS.iter().chain(BENCHES).map(|(name, _)| *name).collect::<Vec<_>>();
-        eprintln!("there is no such check; there are: bench, {}", names.join(", "));
+        let all = CHECKS.iter().chain(BENCHES).chain(RELEASE);
+        let names = all.map(|(name, _)| *name).collect::<Vec<_>>();
+        eprintln!("there is no such check; there are: bench, release, {}", names.join(", "));
         return ExitCode::FAILURE;
     }
+    // Before the first release there is nothing to compare, and no need of what compares.
+    let is_due = |name: &str| name != "semver" || release::last().is_some();
+    let is_needed = |needed_by: &[&str]| {
+        checks.iter().any(|(name, _)| needed_by.contains(name) && is_due(name))
+    };
     let mut missing = Vec::new();
     for (package, needed_by, is_there) in PACKAGES {
-        let is_needed = checks.iter().any(|(name, _)| needed_by.contains(name));
+        let is_needed = is_needed(needed_by);
         if is_needed && !is_there() && !(installs && install(package) && is_there()) {
             missing.push(*package);
         }
@@ -212,6 +256,12 @@ fn main() -> ExitCode {
     if !missing.is_empty() {
         eprintln!("these are not here: `apt-get install {}`", missing.join(" "));
         return ExitCode::FAILURE;
+    }
+    for tool in TOOLS.iter().filter(|(_, _, needed_by)| is_needed(needed_by)) {
+        if !(tools::is_there(tool) || installs && tools::install(tool)) {
+            eprintln!("{} is not here: `{}`", tool.0, tools::command_line(tool));
+            return ExitCode::FAILURE;
+        }
     }
     for (name, step) in checks {
         println!("== {name}: {}", step.line());
@@ -229,25 +279,19 @@ fn main() -> ExitCode {
 impl Step {
     fn line(&self) -> String {
         match self {
-            Cargo(arguments) | Doc(arguments) | Test(arguments) => format!("cargo {arguments}"),
-            Example(words) => (*words).to_owned(),
-            Links => "what the documents name".to_owned(),
-            Ecosystem => "the programs in ecosystem/".to_owned(),
+            Cargo(words) | Doc(words) | Test(words) | Loom(words) => format!("cargo {words}"),
+            Example(words) | Program(words) | Own(words, _) => (*words).to_owned(),
         }
     }
 }
 
 /// What has failed, if something has.
 fn run(step: &Step) -> Result<(), String> {
-    let fail_with = |wrong: io::Result<Vec<String>>| match wrong {
-        Ok(wrong) if wrong.is_empty() => Ok(()),
-        Ok(wrong) => Err(format!("not as it should be:\n{}", wrong.join("\n"))),
-        Err(error) => Err(error.to_string()),
-    };
     let words = match step {
-        Links => return fail_with(links::dead()),
-        Ecosystem => return fail_with(ecosystem::check()),
-        Cargo(words) | Doc(words) | Test(words) | Example(words) => words,
+        Own(_, check) => return check(),
+        Cargo(words) | Doc(words) | Test(words) | Loom(words) | Example(words) | Program(words) => {
+            words
+        }
     };
     let status = command(step, words).and_then(|mut command| command.status());
     match status.map_err(|error| format!("it cannot be started: {error}"))? {
@@ -264,12 +308,17 @@ fn command(step: &Step, words: &str) -> io::Result<Command> {
             let folder = env::current_exe()?.with_file_name("examples");
             Command::new(folder.join(words.next().unwrap_or_default()))
         }
-        _ => Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())),
+        Program(_) => tools::program(words.next().unwrap_or_default())?,
+        _ => tools::cargo()?,
     };
     command.args(words);
     match step {
         Doc(_) => command.env("RUSTDOCFLAGS", "-D warnings"),
         Test(_) => command.env("RUST_TEST_THREADS", tests_at_once().to_string()),
+        // In a folder of its own: with other flags everything is built anew.
+        Loom(_) => command
+            .env("RUSTFLAGS", "--cfg tower_refresh_loom")
+            .env("CARGO_TARGET_DIR", tools::target()?.join("loom")),
         _ => &mut command,
     };
     Ok(command)

@@ -22,7 +22,7 @@ impl Fields {
     /// Whether a token is in this field.
     pub(super) fn has_token(&self, name: &str) -> bool {
         match self.get(name) {
-            Some(Value::String(token)) => !token.is_empty(),
+            Some(Value::String(token)) => !token.trim().is_empty(),
             Some(Value::Number(_)) => true,
             _ => false,
         }

@@ -3,6 +3,8 @@
 
 mod decode;
 mod fields;
+#[cfg(fuzzing)]
+pub(super) mod fuzz;
 mod near_json;
 mod parse;
 mod refused;
@@ -82,8 +84,8 @@ pub(super) fn read(head: &Parts, body: Bytes, is_cut: bool, max: usize) -> Readi
 }
 
 /// The fields of a successful response (RFC 6749, section 5.1), for servers that send
-/// `expires_in` in quotes or with a fraction, `scope` as a list, a number as a token, an empty
-/// `refresh_token`, or no `token_type`.
+/// `expires_in` in quotes or with a fraction, `scope` as a list, a number as a token, an empty or
+/// blank `refresh_token`, or no `token_type`.
 fn lenient_fields(raw_fields: &Fields) -> Map<String, Value> {
     let mut lenient = Map::new();
     for (name, raw) in &raw_fields.0 {
@@ -94,7 +96,7 @@ fn lenient_fields(raw_fields: &Fields) -> Map<String, Value> {
             // A refresh token that is not taken over leaves the old one, which is spent.
             ("access_token" | "refresh_token", Some(Value::Number(_))) => Some(raw.as_str().into()),
             ("access_token" | "refresh_token" | "token_type", value) => {
-                value.filter(|value| value.as_str().is_some_and(|text| !text.is_empty()))
+                value.filter(|value| value.as_str().is_some_and(|text| !text.trim().is_empty()))
             }
             (_, Some(text @ Value::String(_))) => Some(text),
             // As the server wrote it: parsed, a long number would lose digits.

@@ -39,6 +39,12 @@ fn slips_are_forgiven() {
     );
     let tokens = tokens.unwrap();
     assert_eq!(tokens.refresh_token(), None);
+    let blank = tokens_in(
+        r#"{"access_token":"a","refresh_token":" 
+"}"#,
+    )
+    .unwrap();
+    assert_eq!(blank.refresh_token(), None);
     assert_eq!(tokens.extra("scope"), Some("x y"));
     assert_eq!(tokens.extra("token_type"), Some("bearer"));
 }

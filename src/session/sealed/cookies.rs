@@ -230,7 +230,7 @@ impl Sealed {
     }
 
     /// All pieces of a slot, those that are cleared too.
-    fn write_slot(
+    pub(super) fn write_slot(
         &self,
         cookie: &SessionCookie,
         slot: u8,

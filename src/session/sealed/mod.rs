@@ -41,6 +41,8 @@
 mod contents;
 mod cookies;
 mod copy;
+#[cfg(fuzzing)]
+pub(super) mod fuzz;
 
 pub(super) use self::{
     cookies::{Due, InBrowser, MAX_BYTES, Sealed, Shown, new_id},

@@ -129,6 +129,17 @@ fn the_text_form_of_grpc_web_is_read() {
     }
 }
 
+/// What comes after the status may be anything, in the same piece or in another one.
+#[test]
+fn what_comes_after_the_status_of_grpc_web_text_hides_nothing() {
+    let text = Bytes::from("gAAAAA9ncnBjLXN0YXR1czogMTY=!!!!");
+    for at in 0..=text.len() {
+        let body = Script::new(cuts(&text, &[at]));
+        let response = response(200, "application/grpc-web-text", body);
+        assert_eq!(judge(all_rules(), response), Verdict::Challenge, "cut at {at}");
+    }
+}
+
 fn cuts(bytes: &Bytes, lengths: &[usize]) -> Vec<Step> {
     let mut rest = bytes.clone();
     let mut steps = Vec::new();

@@ -1,0 +1,58 @@
+//! The fuzz targets, each for a minute (`fuzz/`).
+
+use std::{fs, path::Path, process::Command, thread};
+
+use crate::tools;
+
+const SECONDS: u32 = 60;
+
+/// How many run at once.
+const AT_ONCE: usize = 2;
+
+/// The sanitizers are the nightly toolchain's, and there is no unsafe code to look at.
+const STABLE: [&str; 2] = ["--sanitizer", "none"];
+
+/// Runs every target that has seeds. What it finds is in `fuzz/artifacts`, and its corpus grows in
+/// `fuzz/corpus`.
+pub(crate) fn run() -> Result<(), String> {
+    let is_good = cargo_fuzz("build")?.status().map_err(|error| error.to_string())?.success();
+    if !is_good {
+        return Err("the targets do not build".to_owned());
+    }
+    let seeds = fs::read_dir("fuzz/seeds").map_err(|error| error.to_string())?;
+    let targets = seeds.flatten().map(|folder| folder.file_name().into_string());
+    let mut targets: Vec<_> = targets.flatten().collect();
+    targets.sort();
+    for targets in targets.chunks(AT_ONCE) {
+        thread::scope(|scope| {
+            let runs: Vec<_> = targets.iter().map(|it| scope.spawn(|| run_target(it))).collect();
+            let ends = runs.into_iter().map(|run| run.join().expect("it does not panic"));
+            ends.collect::<Result<Vec<()>, String>>()
+        })?;
+    }
+    Ok(())
+}
+
+fn run_target(target: &str) -> Result<(), String> {
+    let [corpus, seeds] = ["corpus", "seeds"].map(|it| Path::new("fuzz").join(it).join(target));
+    fs::create_dir_all(&corpus).map_err(|error| error.to_string())?;
+    let mut command = cargo_fuzz("run")?;
+    command.arg(target).args([corpus, seeds]).args(["--", "-max_len=4096", "-timeout=10"]);
+    command.arg(format!("-max_total_time={SECONDS}"));
+    let output = command.output().map_err(|error| error.to_string())?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(format!("{target}:\n{told}"));
+    }
+    let done = told.lines().find(|line| line.starts_with("Done ")).unwrap_or_default();
+    println!("{target}: {done}");
+    Ok(())
+}
+
+fn cargo_fuzz(verb: &str) -> Result<Command, String> {
+    let (cargo, target) = (tools::cargo(), tools::target());
+    let mut command = cargo.map_err(|error| error.to_string())?;
+    command.args(["fuzz", verb]).args(STABLE).arg("--target-dir");
+    command.arg(target.map_err(|error| error.to_string())?.join("fuzz"));
+    Ok(command)
+}
