@@ -155,7 +155,7 @@ const PACKAGES: &[(&str, &[&str], IsThere)] = &[
         ],
         || works("redis-server", &["--version"]),
     ),
-    ("postgresql", &["tests"], || {
+    ("postgresql", &["tests", "ecosystem"], || {
         // Debian has the programs of each version in a folder of its own, which is not on the path.
         let versions = Path::new("/usr/lib/postgresql").read_dir().into_iter().flatten().flatten();
         versions.map(|version| version.path().join("bin/initdb")).any(|initdb| initdb.exists())
