@@ -215,7 +215,9 @@ impl RefreshState {
     }
 
     /// A server refused the token of this generation: waits for a newer one, which
-    /// may be there already. For protocols that no layer serves.
+    /// may be there already. For protocols that no layer serves. Where tokens work, say so with
+    /// [`accepted`](Self::accepted): a refresh whose token is never accepted counts as one that did not
+    /// help, and a few of those delay the next.
     ///
     /// Cancel safe: the refresh goes on.
     ///

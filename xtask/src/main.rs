@@ -161,6 +161,7 @@ const PACKAGES: &[(&str, &[&str], IsThere)] = &[
         versions.map(|version| version.path().join("bin/initdb")).any(|initdb| initdb.exists())
             || works("initdb", &["--version"])
     }),
+    ("nats-server", &["ecosystem"], || works("nats-server", &["--version"])),
     ("chromium", &["tests"], || works("chromium", &["--version"])),
     ("chromium-driver", &["tests"], || works("chromedriver", &["--version"])),
     // It moves a process's wall clock.
