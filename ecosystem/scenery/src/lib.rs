@@ -3,7 +3,7 @@
 use std::{error::Error, fmt::Display, iter::successors, process::ExitCode, sync::Arc};
 
 pub use testing::loopback::{self, Loopback};
-use tower_refresh::{BoxError, RefreshState, oauth2};
+use tower_refresh::{BoxError, RefreshState, layer::Refused, oauth2};
 
 /// Any error.
 pub type AnyError = BoxError;
@@ -31,10 +31,25 @@ pub fn end_session(servers: &Loopback) {
     book.expire_access_token();
 }
 
-/// An error and its sources, in one line.
+/// An error and its sources, in one line. Some say themselves what their source says.
 pub fn in_one_line(error: &(dyn Error + 'static)) -> String {
-    let all = successors(Some(error), |error| (*error).source());
-    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let mut line = error.to_string();
+    for source in sources(error).skip(1).map(|source| source.to_string()) {
+        if !line.ends_with(&source) {
+            line = line + ": " + &source;
+        }
+    }
+    line
+}
+
+/// The part of an error that says why a request was not helped, if it is among its sources.
+pub fn refused<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Refused> {
+    sources(error).find_map(|error| error.downcast_ref())
+}
+
+/// An error and its sources.
+fn sources<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    successors(Some(error), |error| (*error).source())
 }
 
 /// What has happened until the session ended.
