@@ -63,7 +63,7 @@ async fn main() -> Result<ExitCode, AnyError> {
     }
     let ok =
         running.join_all().await.into_iter().filter(|placed| matches!(placed, Ok(true))).count();
-    let outcome = Outcome::of(&servers, CALLS, ok.min(servers.book().ok));
+    let outcome = Outcome::of_requests(&servers, CALLS, ok);
 
     servers.refuse_together(0);
     scenery::end_session(&servers);
