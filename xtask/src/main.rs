@@ -162,6 +162,9 @@ const PACKAGES: &[(&str, &[&str], IsThere)] = &[
             || works("initdb", &["--version"])
     }),
     ("nats-server", &["ecosystem"], || works("nats-server", &["--version"])),
+    // alloy's transport over hyper takes no TLS but OpenSSL's.
+    ("pkg-config", &["ecosystem"], || works("pkg-config", &["--version"])),
+    ("libssl-dev", &["ecosystem"], || works("pkg-config", &["--exists", "openssl"])),
     ("chromium", &["tests"], || works("chromium", &["--version"])),
     ("chromium-driver", &["tests"], || works("chromedriver", &["--version"])),
     // It moves a process's wall clock.

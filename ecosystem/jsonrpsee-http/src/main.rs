@@ -6,15 +6,12 @@
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
-use http::{Request, Response, StatusCode};
-use http_body_util::BodyExt;
 use jsonrpsee::{
     core::{client::ClientT, http_helpers::HttpError},
     http_client::{HttpBody, HttpClient, transport::Error},
     rpc_params,
 };
-use scenery::{AnyError, CALLS, Loopback, Outcome, loopback};
-use serde_json::{Value, json};
+use scenery::{AnyError, CALLS, Loopback, Outcome, json_rpc};
 use tokio::task::JoinSet;
 use tower::ServiceBuilder;
 use tower_refresh::{RefreshLayer, RefreshState, layer::ErrorOnRefusalLayer};
@@ -31,7 +28,8 @@ fn client(url: &str, state: Arc<RefreshState>) -> Result<impl ClientT + use<>, A
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, AnyError> {
-    let servers = Loopback::options().latency(Duration::from_millis(10)).serve(serve).await?;
+    let servers =
+        Loopback::options().latency(Duration::from_millis(10)).serve(json_rpc::serve).await?;
     let client = Arc::new(client(servers.address(), scenery::credential(&servers)?)?);
 
     servers.refuse_together(CALLS);
@@ -50,24 +48,4 @@ async fn main() -> Result<ExitCode, AnyError> {
     scenery::end_session(&servers);
     let failure = client.request::<usize, _>("place_order", rpc_params![0]).await.err();
     Ok(outcome.report(failure.map(|error| scenery::in_one_line(&error)).unwrap_or_default()))
-}
-
-/// A server that carries no call out without the good token. Its answer is the first parameter.
-async fn serve(
-    servers: Loopback,
-    request: Request<hyper::body::Incoming>,
-) -> Response<loopback::ResponseBody> {
-    if request.uri().path() != "/" {
-        return servers.answer(request).await;
-    }
-    let (head, body) = request.into_parts();
-    let Ok(body) = body.collect().await else {
-        return loopback::empty(StatusCode::BAD_REQUEST);
-    };
-    if !servers.judge(&head.headers).await {
-        return loopback::challenge();
-    }
-    let call: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
-    let answer = json!({ "jsonrpc": "2.0", "id": call["id"], "result": call["params"][0] });
-    loopback::json(StatusCode::OK, answer.to_string())
 }

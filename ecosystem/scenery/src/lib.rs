@@ -1,5 +1,7 @@
 //! What the programs share: an authorization server and an API on loopback, a credential, and how a program ends.
 
+pub mod json_rpc;
+
 use std::{error::Error, fmt::Display, iter::successors, process::ExitCode, sync::Arc};
 
 pub use testing::loopback::{self, Loopback};
