@@ -2,7 +2,8 @@
 //! has just expired. One refresh, and each call is carried out once.
 //!
 //! Of alloy's two transports only the one over hyper takes tower layers (feature `hyper`, which brings
-//! OpenSSL, whatever TLS is used).
+//! OpenSSL, whatever TLS is used). It does not ask whether they are ready, so a limit cannot stand beside the
+//! layer: see `findings/alloy_hyper_poll_ready.sh`.
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 

@@ -7,7 +7,8 @@
 //! 503, for three minutes by default, brings the token that it had. Here both get the token to use now.
 //!
 //! The client is used for more than objects, for a cloud's metadata service, say: `allow_origin` keeps the
-//! token from there. Google's `put` asks for a credential even with `with_skip_signature` (0.14.2).
+//! token from there. At Google a `put` asks that service even with `with_skip_signature`: see
+//! `findings/object_store_skip_signature.sh`.
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 

@@ -50,7 +50,9 @@ pub fn refused<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Refused> {
 }
 
 /// An error and its sources.
-fn sources<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+fn sources<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     successors(Some(error), |error| (*error).source())
 }
 
@@ -98,5 +100,7 @@ impl Outcome {
 fn without_ports(text: &str) -> String {
     let mut parts = text.split("127.0.0.1:");
     let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |text, part| text + "127.0.0.1" + part.trim_start_matches(|it: char| it.is_ascii_digit()))
+    parts.fold(first, |text, part| {
+        text + "127.0.0.1" + part.trim_start_matches(|it: char| it.is_ascii_digit())
+    })
 }
