@@ -5,7 +5,7 @@
 //! cargo run -p examples --example axum_gateway
 //! ```
 //!
-//! What it shows takes the feature `oauth2-client`.
+//! To copy it, turn on the feature `oauth2-client`.
 //!
 //! Starts an authorization server, an API and the gateway on loopback, and lets the
 //! gateway's token expire. A hundred streamed uploads go through it at once, and a

@@ -1,14 +1,15 @@
-//! Beside tower-sessions: a shop that keeps a basket there, and who is signed in here.
+//! Beside tower-sessions: a shop whose basket is in a session of that crate, and whose sign-in is in one
+//! of this crate.
 //!
 //! ```text
 //! cargo run -p examples --example beside_tower_sessions
 //! ```
 //!
-//! What it shows takes the features `axum`, `oauth2-client`, `session`, and the crate `tower-sessions`.
+//! To copy it, turn on the features `axum`, `oauth2-client`, `session`, and add the crate `tower-sessions`.
 //!
 //! Starts an authorization server and the shop on loopback. A browser fills a basket, signs in, and
-//! signs out. Each crate has a cookie of its own and leaves the other's alone: the basket is there
-//! before, during and after. Exits with 1 if anything is not as it should be.
+//! signs out. Each crate has a cookie of its own and leaves the other's alone, so the basket is there
+//! before, during and after the sign-in. Exits with 1 if anything is not as it should be.
 
 use std::{collections::BTreeMap, error::Error, process::ExitCode, time::Duration};
 

@@ -5,7 +5,7 @@
 //! cargo run -p examples --example client_credentials
 //! ```
 //!
-//! What it shows takes the feature `oauth2-client`.
+//! To copy it, turn on the feature `oauth2-client`.
 //!
 //! Starts an authorization server and an API on loopback and sends a hundred requests
 //! at once, twice; in between the API forgets the token. Exits with 1 if anything is not as

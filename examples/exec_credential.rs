@@ -1,5 +1,5 @@
-//! An executable that prints a token, as kubectl's `exec` credentials are
-//! (`client.authentication.k8s.io/v1`), and `gcloud` and the like in forms of their own.
+//! An executable prints the token, as for kubectl's `exec` credentials
+//! (`client.authentication.k8s.io/v1`); `gcloud` and others do the same in forms of their own.
 //!
 //! ```text
 //! cargo run -p examples --example exec_credential

@@ -4,7 +4,7 @@
 //! cargo run -p examples --example hyper_client
 //! ```
 //!
-//! What it shows takes the feature `oauth2-client`.
+//! To copy it, turn on the feature `oauth2-client`.
 //!
 //! Starts an authorization server and an API on loopback, lets the access token expire,
 //! and sends a hundred POSTs at once. Then it signs out, which revokes the tokens. Exits

@@ -4,11 +4,11 @@
 //! cargo run -p examples --example login
 //! ```
 //!
-//! What it shows takes the features `file` and `oauth2-client`, and the `oauth2` crate for the sign-in
-//! itself.
+//! To copy it, turn on the features `file` and `oauth2-client`, and add the crate `oauth2` for the
+//! sign-in itself.
 //!
 //! Starts an authorization server and an API on loopback. `login` shows a code, waits until the user
-//! has typed it in (the server makes believe that somebody has), and stores the tokens; the next
+//! has typed it in (this server acts as if a user had), and stores the tokens; the next
 //! command uses them. Exits with 1 if anything is not as it should be.
 
 use std::{error::Error, path::Path, process::ExitCode, time::Duration};

@@ -4,7 +4,7 @@
 //! cargo run -p examples --example replicas
 //! ```
 //!
-//! What it shows takes the features `oauth2-client`, `redis`.
+//! To copy it, turn on the features `oauth2-client`, `redis`.
 //!
 //! Starts a Redis server of its own (`apt-get install redis-server`), an authorization
 //! server, an API, and three replicas of an axum service that calls the API. Each replica

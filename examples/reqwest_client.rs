@@ -1,10 +1,10 @@
-//! reqwest with one extra line, and as the client that redeems.
+//! reqwest with one extra line. The client that redeems is reqwest, too.
 //!
 //! ```text
 //! cargo run -p examples --example reqwest_client
 //! ```
 //!
-//! What it shows takes the features `oauth2`, `reqwest-middleware`.
+//! To copy it, turn on the features `oauth2`, `reqwest-middleware`.
 //!
 //! Starts an authorization server and an API on loopback, lets the access token expire, and
 //! sends a hundred `client.post(url).json(..).send()` at once. Exits with 1 if anything is

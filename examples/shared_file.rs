@@ -4,7 +4,7 @@
 //! cargo run -p examples --example shared_file
 //! ```
 //!
-//! What it shows takes the features `file`, `oauth2-client`.
+//! To copy it, turn on the features `file`, `oauth2-client`.
 //!
 //! Starts an authorization server and an API on loopback, signs in, lets the access token
 //! expire, and starts the program three times. Each run sends twenty POSTs; all of them are

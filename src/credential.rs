@@ -20,6 +20,17 @@ use crate::{
 
 /// One generation of a credential, as requests see it: the access token without
 /// the refresh token. Cheap to clone; `Debug` shows no secret.
+///
+/// ```
+/// use tower_refresh::{RefreshState, Tokens};
+///
+/// let state = RefreshState::builder(async |_spent: Tokens| Ok(Tokens::new("next")))
+///     .tokens(Tokens::new("first"))
+///     .build();
+/// let credential = state.current();
+/// assert_eq!(credential.access_token(), Some("first"));
+/// assert!(credential.bearer().is_some_and(|value| value.is_sensitive()));
+/// ```
 #[derive(Clone)]
 pub struct Credential(Arc<Snapshot>);
 

@@ -12,6 +12,14 @@ pub(crate) type SharedError = Arc<BoxError>;
 /// A setting that cannot be used. The message names it and says what it has to be; the
 /// [source](Error::source), where there is one, says more. No secret is in either: a library's
 /// error that may quote a password is left out.
+///
+/// ```
+/// use tower_refresh::RefreshLayer;
+/// # let state = tower_refresh::RefreshState::builder(async |spent| Ok(spent)).build();
+///
+/// let error = RefreshLayer::new(state).allow_origin("https://api.example.com/orders").unwrap_err();
+/// assert!(error.to_string().starts_with("an allowed origin has a path"));
+/// ```
 #[derive(Debug)]
 pub struct ConfigError {
     /// What the message is about, if it does not say so itself.

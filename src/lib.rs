@@ -1,17 +1,20 @@
 //! Keeps a service's credential alive.
 //!
-//! A [tower] layer that attaches an access token to requests. When the token is refused, or
-//! has run out, it is refreshed **once**, however many requests found out at the same time,
-//! and each of them is sent again with the new one. A rotated refresh token that has reached
-//! the process is never lost, and one that it has replaced is never spent again.
+//! A [tower] layer that attaches an access token to requests. When the server refuses the token,
+//! or the token has run out, the layer refreshes it **once**, however many requests found out at
+//! the same time, and sends each of them again with the new one. It does not lose a rotated refresh
+//! token that has reached the process, and does not spend one again that was replaced
+//! ([`guarantees`](guide::guarantees), [`limits`](guide::limits)).
 //!
-//! - [`RefreshState`] is one credential: its tokens, its generation, the refresh under way.
-//!   It works without HTTP, too. [`Renewal`] makes any number of them that are renewed alike:
+//! - A [`RefreshState`] is one credential: its tokens, its generation, the refresh under way.
+//!   It works without HTTP, too. A [`Renewal`] makes any number of states that are renewed alike:
 //!   one for each user or session of a server.
-//! - [`RefreshLayer`] puts it in front of any tower service: hyper-util's client, a tonic
-//!   channel, an axum router; and of reqwest.
-//! - A [`Refresher`] redeems: an OAuth 2.0 grant (`oauth2`), or an async closure. A
-//!   [`TokenStore`](store::TokenStore) keeps the tokens; memory is the default.
+//! - A [`RefreshLayer`] puts a state in front of any tower service (hyper-util's client, a tonic
+//!   channel, an axum router) and of reqwest.
+//! - A [`Refresher`] redeems the refresh token: an OAuth 2.0 grant (feature `oauth2`), or an async
+//!   closure. A [`TokenStore`](store::TokenStore) keeps the tokens; memory is the default.
+//! - The [`guide`] has pages: [how to begin with your stack](guide::stacks), and
+//!   [questions](guide::questions) such as "why did my call fail?".
 //!
 //! # Features
 //!
@@ -37,7 +40,7 @@
 //! | `serde` | [`Status`](state::Status) and its parts are `Serialize`, and their words `Deserialize`; durations are in seconds |
 //! | `tonic` | [`grpc`]`::channel`: a `Channel` of tonic 0.14 for libraries that take nothing else |
 //! | `test-util` | `store::conformance`: the tests that every store has to pass |
-//! | `full` | all of them |
+//! | `full` | all of these |
 //!
 //! # Example
 //!
@@ -69,15 +72,15 @@
 //!
 //! # Rules
 //!
-//! - **One refresh a generation.** A 401 names the generation its request carried; if a newer
-//!   one is there, the request is replayed at once and nothing is refreshed.
+//! - **One refresh a generation.** The layer knows which generation a refused request carried. If
+//!   there is a newer one, it replays the request at once and refreshes nothing.
 //! - **A refresh outlives its callers.** It runs in a task of its own. Dropping a request,
 //!   even the first, neither stops it nor loses its result.
-//! - **Save, then publish.** New tokens are stored before anyone gets them. If the save fails,
+//! - **Save, then publish.** New tokens are stored before a request gets them. If the save fails,
 //!   the save is tried again, never the redeem.
 //! - **Sign-in and sign-out win** over a refresh under way.
-//! - **A body is replayed byte for byte or not at all**, and then the caller gets the original
-//!   response. What is kept for it is bounded, for one request and for all.
+//! - **A body is replayed byte for byte or not at all.** If not, the caller gets the original
+//!   response. The memory for kept bodies is bounded, for one request and for all.
 //! - **Nothing hidden.** If there is no fresh token, the caller gets the server's own answer,
 //!   with a [`RefreshFailure`] or a [`NotReplayable`](body::NotReplayable) in its extensions.
 //!
@@ -98,9 +101,11 @@
 //! | [`RefreshFailure`] | this crate | you: from [`RefreshState`], or in a response's extensions |
 //! | [`ConfigError`] | this crate's builders | you |
 //!
-//! None of them shows a secret: what a refresher's or a store's own error says could hold one
-//! (a URL, a piece of a record), so `Display` and `Debug` name the kind only, and the error
-//! itself is left to [`source`](std::error::Error::source).
+//! The page [`questions`](guide::questions) lists every error, and says what to do about it.
+//!
+//! None of these shows a secret. The text of a refresher's or a store's own error could hold one (a
+//! URL, a piece of a record), so `Display` and `Debug` name the kind only. The error itself is the
+//! [`source`](std::error::Error::source).
 //!
 //! [tower]: https://docs.rs/tower
 

@@ -1,29 +1,28 @@
 //! What is counted, for the [`metrics`](::metrics) crate (feature `metrics`).
 //!
-//! Install a recorder, such as `metrics-exporter-prometheus`; what happens before is not
-//! counted. Names and labels are stable, and the labels' values are the stable words of the
+//! Install a recorder, such as `metrics-exporter-prometheus`. Nothing is counted before that. Names and labels are stable, and the labels' values are the stable words of the
 //! types that are named here. No credential's name is a label, and all credentials of a process
 //! are counted together.
 //!
 //! | counter | labels | counts |
 //! |---|---|---|
 //! | `tower_refresh_refreshes_total` | `trigger` ([`Trigger::as_str`]), `outcome` | flights that have ended. `outcome` is `renewed`, `read`, `adopted`, `superseded`, `nothing_newer` (as in [`state`](crate::state#spans-and-events)) or a [`FailureKind::as_str`](crate::FailureKind::as_str) |
-//! | `tower_refresh_failures_total` | `kind` ([`FailureKind::as_str`](crate::FailureKind::as_str)) | failures that waiters were told, once a flight. `braked`: the brake was pulled. `deadline`: once a waiter. `doubted`: once a challenge that starts no refresh |
+//! | `tower_refresh_failures_total` | `kind` ([`FailureKind::as_str`](crate::FailureKind::as_str)) | failures that waiters got, once a flight. `braked`: the brake was pulled. `deadline`: once a waiter. `doubted`: once a challenge that starts no refresh |
 //! | `tower_refresh_gate_waits_total` | | requests that had to wait for a token before they were sent |
 //! | `tower_refresh_replays_total` | | requests sent a second time |
 //! | `tower_refresh_not_replayed_total` | `reason` ([`NotReplayable::as_str`] or [`FailureKind::as_str`](crate::FailureKind::as_str)) | responses that went to their caller with the reason in their extensions |
-//! | `tower_refresh_store_errors_total` | `operation`: `lease`, `load`, `intend`, `save`, `delete` | calls of a store that failed. That another process came first is no failure |
+//! | `tower_refresh_store_errors_total` | `operation`: `lease`, `load`, `intend`, `save`, `delete` | calls of a store that failed. A conflict with another process is no failure |
 //! | `tower_refresh_revocations_total` | `outcome` ([`Revocation::as_str`](crate::state::Revocation::as_str)) | calls of a hook that revokes tokens: `done`, `pending` (it failed, and is called again), `failed` |
 //! | `tower_refresh_open_redeems_total` | `cause` ([`OpenCause::as_str`]) | open redeems that a flight has found with its lease |
 //! | `tower_refresh_sessions_begun_total` | | browser sessions that were signed in (feature `session`) |
-//! | `tower_refresh_sessions_ended_total` | `reason` (`session::Ended::as_str`) | browser sessions that have ended, once a process that has heard of it |
+//! | `tower_refresh_sessions_ended_total` | `reason` (`session::Ended::as_str`) | browser sessions that have ended: each process that learns of it counts once |
 //! | `tower_refresh_session_looks_total` | | looks at the store for a browser's request or stream |
-//! | `tower_refresh_session_refusals_total` | `reason`: `csrf`, `no_session`, `unavailable` | browsers' requests that the session layer has refused. To take a page to the sign-in is no refusal |
+//! | `tower_refresh_session_refusals_total` | `reason`: `csrf`, `no_session`, `unavailable` | browsers' requests that the session layer has refused. A redirect to the sign-in is no refusal |
 //!
 //! | histogram | labels | what |
 //! |---|---|---|
 //! | `tower_refresh_refresh_duration_seconds` | `outcome` | how long flights took, in seconds, the wait for the lease included |
-//! | `tower_refresh_waiters` | | how many waiters were told of news at once; the sum is how many there were |
+//! | `tower_refresh_waiters` | | how many waiters were woken at once; the sum is the number of waiters |
 //!
 //! [`NotReplayable::as_str`]: crate::body::NotReplayable::as_str
 //! [`OpenCause::as_str`]: crate::store::OpenCause::as_str

@@ -8,9 +8,29 @@ use crate::{
 };
 
 /// A boxed future, for the calls that happen once a refresh.
+///
+/// ```
+/// use tower_refresh::BoxFuture;
+///
+/// fn answer() -> BoxFuture<'static, u8> {
+///     Box::pin(async { 42 })
+/// }
+/// # drop(answer());
+/// ```
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What a [`Refresher`] is asked for (RFC 6749, section 6).
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use tower_refresh::{Refresher, Tokens, refresher::{RefreshRequest, Trigger}};
+///
+/// // A test of a refresher calls it with a request of its own.
+/// let refresher = async |spent: Tokens| Ok(Tokens::new(format!("after {}", spent.access_token())));
+/// let request = RefreshRequest::new(Tokens::new("first"), Trigger::Expired);
+/// assert_eq!(refresher.refresh(request).await?.access_token(), "after first");
+/// # Ok::<_, tower_refresh::RefreshError>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RefreshRequest {
@@ -22,6 +42,9 @@ pub struct RefreshRequest {
 }
 
 /// What a refresh was started for.
+///
+/// A refresher finds it in its [request](RefreshRequest); `oauth2::RefreshTokenGrant` has an example that
+/// logs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Trigger {
@@ -77,23 +100,22 @@ impl From<Tokens> for RefreshRequest {
 
 /// Redeems: gets new tokens from the authorization server.
 ///
-/// A closure from [`Tokens`] to a future, such as an async closure, is one if it can be cloned,
-/// and so is an `Arc` of a refresher. Each call has a copy of what the closure has captured: what
-/// is to be changed there goes into an `Arc`.
+/// A closure from [`Tokens`] to a future, such as an async closure, is a refresher if it can be
+/// cloned. Each call gets a clone of what the closure has captured; put what the calls share into an
+/// `Arc`. An `Arc` of a refresher is one, too.
 ///
-/// A refresher is called for one generation at a time, in a task of its own, while the store's
-/// lease is held; no caller's cancellation reaches it. It must not send its request through the
-/// layer it serves (it would wait for itself), and should have a time limit of its own: the state
-/// never cuts it off, since the token may be spent already. Nor should it block its thread: on a
-/// runtime that has no other, the waiters' deadlines pass unheard.
+/// The state calls a refresher for one generation at a time, in a task of its own, while it holds the
+/// store's lease. No caller's cancellation reaches that task. A refresher
 ///
-/// If it panics, waiters get [`FailureKind::Panicked`](crate::FailureKind::Panicked)
-/// and the state cools down as after a transient failure. After both, it is called
-/// with the same tokens again: an answer that had come, but could not be read, is
-/// lost with the token it was given for.
+/// - must not send its request through the layer it serves: it would wait for itself;
+/// - should have a time limit: the state never cuts it off, because the token may be spent;
+/// - should not block its thread: if the runtime has only one, waiters do not hear their deadlines;
+/// - may pass its request on to another refresher, to count or to log, and then returns the other's
+///   error as it came (`oauth2::RefreshTokenGrant` has an example).
 ///
-/// A refresher may pass its request on to another one, to count or to log: it returns the
-/// other's error as it came. `oauth2::RefreshTokenGrant` has an example.
+/// If it panics, waiters get [`FailureKind::Panicked`](crate::FailureKind::Panicked). After that, as
+/// after a transient failure, the state calls it with the same tokens again. So a refresher that
+/// cannot read the server's answer loses the new refresh token that was in it.
 ///
 /// ```
 /// use tower_refresh::{RefreshError, RefreshState, Tokens};
@@ -126,17 +148,17 @@ pub trait Refresher: Send + Sync + 'static {
     /// everything else is [`RefreshError::transient`].
     fn refresh(&self, request: RefreshRequest) -> BoxFuture<'_, Result<Tokens, RefreshError>>;
 
-    /// Whether there must be tokens to redeem. `true` for the refresh-token grant;
-    /// `false` for a refresher that gets its first token by itself, such as client
-    /// credentials (RFC 6749, section 4.4): it is asked on first use.
+    /// Whether there must be tokens to redeem. `true` for the refresh-token grant; `false` for a
+    /// refresher that gets its first token by itself, on first use, such as client credentials (RFC
+    /// 6749, section 4.4).
     fn needs_tokens(&self) -> bool {
         true
     }
 
-    /// What tokens are minted for, if their use depends on it: the resource (RFC 8707) or
-    /// audience that is asked for, in any form that is always the same. It is noted in the
-    /// record, and a state whose refresher names another one does not use the record's tokens.
-    /// Default: `None`: that is not known, and any tokens will do.
+    /// What the tokens are minted for, if their use depends on it: the resource (RFC 8707) or audience
+    /// that is asked for, in any form that is always the same. The record notes it, and a state whose
+    /// refresher names another one does not use the record's tokens. Default: `None`, so that any
+    /// tokens will do.
     fn minted_for(&self) -> Option<String> {
         None
     }
@@ -217,9 +239,26 @@ impl<F> fmt::Debug for RefresherFn<F> {
 
 /// Why a refresher could not redeem.
 ///
-/// What kind of error it is matters more than anything else here: a *rejected* credential
-/// stays dead until the next sign-in, a *refused client* pauses for minutes, and after a
-/// *transient* failure it is tried again soon. When in doubt, say transient.
+/// Its kind decides what happens next. After *rejected* the credential is dead until the next
+/// sign-in. After *client refused* the state pauses for minutes. After *transient* it tries again
+/// soon. When in doubt, say transient.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_refresh::RefreshError;
+///
+/// /// What a refresher makes of a token endpoint's answer.
+/// fn failure(status: u16, code: &str) -> RefreshError {
+///     match (status, code) {
+///         (400, "invalid_grant") => RefreshError::rejected("the session has ended"),
+///         (401, "invalid_client") => RefreshError::client_refused("the secret is wrong"),
+///         (503, _) => RefreshError::transient("busy").with_retry_after(Duration::from_secs(5)),
+///         _ => RefreshError::transient("no answer that can be read"),
+///     }
+///     .with_code(code)
+/// }
+/// assert!(failure(400, "invalid_grant").is_rejected());
+/// ```
 pub struct RefreshError {
     pub(crate) kind: RefreshErrorKind,
     pub(crate) unspent: bool,
@@ -245,19 +284,19 @@ impl RefreshError {
     /// The server refused the grant for good: `invalid_grant` (RFC 6749, section 5.2). The
     /// refresh token is dead.
     ///
-    /// In doubt the same tokens are tried once more before the credential is ended: where an
-    /// earlier redeem of them was left open (its process has ended, or its answer was lost), and
-    /// where another process, or this flight itself, has just written them to the store. Some
-    /// servers with a grace period refuse a refresh token while they serve another redeem of it,
-    /// and give the same pair a moment later. The lease is given back for a second, the store is
-    /// read again, and what another process has saved meanwhile is adopted.
+    /// In two cases the flight tries the same tokens once more before the credential ends: if an
+    /// earlier redeem of them was left open (its process ended, or its answer was lost), and if another
+    /// process, or this flight itself, has just written them to the store. For some servers with a
+    /// grace period refuse a refresh token while they serve another redeem of it, and give the same
+    /// pair a moment later. The flight gives the lease back for a second, reads the store again, and
+    /// adopts what another process has saved meanwhile.
     pub fn rejected(source: impl Into<BoxError>) -> Self {
         Self::new(RefreshErrorKind::Rejected, true, source.into())
     }
 
-    /// The server refused the client, or what it asks for: `invalid_client`,
+    /// The server refused the client, or what the client asks for: `invalid_client`,
     /// `unauthorized_client`, `unsupported_grant_type`, `invalid_scope` (RFC 6749, section
-    /// 5.2). That says nothing of the refresh token: the same is tried again after a long pause
+    /// 5.2). That says nothing of the refresh token, so the state tries it again after a long pause
     /// ([`client_cool_down`](crate::state::RenewalBuilder::client_cool_down)).
     pub fn client_refused(source: impl Into<BoxError>) -> Self {
         Self::new(RefreshErrorKind::ClientRefused, true, source.into())
@@ -269,17 +308,17 @@ impl RefreshError {
         Self::new(RefreshErrorKind::Transient, false, source.into())
     }
 
-    /// The server's `Retry-After` (RFC 9110, section 10.2.3): no try before that, or
-    /// for an hour if it is longer.
+    /// The server's `Retry-After` (RFC 9110, section 10.2.3): the state does not try again before
+    /// that. More than an hour counts as an hour.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
 
-    /// The refresh token was certainly not spent: no connection could be made, or the
-    /// server itself refused (a 4xx; what a proxy says does not count). Otherwise the
-    /// next lease holder is told that it may be, and if its try is rejected, the failure says so
+    /// Says that the refresh token was certainly not spent: no connection could be made, or the server
+    /// itself refused (a 4xx; what a proxy says does not count). Without this the next lease holder
+    /// learns that the token may be spent; if its own try is rejected, the failure says so
     /// ([`RefreshFailure::open_redeem`](crate::RefreshFailure::open_redeem)).
     #[must_use]
     pub fn unspent(mut self) -> Self {
@@ -287,10 +326,10 @@ impl RefreshError {
         self
     }
 
-    /// The server answered, with a failure that does not say whether it has spent the refresh
-    /// token: a 5xx, which may be a proxy's. The next lease holder is told that
-    /// ([`OpenCause::ServerFailed`](crate::store::OpenCause::ServerFailed)), and not that there
-    /// was no answer.
+    /// Says that the server answered with a failure that leaves open whether it has spent the refresh
+    /// token: a 5xx, which may be a proxy's. The next lease holder learns that
+    /// ([`OpenCause::ServerFailed`](crate::store::OpenCause::ServerFailed)); without this it learns
+    /// that there was no answer.
     #[must_use]
     pub fn answered(mut self) -> Self {
         self.answered = true;

@@ -61,9 +61,9 @@ const NONCE_LEN: usize = 24;
 ///
 /// # Changing the key
 ///
-/// Without losing a session: first give all processes the new key as one that also opens;
-/// then make it the first, with the old one behind it; and drop the old one once everything
-/// that it has sealed has been sealed anew, or has run out.
+/// To change it without losing a session: give all processes the new key as one that also opens; then
+/// make it the first, with the old one behind it; then drop the old one, once everything that it has
+/// sealed has been sealed anew or has run out.
 ///
 /// ```
 /// use tower_refresh::seal::Keyring;
@@ -94,9 +94,13 @@ pub(crate) enum Purpose {
 }
 
 /// A text that was opened. Its memory is wiped on drop, and `Debug` does not show it.
+///
+/// [`Keyring::open`] returns it; the [module](self) has an example.
 pub struct Plaintext(Zeroizing<Vec<u8>>);
 
 /// Why something could not be sealed or opened. Neither the text nor a key is in it.
+///
+/// The [module](self) has an example.
 pub struct SealError(SealErrorKind);
 
 /// The kinds of [`SealError`].
@@ -129,10 +133,9 @@ impl Keyring {
         self
     }
 
-    /// Lets a store read records that were written without a key: while it is being moved to
-    /// sealed records. Anyone who can write to the store can then put in a record of their
-    /// own, as without a key. Default: such records are refused. [`open`](Self::open) never
-    /// takes anything that is not sealed.
+    /// Lets a store read records that were written without a key, while you move it to sealed records.
+    /// A program that can write to the store can then put in a record of its own, as without a key.
+    /// Default: such records are refused. [`open`](Self::open) never takes anything that is not sealed.
     #[must_use]
     pub fn allow_unsealed(mut self) -> Self {
         self.unsealed = true;

@@ -21,6 +21,14 @@ use crate::{
 /// (refresh, sign-in, sign-out) and never goes back.
 ///
 /// [`Generation::ZERO`] is the credential that never had a token.
+///
+/// ```
+/// use tower_refresh::Generation;
+///
+/// let first = Generation::ZERO.next();
+/// assert_eq!(first, Generation::new(1));
+/// assert!(first.next() > first);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(u64);
 
@@ -181,29 +189,28 @@ pub struct Tokens {
 impl Tokens {
     /// Tokens with an access token only: no refresh token, no known expiry.
     ///
-    /// White space at its ends, such as a file's last line end, is taken off. An empty one has
-    /// run out: a credential that is signed in with it begins with its refresh token, which is
-    /// redeemed before the first request is sent.
+    /// White space at the token's ends, such as a file's last line end, is taken off. An empty access
+    /// token counts as run out: a credential that is signed in with it and a refresh token redeems
+    /// that before the first request is sent.
     ///
-    /// An access token that cannot stand in a header is not refused here, since
-    /// the refresh token beside it must not get lost: it is stored like any
-    /// other, and a request goes without it and is told so
-    /// ([`FailureKind::Unsendable`](crate::FailureKind::Unsendable)).
+    /// A token that no header can carry is not refused here, because the refresh token beside it must
+    /// not get lost. It is stored like any other. Requests are sent without it, and their responses
+    /// say so ([`FailureKind::Unsendable`](crate::FailureKind::Unsendable)).
     #[must_use]
     pub fn new(access_token: impl Into<String>) -> Self {
         Self { access_token: token(access_token), refresh_token: None, expiry: None, extra: None }
     }
 
-    /// Sets the refresh token, without white space at its ends. A refresh whose answer has none keeps the one
-    /// that was spent (RFC 6749, section 6).
+    /// Sets the refresh token, without white space at its ends. If a refresh's answer has none, the
+    /// credential keeps the one that was spent (RFC 6749, section 6).
     #[must_use]
     pub fn with_refresh_token(mut self, refresh_token: impl Into<String>) -> Self {
         self.refresh_token = Some(token(refresh_token));
         self
     }
 
-    /// Sets the access token's life, counted from the moment the refresh that
-    /// brings it was begun (or from now, for tokens that the program brings).
+    /// Sets the access token's life. For a refresh it counts from the moment when the refresh began;
+    /// for tokens that the program brings, from `build` or from the call of `set`.
     #[must_use]
     pub fn with_expires_in(mut self, life: Duration) -> Self {
         self.expiry = Some(Expiry::In(life).pack());

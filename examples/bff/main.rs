@@ -1,5 +1,5 @@
 //! Browser sessions, whole: an application whose browsers hold one cookie while the tokens stay on the
-//! server, and a page on which one sees what happens when a token runs out under a hundred requests.
+//! server, and a page that shows what happens when a token runs out under a hundred requests.
 //!
 //! ```text
 //! cargo run -p examples --example bff                    prints an address: open it in a browser
@@ -7,14 +7,14 @@
 //! cargo run -p examples --example bff -- --help
 //! ```
 //!
-//! What it shows takes the features `axum`, `oauth2-client`, `session`, and `file`, `redis` or
+//! To copy it, turn on the features `axum`, `oauth2-client`, `session`, and `file`, `redis` or
 //! `postgres` for the stores of those names.
 //!
 //! | file | what is in it | |
 //! |---|---|---|
 //! | `app.rs` | the application: its routes, its sessions | to copy |
 //! | `sign_in.rs` | the sign-in with OpenID Connect | to copy |
-//! | `logout.rs` | who has signed a logout token of the provider | to copy |
+//! | `logout.rs` | the check that the provider has signed a logout token | to copy |
 //! | `page.html` | the page, and its script | |
 //! | `server.rs`, `signer.rs`, `api.rs` | an authorization server and an API, strict ones | |
 //! | `timeline.rs` | what happens to requests, for the page | |

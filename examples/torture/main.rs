@@ -1,22 +1,22 @@
 //! Proof by torture: processes that share one credential are killed, stopped and cut off,
-//! while an authorization server with single-use refresh tokens watches that none comes
+//! while an authorization server with single-use refresh tokens watches that no token is spent
 //! twice and no session is lost.
 //!
 //! ```sh
 //! cargo run --release -p examples --example torture -- --help
 //! ```
 //!
-//! What it shows takes the features `axum`, `file`, `oauth2-client`, `postgres`, `redis`, `session-proxy`.
+//! To copy it, turn on the features `axum`, `file`, `oauth2-client`, `postgres`, `redis`, `session-proxy`.
 //!
 //! | file | what is in it |
 //! |---|---|
 //! | `main.rs` | the parent: starts everything, breaks it, reads the book |
 //! | `options.rs` | the command line |
 //! | `server.rs` | the authorization server and the API, a process of their own |
-//! | `book.rs` | what was done to whom, and whether it excuses a token that comes again |
+//! | `book.rs` | what was done to which process, and whether that excuses a token that is spent twice |
 //! | `worker.rs` | a process with many tasks that use the credential |
 //! | `faults.rs` | what is done to them |
-//! | `sessions/` | the same of browser sessions: `torture sessions --help` |
+//! | `sessions/` | the same for browser sessions: `torture sessions --help` |
 //! | `children.rs` | processes that end with this one |
 
 mod book;

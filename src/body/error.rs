@@ -5,16 +5,18 @@ use std::{error::Error, fmt};
 
 use crate::error::BoxError;
 
-/// Why a request cannot be sent a second time: the reason that was met first.
+/// Why a request cannot be sent a second time. If there are several reasons, it is the first.
 ///
 /// The response to a request that was refused and not replayed has it in its extensions.
+///
+/// The page [`questions`](crate::guide::questions#why-did-my-call-fail) shows how to read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NotReplayable {
     /// The body has more bytes than may be kept of one body
     /// ([`RefreshLayer::replay_cap`](crate::RefreshLayer::replay_cap)).
     TooLarge,
-    /// To keep the body would have passed the [`Budget`](super::Budget) that requests share.
+    /// The body did not fit into the [`Budget`](super::Budget) that requests share.
     OverBudget,
     /// The body ended in an error, or panicked, while the first attempt sent it.
     SourceFailed,
@@ -24,8 +26,8 @@ pub enum NotReplayable {
     /// ([`RefreshLayer::replay_if`](crate::RefreshLayer::replay_if)); or the body has frames that are
     /// neither data nor trailers, which cannot be kept.
     Forbidden,
-    /// The body cannot be cloned, by the word of the closure that was to clone it
-    /// ([`RefreshLayer::try_clone_bodies`](crate::RefreshLayer::try_clone_bodies)).
+    /// The body cannot be cloned: the closure of
+    /// [`RefreshLayer::try_clone_bodies`](crate::RefreshLayer::try_clone_bodies) returned `None`.
     Uncloneable,
     /// The server has carried the request out in part
     /// ([`Verdict::RefreshOnly`](crate::layer::Verdict::RefreshOnly)).
@@ -51,10 +53,10 @@ impl NotReplayable {
 impl fmt::Display for NotReplayable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::TooLarge => "the request body is larger than may be kept for a replay",
-            Self::OverBudget => "too much is kept already of request bodies that may be replayed",
+            Self::TooLarge => "the request body is larger than the replay cap",
+            Self::OverBudget => "the budget for kept request bodies is used up",
             Self::SourceFailed => "the request body failed while it was sent",
-            Self::Released => "what was kept of the request body has been freed",
+            Self::Released => "the kept part of the request body was freed already",
             Self::Forbidden => "the request may not be replayed",
             Self::Uncloneable => "the request body cannot be cloned",
             Self::CarriedOut => "the request was carried out in part",
@@ -64,7 +66,9 @@ impl fmt::Display for NotReplayable {
 
 impl Error for NotReplayable {}
 
-/// What a [`ReplayBody`](super::ReplayBody) ends in if it does not end well.
+/// The error of a [`ReplayBody`](super::ReplayBody).
+///
+/// Its text and its [`source`](Error::source) are those of the request's own body, if that failed.
 #[derive(Debug)]
 pub struct BodyError(Repr);
 

@@ -29,7 +29,19 @@ pub struct Tee;
 
 /// In the types [`RefreshLayer`](crate::RefreshLayer) and [`Refresh`](crate::layer::Refresh): bodies are
 /// kept by cloning them, as [`clone_bodies`](crate::RefreshLayer::clone_bodies) says. For bodies that
-/// are `Clone`. Where it does not stand, bodies are kept by teeing them.
+/// are `Clone`. Without it bodies are kept by teeing them.
+///
+/// ```
+/// use tower_refresh::{RefreshLayer, RefreshState, Tokens, body::CloneBody};
+///
+/// struct Clients {
+///     layer: RefreshLayer<CloneBody>,
+/// }
+///
+/// let state = RefreshState::builder(async |_spent: Tokens| Ok(Tokens::new("next"))).build();
+/// let clients = Clients { layer: RefreshLayer::new(state).clone_bodies() };
+/// # let _ = clients.layer;
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct CloneBody;
 

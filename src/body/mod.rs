@@ -10,8 +10,8 @@
 //! - A replay is byte for byte the original, trailers included, or there is none and
 //!   [`NotReplayable`] says why. Frames without data are not repeated.
 //! - At most [`replay_cap`](crate::RefreshLayer::replay_cap) bytes are kept of one body, and of all
-//!   bodies together no more than their [`Budget`] allows. A body that turns out longer is sent on, and
-//!   what was kept of it is freed.
+//!   bodies together no more than their [`Budget`] allows. A longer body is sent on, and what was kept
+//!   of it is freed.
 //! - What was kept is freed when the response's head accepts the token. The first attempt goes on
 //!   streaming for as long as it likes.
 //! - A replay can begin while the first attempt still streams. It takes the source over; the first
@@ -75,6 +75,20 @@ pub use self::{
 ///
 /// Its data are [`Bytes`], and its error is a [`BodyError`]. After its end or an error, polling it
 /// again gives `None`.
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use tower_refresh::body::ReplayBody;
+///
+/// /// A service that stands below the layer.
+/// async fn server(request: Request<ReplayBody<Full<Bytes>>>) -> Response<Full<Bytes>> {
+///     Response::new(Full::from(format!("{} {}", request.method(), request.uri().path())))
+/// }
+/// # let body = ReplayBody::plain(Full::<Bytes>::from("hello"));
+/// # drop(server(Request::new(body)));
+/// ```
 pub struct ReplayBody<B>(Inner<B>);
 
 // Each of them is a pointer at most: a request is moved about on its way through a client, and all of

@@ -15,9 +15,15 @@ use crate::{
 /// by the error's code like a call of gRPC by its status: `unauthenticated` is a
 /// [challenge](Verdict::Challenge).
 ///
-/// Looked at are content types that begin with `application/connect+`. A unary call needs no rule:
-/// the server says 401. An error after a message is the caller's: the server had begun to answer.
-/// So is one that is compressed.
+/// It looks at content types that begin with `application/connect+`. A unary call needs no rule: the
+/// server says 401. An error after a message goes to the caller, since the server had begun to answer.
+/// So does a compressed one.
+///
+/// ```
+/// use tower_refresh::in_body::{Connect, InBodyLayer};
+///
+/// let layer = InBodyLayer::new().rule(Connect::new());
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Connect(());
 
@@ -25,8 +31,14 @@ pub struct Connect(());
 /// head: they are judged like those of gRPC, `UNAUTHENTICATED` (16) being a
 /// [challenge](Verdict::Challenge).
 ///
-/// Looked at are content types that begin with `application/grpc-web`, and those of the text form,
-/// `application/grpc-web-text`, which is in base64. A status after a message is the caller's.
+/// It looks at content types that begin with `application/grpc-web`, also at those of the text form,
+/// `application/grpc-web-text`, which is in base64. A status after a message goes to the caller.
+///
+/// ```
+/// use tower_refresh::in_body::{GrpcWeb, InBodyLayer};
+///
+/// let layer = InBodyLayer::new().rule(GrpcWeb::new());
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GrpcWeb(());
 

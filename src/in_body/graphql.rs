@@ -19,11 +19,11 @@ use super::{
 /// out) it is [`RefreshOnly`](crate::layer::Verdict::RefreshOnly). Of several answers in an array
 /// all have to be refused.
 ///
-/// `data` that is `null` as a whole does not tell whether a mutation's earlier fields were carried
-/// out before the one that was refused, and may not be `null`. Leave mutations of several fields
-/// out by [`replay_if`](crate::RefreshLayer::replay_if) if the server refuses field by field.
+/// If `data` is `null` as a whole, earlier fields of a mutation may still have been carried out before
+/// the field that was refused. If your server refuses field by field, leave mutations of several
+/// fields out by [`replay_if`](crate::RefreshLayer::replay_if).
 ///
-/// Looked at are `application/json`, `application/graphql-response+json` and the first event of a
+/// It looks at `application/json`, `application/graphql-response+json` and the first event of a
 /// `text/event-stream`, which is a subscription's.
 ///
 /// ```

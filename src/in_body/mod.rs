@@ -1,4 +1,5 @@
-//! Refusals that only the body of a response tells: in a 200, or in a 5xx ([`InBodyLayer`]).
+//! Refusals that only the body of a response shows, in a 200 or in a 5xx: the [`InBodyLayer`] finds
+//! them.
 //!
 //! | rule | what it knows |
 //! |---|---|
@@ -9,7 +10,7 @@
 //! | [`JsonPointer`] | APIs that have a place of their own for an error's word |
 //!
 //! For gRPC itself there is [`GrpcStatusLayer`](crate::grpc::GrpcStatusLayer), and for refusals
-//! that a status or a redirect tells [`Refusals`](crate::layer::Refusals).
+//! that a status or a redirect shows [`Refusals`](crate::layer::Refusals).
 
 // `look.rs` gives the bytes of a body to the rules, `rule.rs` is what they have in common, one
 // file each is a rule. `json.rs` and `events.rs` find the ends of documents and events.
@@ -84,17 +85,17 @@ pub use crate::peek::{PeekFuture, Peeked, Peeking, Watched};
 /// # What is looked at
 ///
 /// Responses with a content type of the rules and a status from 200 to 299 or from 400 to 599,
-/// except for 401, which needs no look, and 204 to 206. One with a `Content-Encoding` passes
-/// unseen, except for `identity` and the `none` of graphql-yoga's event streams: what decompresses
-/// goes below this layer.
+/// except for 401, which needs no look, and 204 to 206. A response with a `Content-Encoding` passes
+/// unseen (except `identity`, and the `none` of graphql-yoga's event streams), so put a layer that
+/// decompresses below this one.
 ///
 /// # What waits
 ///
-/// A head waits until a rule has found a refusal or all have found that it is none, but never
-/// longer than [`hold`](Self::hold), and for no more than [`cap`](Self::cap) bytes. A JSON
+/// A head waits until one rule has found a refusal, or all rules have found that there is none, but
+/// never longer than [`hold`](Self::hold), and for no more than [`cap`](Self::cap) bytes. A JSON
 /// document may be a refusal until its end, unless it begins with a name that the rule does not
-/// know; a stream of messages or events is none with its first one. While the request's body is
-/// being sent nothing is held, and only what is there with the head is looked at. A head that
+/// know. A stream of messages or events is decided by its first one. While the request's body is
+/// being sent, no head waits, and the layer looks only at what is there with the head. A head that
 /// passes unseen is judged by itself.
 ///
 /// # Bodies
@@ -106,9 +107,9 @@ pub use crate::peek::{PeekFuture, Peeked, Peeking, Watched};
 ///
 /// # What was carried out in part
 ///
-/// Some of what was asked for was carried out, and some was refused: that is
-/// [`RefreshOnly`](crate::layer::Verdict::RefreshOnly), and not replayed. A client that sends
-/// nothing but queries can have it replayed all the same:
+/// If a part of what was asked for was carried out and a part was refused, the verdict is
+/// [`RefreshOnly`](crate::layer::Verdict::RefreshOnly), and the request is not replayed. A client
+/// that sends only queries can have it replayed all the same:
 ///
 /// ```
 /// use tower_refresh::{RefreshLayer, RefreshState, layer::{ResponseHead, Verdict, classify}};
@@ -141,15 +142,14 @@ impl InBodyLayer {
         Self { rules: Arc::default(), cap: 64 << 10, hold: HOLD }
     }
 
-    /// Looks also for what this rule knows. If several find something, that of the first one counts.
+    /// Adds a rule. If several rules find something, the first one counts.
     pub fn rule(mut self, rule: impl Into<Rule>) -> Self {
         Arc::make_mut(&mut self.rules).push(rule.into());
         self
     }
 
-    /// How many bytes of a body are looked at at most. A JSON document that is longer is no
-    /// refusal. So much may be kept twice for a moment: for the reader, and for each rule.
-    /// Default: 64 KiB.
+    /// How many bytes of a body the layer looks at, at most. A longer JSON document is no refusal. For
+    /// a moment the layer may keep that much twice: for the reader, and for each rule. Default: 64 KiB.
     pub fn cap(mut self, bytes: usize) -> Self {
         self.cap = bytes;
         self

@@ -15,7 +15,8 @@ use crate::{error::ConfigError, layer::Verdict};
 /// `{"ok":false,"error":"token_expired"}` in a 200.
 ///
 /// The place is a JSON pointer (RFC 6901). A value is a text, or a number in digits
-/// (`"errcode": 42001`). Looked at are `application/json` and whatever ends in `+json`.
+/// (`"errcode": 42001`). It looks at `application/json` and at types that end in
+/// `+json`.
 ///
 /// ```
 /// use tower_refresh::in_body::{InBodyLayer, JsonPointer};

@@ -12,6 +12,13 @@ use crate::layer::Verdict;
 /// A rule for an [`InBodyLayer`](super::InBodyLayer): a [`GraphQl`](super::GraphQl), a
 /// [`Trpc`](super::Trpc), a [`Connect`](super::Connect), a [`GrpcWeb`](super::GrpcWeb) or a
 /// [`JsonPointer`](super::JsonPointer).
+///
+/// ```
+/// use tower_refresh::in_body::{GraphQl, InBodyLayer, Rule, Trpc};
+///
+/// let rules: [Rule; 2] = [GraphQl::new().into(), Trpc::new().into()];
+/// let layer = rules.into_iter().fold(InBodyLayer::new(), InBodyLayer::rule);
+/// ```
 #[derive(Clone)]
 pub struct Rule {
     name: &'static str,

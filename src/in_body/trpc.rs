@@ -17,14 +17,20 @@ use crate::layer::Verdict;
 ///
 /// - A call, and a batch that was refused as a whole, are [challenges](Verdict::Challenge). (The
 ///   server says 401 as well, except behind a proxy or a hook that changes it.)
-/// - A batch of which only a part was refused is [`RefreshOnly`](Verdict::RefreshOnly). That is
-///   what the server says 207 for.
+/// - A batch of which only a part was refused (the server says 207) is
+///   [`RefreshOnly`](Verdict::RefreshOnly).
 /// - A streamed batch (`httpBatchStreamLink`), which is a 200 whatever is in it, is judged when
 ///   each call of it has been answered. If some have been refused when the
-///   [hold](super::InBodyLayer::hold) is over, the others may be under way: `RefreshOnly`. From
-///   the first call on that was carried out the stream is not held, and what has come with that
-///   is all that is looked at.
+///   [hold](super::InBodyLayer::hold) is over, the others may be under way: `RefreshOnly`. Once
+///   a call was carried out the stream waits no longer, and the rule looks only at what came with
+///   that call.
 /// - A subscription (`text/event-stream`) is a challenge if a refusal is its first event.
+///
+/// ```
+/// use tower_refresh::in_body::{InBodyLayer, Trpc};
+///
+/// let layer = InBodyLayer::new().rule(Trpc::new().also_code("TOKEN_EXPIRED"));
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Trpc {

@@ -10,26 +10,30 @@ use http::{
 use super::www_authenticate::{Challenge, Challenges};
 use crate::grpc::protocol;
 
-/// What a response says of the access token that its request carried. In a response's extensions it
-/// is what a layer below has found out, and [`classify`] believes it.
+/// What a response says of the access token that its request carried. A layer below may put one into
+/// a response's extensions, and [`classify`] believes it.
+///
+/// [`Classify`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// The token was accepted, whatever else came of the request.
+    /// The server accepted the token, whatever else came of the request.
     Accept,
-    /// The token is not accepted: refresh it, and send the request again.
+    /// The server does not accept the token: refresh it, and send the request again.
     Challenge,
-    /// The token is not accepted, and the request was carried out in part, so that it must not be
-    /// sent again: refresh the token for the requests that come. The response goes to the caller
-    /// at once, with a [`NotReplayable::CarriedOut`](crate::body::NotReplayable::CarriedOut) in
-    /// its extensions.
+    /// The server does not accept the token, but has carried the request out in part: refresh the
+    /// token for later requests, and do not send this one again. The response goes to the caller at
+    /// once, with a [`NotReplayable::CarriedOut`](crate::body::NotReplayable::CarriedOut) in its
+    /// extensions.
     RefreshOnly,
-    /// The response says nothing of the token, or asks for what no refresh brings. It goes to
-    /// the caller, and nothing is concluded from it.
+    /// The response says nothing of the token, or asks for what no refresh brings. It goes to the
+    /// caller, and the layer concludes nothing from it.
     Ignore,
 }
 
 /// The head of a response: what a [`Classify`] judges by.
+///
+/// [`Classify`] has an example.
 #[derive(Clone, Copy)]
 pub struct ResponseHead<'a> {
     status: StatusCode,
@@ -118,13 +122,13 @@ impl fmt::Debug for ResponseHead<'_> {
 /// # Ok::<_, http::Error>(())
 /// ```
 pub trait Classify: Send + Sync + 'static {
-    /// Judges a response by its head. Called once for each response to a request that was
-    /// sent with a token, on the task that polls the request: must not block. If it panics,
-    /// the panic goes to the request's caller and harms no other.
+    /// Judges a response by its head. The layer calls it once for each response to a request that was
+    /// sent with a token, on the task that polls the request, so it must not block. A panic goes to
+    /// that request's caller and harms no other.
     fn classify(&self, head: &ResponseHead<'_>) -> Verdict;
 
-    /// Whether it looks at [`ResponseHead::uri`]. Asked once, when the layer is built; if not,
-    /// requests are spared a copy of it. Default: yes.
+    /// Whether it looks at [`ResponseHead::uri`]. The layer asks once, when it is built. With `false`
+    /// it copies no URI. Default: `true`.
     fn reads_uri(&self) -> bool {
         true
     }
@@ -141,9 +145,9 @@ where
 
 /// The classifier of a layer that is given no other.
 ///
-/// - A `Verdict` in the response's extensions counts before all else: a layer below has
-///   put it there, such as the feature `in-body`'s, or one of the user's. A challenge is judged like
-///   a 401.
+/// - A `Verdict` in the response's extensions counts before all else. A layer below has put it
+///   there: an `InBodyLayer` (feature `in-body`), or one of your own. A challenge is judged like a
+///   401.
 /// - 401 is a [challenge](Verdict::Challenge) (RFC 9110, section 15.5.2), unless its
 ///   `WWW-Authenticate` asks for what no refresh brings: another scope
 ///   (`insufficient_scope`, RFC 6750, section 3.1), a stronger sign-in
@@ -159,7 +163,7 @@ where
 ///   the status after the head there is [`GrpcStatusLayer`](crate::grpc::GrpcStatusLayer).
 /// - Any other response [accepts](Verdict::Accept) the token.
 ///
-/// For servers that say it otherwise there are [`Refusals`](super::Refusals).
+/// For servers that refuse in another way there are [`Refusals`](super::Refusals).
 pub fn classify(head: &ResponseHead<'_>) -> Verdict {
     let headers = head.headers();
     if let Some(verdict) = found_below(head) {

@@ -19,14 +19,14 @@ use crate::{body::NotReplayable, error::BoxError, state::RefreshFailure};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unhelped;
 
-/// A layer for above a [`RefreshLayer`](crate::RefreshLayer): a request whose token was refused,
-/// and that could not be helped, ends in an error, [`Refused`], instead of the server's response.
-/// For callers who turn a response into an error of their own (a typed client,
+/// A layer for above a [`RefreshLayer`](crate::RefreshLayer) or a `ReqwestLayer`. If a request's token
+/// was refused, and the layer below could not help, the caller gets an error, [`Refused`], instead of
+/// the server's response. For callers who turn a response into an error of their own (a typed client,
 /// `error_for_status`), and would lose the reason with the response's extensions.
 ///
-/// It stands above a `ReqwestLayer`, too. All other responses pass as they are: also that to a replay which is refused, too, and one that
-/// [was carried out in part](super::Verdict::RefreshOnly). Errors of the service below are
-/// boxed, and can be downcast to what they were.
+/// All other responses pass as they are, also a refused replay's and that to a request which
+/// [was carried out in part](super::Verdict::RefreshOnly). Errors of the service below are boxed, and
+/// can be downcast to what they were.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -163,6 +163,8 @@ impl Answer for reqwest::Response {
 /// [`ErrorOnRefusalLayer`], or by the middleware for reqwest where
 /// it is asked for that. [`source`](Error::source) is the [`RefreshFailure`], or else the
 /// [`NotReplayable`].
+///
+/// [`ErrorOnRefusalLayer`] has an example.
 #[derive(Clone, Debug)]
 pub struct Refused {
     status: StatusCode,

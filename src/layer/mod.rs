@@ -133,10 +133,10 @@ impl RefreshLayer {
 }
 
 impl<K> RefreshLayer<K> {
-    /// Sends the bare token in this header. `Authorization` keeps its scheme; another scheme
-    /// takes [`attach_with`](Self::attach_with). A request that brings this header, or an
-    /// `Authorization`, is left alone. Default: `Authorization: Bearer <token>` (RFC 6750,
-    /// section 2.1).
+    /// Sends the bare token in this header. (In `Authorization` it keeps its scheme, `Bearer`. For
+    /// another scheme use [`attach_with`](Self::attach_with).) A request that brings this header, or
+    /// an `Authorization`, is left alone. Default: `Authorization: Bearer <token>` (RFC 6750, section
+    /// 2.1).
     pub fn attach_header(mut self, name: HeaderName) -> Self {
         self.config.attach = match name {
             AUTHORIZATION => Attach::BEARER,
@@ -157,13 +157,14 @@ impl<K> RefreshLayer<K> {
         self
     }
 
-    /// Sends tokens to this origin only, and to several when called again. A request to
-    /// another origin passes as it is, and its 401 starts no refresh. So does one whose URI
-    /// names no origin, unless [`allow_relative`](Self::allow_relative) says otherwise; the
-    /// first one of a layer is a WARN. Default: tokens go wherever the request goes; but where a
-    /// call goes on to another origin than its first, because a layer above follows a redirect
-    /// with a clone of the service that it has called, the token stays behind. (Through a `Buffer`
-    /// between the two that is not seen.)
+    /// Sends tokens to this origin only. Called again, it adds another origin. A request to any other
+    /// origin passes as it is, and its 401 starts no refresh. So does a request whose URI names no
+    /// origin, unless [`allow_relative`](Self::allow_relative) says otherwise; the first such request
+    /// of a layer is logged as a WARN.
+    ///
+    /// Default: tokens go wherever the request goes, with one exception. If a layer above follows a
+    /// redirect to another origin, with a clone of the service that it has called, the token stays
+    /// behind. (Through a `Buffer` between the two, this layer does not see the redirect.)
     ///
     /// # Errors
     ///
@@ -189,23 +190,21 @@ impl<K> RefreshLayer<K> {
         self
     }
 
-    /// Concludes something from the responses only to requests for which this predicate over
-    /// the head, as the caller has made it, says `true`. It is asked once a request, before the
-    /// first attempt. A request for which it says `false` carries the token all the same, and
-    /// its response goes to the caller as it is: a refusal starts no refresh, and is not taken
-    /// for one of the token. For routes that refuse for reasons of their own: a login, a proxy to
-    /// foreign servers, a route with an API key. Default: every request.
+    /// Says whose responses count, by a predicate over the request's head as the caller has made it.
+    /// The layer asks it once a request, before the first attempt. If it says `false`, the request
+    /// carries the token all the same, and its response goes to the caller as it is: a refusal starts
+    /// no refresh and is no sign against the token. For routes that refuse for reasons of their own: a
+    /// login, a proxy to foreign servers, a route with an API key. Default: every request.
     pub fn refresh_if(mut self, heeds: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
         self.config.heeds = Some(Arc::new(heeds));
         self
     }
 
-    /// Replays only requests for which this predicate over the head, as the caller has made
-    /// it, says `true`. It is asked once a request, before the first attempt. The 401 of a
-    /// request that may not be replayed starts the refresh all the same, and its response has
-    /// a [`NotReplayable::Forbidden`](crate::body::NotReplayable::Forbidden) in its
-    /// extensions. Default: every request, since one that was refused was not carried out
-    /// (RFC 9110, section 15.5.2).
+    /// Says which requests may be sent twice, by a predicate over the request's head as the caller has
+    /// made it. The layer asks it once a request, before the first attempt. The 401 of a request that
+    /// may not be replayed starts the refresh all the same, and has a
+    /// [`NotReplayable::Forbidden`](crate::body::NotReplayable::Forbidden) in its extensions. Default:
+    /// every request, because a refused request was not carried out (RFC 9110, section 15.5.2).
     pub fn replay_if(mut self, may: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
         self.config.may_replay = Some(Arc::new(may));
         self
@@ -218,9 +217,9 @@ impl<K> RefreshLayer<K> {
         self
     }
 
-    /// How many bytes all requests of this layer may keep at one time, bookkeeping included:
-    /// a number, or a [`Budget`] that several layers share. A request whose body would pass
-    /// it is sent, and not replayed. Default: 64 MiB for this layer alone.
+    /// How many bytes all requests of this layer may keep at one time, bookkeeping included: a number,
+    /// or a [`Budget`] that several layers share. A request whose body does not fit is sent, and not
+    /// replayed. Default: 64 MiB for this layer alone.
     pub fn replay_budget(mut self, budget: impl Into<Budget>) -> Self {
         self.config.budget = budget.into();
         self

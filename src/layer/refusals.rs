@@ -4,8 +4,8 @@ use http::{HeaderMap, StatusCode, Uri, header::LOCATION};
 
 use super::classify::{Classify, ResponseHead, Verdict, classify, found_below, refused};
 
-/// The [default classifier](classify()), with refusals that it does not know: for servers that
-/// say neither 401 nor anything else that a standard has for it.
+/// The [default classifier](classify()) with additional refusals, for servers that answer an expired
+/// token neither with a 401 nor with another response that a standard defines.
 ///
 /// ```
 /// use http::StatusCode;
@@ -30,9 +30,9 @@ impl Refusals {
     }
 
     /// Responses with these statuses are judged like a 401: they are challenges, unless their
-    /// `WWW-Authenticate` asks for what no refresh brings, such as another scope. A server that
-    /// says this for other reasons, too, makes refreshes that do not help: they come ever more
-    /// rarely, and hold no other request.
+    /// `WWW-Authenticate` asks for what no refresh brings, such as another scope. If the server uses
+    /// these statuses for other reasons, too, some refreshes do not help. The layer starts those ever
+    /// more rarely, and they make no other request wait.
     #[must_use]
     pub fn also(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
         self.statuses.extend(statuses);

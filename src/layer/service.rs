@@ -31,6 +31,8 @@ use crate::{
 /// [budget](crate::RefreshLayer::replay_budget) that requests with a body are charged to.
 ///
 /// `K` says how bodies are kept, as in [`RefreshLayer`](crate::RefreshLayer).
+///
+/// [`RefreshLayer`](crate::RefreshLayer) has an example.
 pub struct Refresh<S, K = Tee> {
     inner: S,
     shared: Arc<Shared<S>>,

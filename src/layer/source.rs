@@ -21,8 +21,8 @@ use crate::state::RefreshState;
 pub trait CredentialSource: Send + Sync + 'static {
     /// The request's credential. `None`: the request passes as it is, without a token.
     ///
-    /// Called once a request, in the service's `call`: must not block. If it panics, the
-    /// panic goes to the request's caller.
+    /// The layer calls it once a request, in the service's `call`, so it must not block. A panic goes
+    /// to the request's caller.
     fn credential(&self, request: &Parts) -> Option<Arc<RefreshState>>;
 }
 
@@ -54,6 +54,8 @@ impl CredentialSource for Option<Arc<RefreshState>> {
 }
 
 /// Finds the `Arc<RefreshState>` in the request's extensions.
+///
+/// [`CredentialSource`] has an example, and the page [`many`](crate::guide::many) a program.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FromExtensions;
 

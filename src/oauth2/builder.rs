@@ -65,6 +65,19 @@ impl Client {
 
 /// Configures a [`Client`]; begins at [`Client::builder`] and ends with
 /// [`over`](Self::over), or with `build` where the feature `oauth2-client` is on.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_refresh::oauth2::Client;
+///
+/// let client = Client::builder("http://localhost:8080/token", "my-client")?
+///     .client_secret_basic("hush")
+///     .scope("orders:read")
+///     .timeout(Duration::from_secs(60))
+///     .build()?;
+/// # let _ = client;
+/// # Ok::<_, tower_refresh::ConfigError>(())
+/// ```
 #[must_use]
 pub struct ClientBuilder {
     settings: Settings,
@@ -214,14 +227,14 @@ impl ClientBuilder {
     ) -> Result<Self, ConfigError> {
         let name = name.into();
         if RESERVED_PARAMS.contains(&&*name) {
-            return Err(ConfigError::new("a parameter is one that is set otherwise"));
+            return Err(ConfigError::new("a parameter has a name that the client sets itself"));
         }
         self.settings.params.push((name, value.into()));
         Ok(self)
     }
 
-    /// Takes another error code for final, such as GitHub's `bad_refresh_token`: the refresh
-    /// is [rejected](crate::RefreshError::rejected). Called again, it adds another.
+    /// Takes this error code for final, too, such as GitHub's `bad_refresh_token`: the refresh is
+    /// [rejected](crate::RefreshError::rejected). Called again, it adds another code.
     ///
     /// The code may stand in `error` (RFC 6749, section 5.2), or where other servers have it: in
     /// `code`, `errorCode`, `errcode` or `error_code`, inside `error` as `code`, `type`, `error`
@@ -231,13 +244,13 @@ impl ClientBuilder {
         self
     }
 
-    /// Says what a response means that grants nothing, for servers that have no code for it.
-    /// The rule is asked first, of any status; where it has no answer, the code decides as
-    /// usual. Called again, it replaces the one before.
+    /// A rule that says what a response without tokens means, for servers that have no error code for
+    /// it. The client asks the rule first, whatever the status is. If the rule answers `None`, the
+    /// error code decides as usual. Called again, it replaces the rule before.
     ///
-    /// A refusal that is taken for rejected ends the credential until the next sign-in. So a
-    /// rule should name exactly what the server answers to a dead refresh token, and nothing
-    /// that a proxy, or a server in trouble, may answer too.
+    /// `Rejected` ends the credential until the next sign-in. So a rule should match exactly what the
+    /// server answers to a dead refresh token, and nothing that a proxy or a server in trouble may
+    /// answer, too.
     ///
     /// ```
     /// use tower_refresh::oauth2::{Client, RefusalKind};
@@ -260,15 +273,15 @@ impl ClientBuilder {
     }
 
     /// How long a request may take, from being sent to the last byte of the response.
-    /// Default: 30 s. A response that comes later is lost, and a rotated refresh token with
-    /// it, so rather too long than too short.
+    /// Default: 30 s. A response that comes later is lost, and a rotated refresh token with it, so
+    /// choose a long time rather than a short one.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.settings.bounds.time = limit;
         self
     }
 
-    /// How many bytes a response's body may have, compressed or not. Default: 1 MiB. Of a
-    /// longer one no more is read: it counts only if all that matters was in what came.
+    /// How many bytes a response's body may have, compressed or not. Default: 1 MiB. The client reads no
+    /// more of a longer body, which counts only if both tokens were in what it has read.
     pub fn max_response(mut self, bytes: usize) -> Self {
         self.settings.bounds.bytes = bytes;
         self

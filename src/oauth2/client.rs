@@ -47,6 +47,8 @@ const CLIENT_REFUSED_CODES: [&str; 4] =
 
 /// A client of an authorization server (RFC 6749, section 1.1). Made by [`Client::builder`].
 /// Cheap to clone.
+///
+/// The [module](super) has an example.
 #[derive(Clone)]
 pub struct Client(pub(super) Arc<Inner>);
 

@@ -16,6 +16,18 @@ use crate::{error::BoxError, refresher::RefreshError};
 /// and description (RFC 6749, section 5.2). Where these quote a secret that was sent, they have
 /// `[redacted]` instead. After a failed refresh it is the [`source`](error::Error::source) of
 /// the [`RefreshFailure`](crate::RefreshFailure).
+///
+/// ```
+/// use std::error::Error;
+/// use tower_refresh::{RefreshFailure, oauth2};
+///
+/// fn explain(failure: &RefreshFailure) {
+///     let error = failure.source().and_then(|source| source.downcast_ref::<oauth2::Error>());
+///     if let Some(error) = error {
+///         eprintln!("{}: {:?} {:?}", error.endpoint(), error.status(), error.description());
+///     }
+/// }
+/// ```
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -234,10 +246,10 @@ impl fmt::Display for ErrorKind {
             Self::Rejected => "rejected",
             Self::ClientRefused => "the client was refused",
             Self::Refused => "refused",
-            Self::Malformed => "the response is not what it should be",
+            Self::Malformed => "no access token can be read in the response",
             Self::TooLarge => "the response is too long",
             Self::TimedOut => "there was no whole response in time",
-            Self::Connection => "the request or its response did not get through",
+            Self::Connection => "the request could not be sent, or its response broke off",
         })
     }
 }

@@ -22,9 +22,9 @@ use crate::{
 ///
 /// # A refresher around it
 ///
-/// A [`Refresher`] of your own may pass its request on to this one, here to log what each
-/// refresh was for and how it ended. It returns the error as it came: a new one would have
-/// neither the server's `Retry-After` nor whether the refresh token was spent.
+/// A [`Refresher`] of your own may pass its request on to this one. This example logs what each
+/// refresh was for and how it ended. Return the error as it came: a new error would know neither the
+/// server's `Retry-After` nor whether the refresh token was spent.
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
@@ -90,6 +90,18 @@ pub struct RefreshTokenGrant(pub(super) Client);
 
 /// Gets tokens for the client itself (RFC 6749, section 4.4). Made by
 /// [`Client::client_credentials_grant`].
+///
+/// ```
+/// use tower_refresh::{RefreshState, oauth2};
+///
+/// let client = oauth2::Client::builder("http://localhost:8080/token", "my-service")?
+///     .client_secret_basic("hush")
+///     .build()?;
+/// // The first request fetches the first token.
+/// let state = RefreshState::builder(client.client_credentials_grant()).build();
+/// # let _ = state;
+/// # Ok::<_, tower_refresh::ConfigError>(())
+/// ```
 #[derive(Clone)]
 pub struct ClientCredentialsGrant(pub(super) Client);
 

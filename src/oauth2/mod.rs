@@ -4,8 +4,8 @@
 //! A [`Client`] is a program as the authorization server knows it: the token endpoint, the
 //! client's id and how it authenticates. It sends the [oauth2] crate's messages over any
 //! tower HTTP service ([`ClientBuilder::over`]). With the feature `oauth2-client` there is a
-//! ready-made one (`ClientBuilder::build`), with the feature `oauth2-jwt` clients authenticate by a
-//! JWT (`ClientBuilder::client_assertion`).
+//! ready-made service (`ClientBuilder::build`). With the feature `oauth2-jwt` clients authenticate by
+//! a JWT (`ClientBuilder::client_assertion`).
 //!
 //! ```
 //! use tower_refresh::{RefreshState, Tokens, oauth2};
@@ -38,10 +38,10 @@
 //!   client begins with [`Client::builder_allowing_http`].
 //! - A response without `refresh_token` keeps the old refresh token. A response with one means
 //!   that the old one is dead (section 6).
-//! - Without `expires_in` the access token is used until it is refused. Nothing is guessed.
+//! - Without `expires_in` the access token is used until a server refuses it. No expiry is guessed.
 //! - Every other field of the response is kept as an [extra](crate::Tokens::extra): strings as
-//!   they are, anything else as JSON. `scope` is what was granted; a response without it has
-//!   granted what was asked for (section 5.1), or, if nothing was, what it granted before.
+//!   they are, anything else as JSON. `scope` is the granted scope. If a response has none, that is the
+//!   scope that was asked for (section 5.1) or, if none was, the one that was granted before.
 //! - `invalid_grant` (section 5.2) is [rejected](crate::RefreshError::rejected), and so is what
 //!   [`also_rejected`](ClientBuilder::also_rejected) names and
 //!   [`classify_refusal`](ClientBuilder::classify_refusal) says. `invalid_client`, `unauthorized_client`,
@@ -51,25 +51,25 @@
 //!   else is [transient](crate::RefreshError::transient): other error codes, any 5xx and 429,
 //!   a body without an access token, a connection that fails, a response that does not come in
 //!   time. `Retry-After` counts, in seconds or as a date, the first that can be read.
-//! - A good response is not thrown away for its form, because the rotated refresh token is in it.
-//!   It may be form-encoded, compressed (gzip, deflate) although that was not asked for, and near
-//!   to JSON only. Where its other fields are damaged, or its end is missing, it counts if both
-//!   tokens can be read without guessing. What was odd is logged at WARN, without secrets.
+//! - A good response counts whatever its form is, because the rotated refresh token is in it. It may
+//!   be form-encoded, compressed (gzip, deflate) although that was not asked for, or only almost
+//!   JSON. Even if other fields are damaged, or its end is missing, it counts if both tokens can be
+//!   read without guessing. A WARN says what was odd, without secrets.
 //! - An [`Error`] names the endpoint, the status, and the server's error code and description.
 //!   No secret is in it.
 //!
-//! - A request that the server has not begun is sent again at once, once: HTTP/2's
-//!   REFUSED_STREAM, a GOAWAY without error below the stream (RFC 9113, section 8.7), a
-//!   connection that was gone before. This is known with the feature `oauth2-client`, for its
-//!   client and for others that are built on hyper.
+//! - A request that the server has not begun to process is sent once more, at once: after HTTP/2's
+//!   REFUSED_STREAM, after a GOAWAY without error below the stream (RFC 9113, section 8.7), and if the
+//!   connection was gone before. This takes the feature `oauth2-client`, and works for its client and
+//!   for others that are built on hyper.
 //!
 //! # Caveats
 //!
-//! - The server may have rotated although its response was lost (a timeout, a reset, a body
-//!   that breaks off). The client cannot tell, and sends the same refresh token again after
-//!   the cool-down.
+//! - The server may have rotated the refresh token although its response was lost (a timeout, a reset,
+//!   a body that breaks off). The client cannot tell, and sends the same refresh token again after the
+//!   cool-down.
 //! - A rejection is final until [`set`](crate::RefreshState::set).
-//! - A client whose secret has changed takes a new [`Client`] and a new state.
+//! - After a change of the client's secret build a new [`Client`] and a new state.
 //! - An access token is attached as `Bearer`, whatever its `token_type` (which is an extra).
 //!   [`attach_with`](crate::RefreshLayer::attach_with) attaches it otherwise.
 //! - The oauth2 crate and rustls keep secrets out of `Debug`, but do not wipe their copies from

@@ -19,6 +19,19 @@ use crate::{
 };
 
 /// Revokes tokens (RFC 7009). Made by [`Client::revoker`].
+///
+/// ```
+/// use tower_refresh::{RefreshState, oauth2};
+///
+/// let client = oauth2::Client::builder("http://localhost:8080/token", "my-client")?.build()?;
+/// let revoker = client.revoker("http://localhost:8080/revoke")?;
+/// let state = RefreshState::builder(client.refresh_token_grant())
+///     .on_discard(revoker.hook())
+///     .on_sign_out(revoker.hook())
+///     .build();
+/// # let _ = state;
+/// # Ok::<_, tower_refresh::ConfigError>(())
+/// ```
 #[derive(Clone)]
 pub struct Revoker {
     client: Client,

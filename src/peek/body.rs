@@ -16,8 +16,8 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// A request's body as it is. The layer that has wrapped it learns when it has ended or was
-    /// dropped.
+    /// A request's body, wrapped by a [`GrpcStatusLayer`](crate::grpc::GrpcStatusLayer) or an
+    /// `InBodyLayer` (feature `in-body`), which learns by that when the body has ended or was dropped.
     pub struct Watched<B> {
         #[pin]
         body: B,
@@ -32,8 +32,9 @@ struct End(Arc<AtomicBool>);
 /// that its response says.
 pub(crate) struct Upload(Option<Arc<AtomicBool>>);
 
-/// A response's body as it is. The layer that has wrapped it may have looked at its first frames,
-/// which the reader gets all the same.
+/// A response's body, wrapped by a [`GrpcStatusLayer`](crate::grpc::GrpcStatusLayer) or an `InBodyLayer`
+/// (feature `in-body`). The layer may have looked at its first frames; the reader gets them all the
+/// same.
 pub struct Peeked<B: Body> {
     /// What the body has given already, and the reader has not got.
     frames: VecDeque<Frame<B::Data>>,

@@ -8,7 +8,8 @@ use tower_service::Service;
 
 use super::{Peek, PeekFuture, Peeked, Watched};
 
-/// A service whose responses are looked into, by what the layer `P` says.
+/// A service whose responses are looked into: that of a
+/// [`GrpcStatusLayer`](crate::grpc::GrpcStatusLayer) or of an `InBodyLayer` (feature `in-body`).
 #[derive(Clone, Debug)]
 pub struct Peeking<S, P> {
     inner: S,

@@ -60,24 +60,25 @@ use crate::{
 /// # }
 /// ```
 ///
-/// # What is as in the layer, and what is not
+/// # Differences to the layer
 ///
 /// - The caller gets reqwest's own response, or the error of reqwest or of a middleware as it is. If
 ///   a refused request could not be helped, the reason is in the response's extensions: a
 ///   [`RefreshFailure`](crate::RefreshFailure) or a [`NotReplayable`](crate::body::NotReplayable).
 /// - The request's extensions, for [`FromExtensions`](crate::FromExtensions) and the layer's
 ///   closures, are those of the middlewares (`RequestBuilder::with_extension`). A middleware that
-///   sees each attempt writes into the caller's own. It finds a replay's [`Attempt`](crate::layer::Attempt) there, and
-///   what [`attach_with`](RefreshLayer::attach_with) has put into the request's.
-/// - A body of bytes (`json`, `form`, a string) is kept without copying and stays what it is, so
-///   it can be redirected and cloned. A stream is kept while it is sent, and one that is sent
-///   again cannot be cloned either. [`clone_bodies`](RefreshLayer::clone_bodies) changes nothing.
+///   sees each attempt writes into the caller's own extensions, and finds a replay's
+///   [`Attempt`](crate::layer::Attempt) there, as well as the extensions that
+///   [`attach_with`](RefreshLayer::attach_with) has added.
+/// - A body of bytes (`json`, `form`, a string) is kept without copying and stays a body of bytes, so
+///   reqwest can redirect and clone it. A stream is kept while it is sent; neither it nor its replay
+///   can be cloned. [`clone_bodies`](RefreshLayer::clone_bodies) changes nothing.
 /// - A timeout, the request's or the client's, is for one attempt. Waiting for a refresh has a
 ///   limit of its own ([`deadline`](crate::state::RefreshStateBuilder::deadline)).
-/// - The client adds its default headers later: a token wins over an `Authorization` among them.
+/// - The client adds its default headers later, so the token wins over an `Authorization` among them.
 /// - reqwest follows redirects below this middleware. It takes `Authorization` away when the host
 ///   changes, but no [other header](RefreshLayer::attach_header), and does not ask
-///   [`allow_origin`](RefreshLayer::allow_origin). A 401 that comes from another origin in the end
+///   [`allow_origin`](RefreshLayer::allow_origin). If the redirects end at another origin, its 401
 ///   says nothing of the token, and starts no refresh.
 /// - A request whose URL has no origin, or none that can be sent to, is left to reqwest as it is.
 ///

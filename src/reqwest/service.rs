@@ -36,14 +36,14 @@ use crate::{
 /// what `RefreshMiddleware` does, without `reqwest_middleware`.
 ///
 /// If a refused request could not be helped, the reason is in the response's extensions, or is an
-/// error with [`ErrorOnRefusalLayer`](crate::layer::ErrorOnRefusalLayer) above. A request of reqwest
-/// has no extensions of the caller's, so that [`per_request`](RefreshLayer::per_request) goes by
-/// the head alone.
+/// error with an [`ErrorOnRefusalLayer`](crate::layer::ErrorOnRefusalLayer) above. A request of reqwest
+/// has no extensions, so [`per_request`](RefreshLayer::per_request) has only its head to go by.
 ///
-/// reqwest follows redirects below this layer, and takes the token away when the host changes. A 401
-/// after a round by another host and back counts as a refusal of the token, as reqwest does not
-/// tell of it. What follows redirects above this layer is not seen: name the origins that may have the
-/// token ([`allow_origin`](RefreshLayer::allow_origin)).
+/// reqwest follows redirects below this layer, and takes the token away when the host changes. If a
+/// redirect leads to another host and back, and ends in a 401, that counts as a refusal of the token:
+/// reqwest does not show such redirects. This layer does not see either when a layer above follows a
+/// redirect, so name the origins that may have the token
+/// ([`allow_origin`](RefreshLayer::allow_origin)).
 ///
 /// The feature `reqwest` stands for reqwest 0.13, for as long as it exists: a later version gets a
 /// feature of its own.

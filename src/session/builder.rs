@@ -11,6 +11,21 @@ use super::{
 use crate::{error::ConfigError, state::RenewalBuilder, store::Stores};
 
 /// Configures [`Sessions`].
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_refresh::{Renewal, Tokens, store::MemoryStores};
+/// use tower_refresh::session::{SessionCookie, Sessions};
+///
+/// let renewal = Renewal::builder(async |_spent: Tokens| Ok(Tokens::new("next")));
+/// let sessions = Sessions::builder(renewal, MemoryStores::new())
+///     .cookie(SessionCookie::host("shop")?)
+///     .idle(Duration::from_secs(3600))
+///     .trusted_origin("https://www.example.com")?
+///     .build()?;
+/// # let _ = sessions;
+/// # Ok::<_, tower_refresh::ConfigError>(())
+/// ```
 #[must_use]
 pub struct SessionsBuilder {
     renewal: RenewalBuilder,
@@ -68,27 +83,28 @@ impl SessionsBuilder {
         self
     }
 
-    /// A session ends so long after its sign-in, whatever happens; earlier, if the provider has said
+    /// How long after its sign-in a session ends at the latest. It ends earlier if the provider has said
     /// so ([`Identity::expires_at`](super::Identity::expires_at)). Default: 12 hours.
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;
         self
     }
 
-    /// A session ends when no request has used it for so long. A refresh, and a stream that is open,
-    /// are no use. Each process tells the store of it at most once in a tenth of that time, so a session
-    /// may end that much earlier. `None`: never for that reason. Default: 30 minutes.
+    /// After how long without a request a session ends. Refreshes and open streams do not count as
+    /// requests. Each process tells the store of a use at most once in a tenth of that time, so a
+    /// session may end that much earlier. `None`: no session ends for that reason. Default: 30 minutes.
     ///
-    /// Takes a store that keeps ends ([`TokenStore::keep_until`](crate::store::TokenStore::keep_until)), as all of this crate do. With
+    /// This needs a store that keeps ends ([`TokenStore::keep_until`](crate::store::TokenStore::keep_until)), as all of this crate do. With
     /// another one, only [`max_age`](Self::max_age) counts.
     pub fn idle(mut self, idle: impl Into<Option<Duration>>) -> Self {
         self.idle = idle.into();
         self
     }
 
-    /// For how long a look at the store is believed. Zero: each request looks, so that a session that
-    /// was ended on one replica has ended on all. Longer: one that was ended elsewhere may be served
-    /// for that long, and the store is asked that much less. Default: zero.
+    /// For how long a process believes its last look at the store. With zero each request looks, so a
+    /// session that was ended on one replica has ended on all. With a longer time the process asks the
+    /// store less often, and may serve a session for that long after it was ended elsewhere. Default:
+    /// zero.
     pub fn trust_for(mut self, time: Duration) -> Self {
         self.trust_for = time;
         self
@@ -101,8 +117,8 @@ impl SessionsBuilder {
         self
     }
 
-    /// Lets pages of this origin, besides the application's own, send unsafe requests. The
-    /// application's own is the one that the request's host says, so that it need not be named.
+    /// Lets pages of this origin send unsafe requests, besides the application's own pages. (The
+    /// application's own origin is that of the request's `Host`, and need not be named.)
     ///
     /// # Errors
     ///
@@ -112,9 +128,8 @@ impl SessionsBuilder {
         Ok(self)
     }
 
-    /// Unsafe requests have to bring this header, too, whatever it says: a page of another origin
-    /// cannot send it without being allowed to (CORS). The application's own scripts set it, and forms
-    /// cannot. Default: none.
+    /// Requires this header of unsafe requests, whatever its value is. A page of another origin cannot
+    /// send it unless CORS allows it. Your own scripts have to set it; forms cannot. Default: none.
     pub fn csrf_header(mut self, name: HeaderName) -> Self {
         self.csrf.require(name);
         self

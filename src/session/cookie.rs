@@ -16,10 +16,10 @@ use crate::error::ConfigError;
 /// look at the store.
 const MAX_TWINS: usize = 4;
 
-/// The cookie that a browser's session is known by (RFC 6265). It holds the session's
-/// [id](SessionId) and is set at sign-in and cleared at sign-out, and by nothing else: a cookie that
-/// names no session is not cleared in passing, since that answer may arrive after another tab has
-/// signed in, and would wipe the new one.
+/// The cookie that names a browser's session (RFC 6265). It holds the session's [id](SessionId). A
+/// sign-in sets it, a sign-out clears it, and nothing else does. In particular, a cookie that names no
+/// session is not cleared in passing: that response may arrive after another tab has signed in, and
+/// would wipe the new cookie.
 ///
 /// [Sealed](super::Sessions::sealed) sessions have up to four cookies of this name, with a dot and two
 /// digits, which hold the tokens and are set at refreshes, too.
@@ -27,6 +27,15 @@ const MAX_TWINS: usize = 4;
 /// Its attributes are `HttpOnly`, `Secure`, `Path=/` and `SameSite=Lax`, it has no `Domain`, and ends
 /// with the browser's session. `Priority=High` keeps Chromium from evicting it first when a site has
 /// more cookies than the browser takes.
+///
+/// ```
+/// use tower_refresh::session::{SessionCookie, SessionId};
+///
+/// let cookie = SessionCookie::host("shop")?.strict();
+/// assert_eq!(cookie.name(), "__Host-Http-shop");
+/// assert!(cookie.set(&SessionId::random()?).is_sensitive());
+/// # Ok::<_, tower_refresh::ConfigError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SessionCookie {
     name: Box<str>,
@@ -80,9 +89,9 @@ impl Piece {
 const MAX_NAME: usize = 64;
 
 impl SessionCookie {
-    /// A cookie of this host alone, called `__Host-Http-<name>`: browsers let no other host and no
-    /// page without TLS set one of that name, and those that know this prefix no script either.
-    /// Chromium takes it from `http://localhost` and `http://127.0.0.1`, too; Safari does not.
+    /// A cookie of this host alone, called `__Host-Http-<name>`. Browsers let no other host and no page
+    /// without TLS set a cookie of that name; browsers that know this prefix let no script set it
+    /// either. Chromium accepts it from `http://localhost` and `http://127.0.0.1`, too; Safari does not.
     ///
     /// # Errors
     ///
@@ -92,9 +101,9 @@ impl SessionCookie {
         Self::new(name, "__Host-Http-", true)
     }
 
-    /// A cookie for development over `http` where the browser refuses the other one, called `<name>`:
-    /// without `Secure` and without a prefix, so whoever is between the two can read and set it. The
-    /// ports of a host share their cookies: two programs of one machine need two names.
+    /// A cookie for development over `http`, called `<name>`, for browsers that refuse the other one. It
+    /// has neither `Secure` nor a prefix, so every program between browser and server can read and set
+    /// it. The ports of a host share their cookies, so two programs of one machine need two names.
     ///
     /// # Errors
     ///
@@ -117,12 +126,14 @@ impl SessionCookie {
         Ok(Self { name, is_strict: false, is_secure, is_sealed: false })
     }
 
-    /// With `SameSite=Strict`: it comes with no request that another site has begun. Then it does not
-    /// come with the navigation that brings a user back from the authorization server either: after a
-    /// sign-in answer with a page of your own that goes on, and not with a redirect
-    /// ([`SessionSlot::land`](super::SessionSlot::land) does). There the new session has a cookie of its own,
-    /// `<name>.new`, beside the one that the browser may have had; the next request of a page of the
-    /// application shows both, the older session ends, and the new one takes its place.
+    /// With `SameSite=Strict` the browser sends the cookie with no request that another site has begun,
+    /// such as the navigation that brings a user back from the authorization server. So answer a sign-in
+    /// with a page of your own that goes on, and not with a redirect;
+    /// [`SessionSlot::land`](super::SessionSlot::land) does that.
+    ///
+    /// The new session then has a cookie of its own, `<name>.new`, beside the one that the browser may
+    /// have had. The next request of a page of the application shows both: the older session ends, and
+    /// the new one takes its place.
     #[must_use]
     pub fn strict(self) -> Self {
         Self { is_strict: true, ..self }
@@ -149,8 +160,8 @@ impl SessionCookie {
         self.header("", id.expose(), "")
     }
 
-    /// The value of the `Set-Cookie` header that takes it away. The attributes are those that it was
-    /// set with: with others a browser keeps it.
+    /// The value of the `Set-Cookie` header that takes the cookie away. It has the attributes that the
+    /// cookie was set with, since with others a browser keeps it.
     #[must_use]
     pub fn clear(&self) -> HeaderValue {
         self.header("", "", "; Max-Age=0")
@@ -198,11 +209,10 @@ impl SessionCookie {
         header
     }
 
-    /// The ids in a request's cookies of this name, in their order. There may be several: a stale
-    /// twin with another path, say, and their order says nothing. The session is the first one that
-    /// lives. What is no id is left out, the same one a second time, and what comes after the fourth.
-    ///
-    /// Over HTTP/2 each cookie may be a header field of its own (RFC 9113, section 8.2.3).
+    /// The ids in a request's cookies of this name, in their order. There may be several, such as a
+    /// stale twin with another path; the session is the first that lives. Values that are no id are
+    /// left out, and so are repetitions and all after the fourth. Over HTTP/2 each cookie may be a
+    /// header field of its own (RFC 9113, section 8.2.3).
     pub fn ids<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = SessionId> + 'a {
         // By bytes: another program's cookie may be no text, and is in the same field.
         let fields = headers.get_all(COOKIE).into_iter();

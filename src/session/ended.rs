@@ -9,32 +9,46 @@ use crate::state::RefreshFailure;
 
 /// Why a session has ended.
 ///
-/// A page asks [`SessionSlot::ended`](super::SessionSlot::ended), a stream awaits
-/// [`Session::ended`](super::Session::ended); a fetch that is refused has
-/// [`as_str`](Self::as_str) in the header `Session-Ended`, and so has the log and the counter
-/// `tower_refresh_sessions_ended_total`. It is known for ten minutes; after that the session is as
-/// unknown as one that never was.
+/// A page asks [`SessionSlot::ended`](super::SessionSlot::ended), and a stream awaits
+/// [`Session::ended`](super::Session::ended). A fetch that is refused finds
+/// [`as_str`](Self::as_str) in the header `Session-Ended`. The log and the counter
+/// `tower_refresh_sessions_ended_total` have the same word. The reason is known for ten minutes; after
+/// that the session is as unknown as one that never was.
+///
+/// ```
+/// use tower_refresh::session::{Ended, SessionSlot};
+///
+/// fn greeting(slot: &SessionSlot) -> &'static str {
+///     match (slot.session(), slot.ended()) {
+///         (Some(_), _) => "welcome back",
+///         (None, Some(Ended::Idle)) => "you were away for too long: sign in again",
+///         (None, _) => "sign in",
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Ended {
-    /// By its own [`Session::sign_out`](super::Session::sign_out).
+    /// The user signed out in this session ([`Session::sign_out`](super::Session::sign_out)).
     SignedOut,
-    /// From outside: by another session of the user, by the provider
-    /// ([`Sessions::end_all`](super::Sessions::end_all)), or by what else has deleted its record.
+    /// Another session of the user or the provider ended it
+    /// ([`Sessions::end_all`](super::Sessions::end_all)), or another program deleted its record.
     SignedOutElsewhere,
     /// The same browser has signed in anew.
     Replaced,
-    /// Nobody used it for the time of [`idle`](super::SessionsBuilder::idle), or its record was
+    /// No request used it for the time of [`idle`](super::SessionsBuilder::idle), or its record was
     /// evicted.
     Idle,
     /// The time of [`max_age`](super::SessionsBuilder::max_age) is over.
     Deadline,
     /// The authorization server refused the refresh token.
     Refused,
-    /// It did, and says that the token was spent before: another program has a copy.
+    /// The authorization server refused the refresh token because it was spent before: another
+    /// program has a copy.
     Reused,
-    /// It did, and an earlier refresh had been broken off between the redeem and the save, as when its
-    /// process was killed: what that one was given is lost.
+    /// The authorization server refused the refresh token, and an earlier refresh had been broken off
+    /// between the redeem and the save, as when its process was killed. The tokens of that refresh are
+    /// lost.
     Interrupted,
 }
 

@@ -1,22 +1,36 @@
-//! Why nobody was signed in ([`SignInError`]).
+//! Why a sign-in failed ([`SignInError`]).
 
 use std::fmt;
 
 use crate::{error::ConfigError, store::StoreError};
 
-/// Why nobody was signed in.
+/// Why [`SessionSlot::sign_in`](super::SessionSlot::sign_in) failed.
+///
+/// ```
+/// use http::StatusCode;
+/// use tower_refresh::session::SignInError;
+///
+/// /// What the callback answers.
+/// fn status(error: &SignInError) -> StatusCode {
+///     match error {
+///         SignInError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+///         SignInError::Ended => StatusCode::UNAUTHORIZED, // begin the sign-in anew
+///         _ => StatusCode::INTERNAL_SERVER_ERROR,
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SignInError {
     /// The store could not keep the session.
     Store(StoreError),
-    /// The provider has ended its own session, or the user all of theirs, before this one was stored
-    /// ([`Sessions::end_all`](super::Sessions::end_all)). Begin the sign-in anew.
+    /// Before this session was stored, the provider ended its own session, or the user ended all of
+    /// theirs ([`Sessions::end_all`](super::Sessions::end_all)). Begin the sign-in anew.
     Ended,
     /// The operating system has no random bytes.
     Random(ConfigError),
-    /// The tokens do not fit into cookies ([`Sessions::sealed`](super::Sessions::sealed)), which a browser
-    /// would drop without a word. Keep fewer claims, ask the provider for smaller tokens, or keep the
+    /// The tokens do not fit into cookies ([`Sessions::sealed`](super::Sessions::sealed)). A browser
+    /// would drop such cookies without a word. Keep fewer claims, ask the provider for smaller tokens, or keep the
     /// sessions in a store ([`Sessions::builder`](super::Sessions::builder)).
     #[non_exhaustive]
     TooLarge {
@@ -43,9 +57,9 @@ impl fmt::Display for SignInError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Store(error) => error.fmt(f),
-            Self::Ended => {
-                f.write_str("the provider has ended its session meanwhile: sign in again")
-            }
+            Self::Ended => f.write_str(
+                "the provider or the user has ended the session meanwhile: sign in again",
+            ),
             Self::Random(error) => error.fmt(f),
             Self::TooLarge { bytes, limit, access_token, refresh_token, identity } => write!(
                 f,

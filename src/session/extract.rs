@@ -12,7 +12,8 @@ use super::{answer::SESSION_ENDED, ended::Ended, session::Session, slot::Session
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NoSession {
-    /// The browser is not signed in, and how its session has ended, if that is known: 401.
+    /// The browser is not signed in: 401. If it was, and the reason is known, this is why its session
+    /// ended.
     SignedOut(Option<Ended>),
     /// There is no [`SessionLayer`](super::SessionLayer) around the route: 500.
     NoLayer,

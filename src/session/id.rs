@@ -21,16 +21,25 @@ const BYTES: usize = 32;
 /// And how many letters: in base64 for URLs, without padding.
 const LETTERS: usize = 43;
 
-/// A session's id: 32 bytes from the operating system, as text. Whoever has it is signed in, so it is
-/// in the cookie and nowhere else: not in a store, a log or a URL. `Debug` does not show it, and its
-/// memory is wiped on drop.
+/// A session's id: 32 bytes from the operating system, as text. A browser that shows it is signed in.
+/// So the id is in the cookie only, and not in a store, a log or a URL. `Debug` does not show it, and
+/// its memory is wiped on drop.
 ///
-/// A sign-in makes a new one, and never takes over one that a browser has brought.
+/// A sign-in makes a new id, and never takes over one that a browser has brought.
+///
+/// ```
+/// use tower_refresh::session::SessionId;
+///
+/// let id = SessionId::random()?;
+/// assert_eq!(id.expose().parse::<SessionId>().unwrap().name(), id.name());
+/// assert!(!format!("{id:?} {}", id.name()).contains(id.expose()));
+/// # Ok::<_, tower_refresh::ConfigError>(())
+/// ```
 #[derive(Clone)]
 pub struct SessionId(SecretString);
 
-/// A session's name: a hash of its [id](SessionId), for stores and for logs. Whoever reads all of a
-/// store can become nobody.
+/// A session's name: a hash of its [id](SessionId), for stores and for logs. A thief who reads a whole
+/// store cannot sign in with the names in it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SessionName(Box<str>);
 
@@ -92,13 +101,15 @@ fn is_id(text: &[u8]) -> bool {
 }
 
 /// A text is not the id of a session.
+///
+/// [`SessionId`]'s `from_str` returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NoSessionId;
 
 impl fmt::Display for NoSessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("this is no session's id")
+        f.write_str("this is not a session's id")
     }
 }
 

@@ -13,12 +13,12 @@ use crate::{
     tokens::{RESERVED_IDENTITY, Tokens},
 };
 
-/// Who has signed in, as the application has learned it at the sign-in, from an ID token say (OpenID
-/// Connect Core 1.0, section 2): the issuer and the subject, the provider's id of its own session, and
-/// what else is to be known of the user without asking.
+/// The user who has signed in, as the application has learned it at the sign-in, from an ID token say
+/// (OpenID Connect Core 1.0, section 2): the issuer and the subject, the provider's id of its own
+/// session, and further claims that pages need.
 ///
-/// It is kept in the record of the tokens, sealed with them where the store seals. A refresh leaves it
-/// as it is, whatever the server's answer says; a sign-in replaces it, and a sign-out deletes it.
+/// It is part of the tokens' record, and sealed with them if the store seals. A refresh leaves it as it
+/// is, whatever the server's answer says; a sign-in replaces it, and a sign-out deletes it.
 /// `Debug` shows none of it.
 ///
 /// ```
@@ -79,14 +79,14 @@ impl Identity {
     }
 
     /// With the moment at which the session ends at the latest, in full seconds, if the provider has
-    /// said so (`session_expiry`), or what is known of the refresh token's own end.
+    /// said so (`session_expiry`), or if the refresh token's own end is known.
     #[must_use]
     pub fn expires_at(self, at: SystemTime) -> Self {
         Self { expiry: Some(seconds(at)), ..self }
     }
 
-    /// With another claim, as text. All of them are in the record, which is read for each look at the
-    /// store that finds something new: keep what pages need, and not the whole token.
+    /// With another claim, as text. Keep what pages need, and not the whole ID token: all claims are in
+    /// the record, which is read whenever a look at the store finds something new.
     #[must_use]
     pub fn claim(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.claims.insert(name.into(), value.into());
@@ -137,7 +137,7 @@ impl Identity {
         tokens.with_extra(RESERVED_IDENTITY, text)
     }
 
-    /// Whose tokens these are, if that was put into them.
+    /// The identity that [`put_into`](Self::put_into) has put into these tokens.
     #[must_use]
     pub fn of(credential: &Credential) -> Option<Self> {
         Self::parse(credential.extra(RESERVED_IDENTITY)?)

@@ -25,18 +25,32 @@ use crate::{
     tokens::{Generation, RESERVED_SESSIONS, Tokens},
 };
 
-/// Whose sessions: all of a user, or those of one session at the provider. `Debug` shows neither.
+/// Names sessions for [`Sessions::end_all`](super::Sessions::end_all): all sessions of a user, or those of
+/// one session at the provider. `Debug` shows neither.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # use tower_refresh::{Renewal, Tokens, store::MemoryStores};
+/// use tower_refresh::session::{Identity, IndexKey, Sessions};
+///
+/// # let renewal = Renewal::builder(async |_spent: Tokens| Ok(Tokens::new("next")));
+/// # let sessions = Sessions::builder(renewal, MemoryStores::new()).build()?;
+/// // The user was removed: all sessions end, on every replica.
+/// let alice = IndexKey::sub(&Identity::new("https://id.example.com", "alice"));
+/// assert_eq!(sessions.end_all(&alice).await?, 0);
+/// # Ok::<_, tower_refresh::BoxError>(()) }).unwrap();
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum IndexKey {
-    /// All that came of one session at the provider.
+    /// All sessions that came of one session at the provider.
     Sid {
         /// The issuer (`iss`).
         issuer: String,
         /// The provider's id of its session (`sid`).
         sid: String,
     },
-    /// All of a user.
+    /// All sessions of a user.
     Sub {
         /// The issuer (`iss`).
         issuer: String,
@@ -60,14 +74,14 @@ const MAX_SESSIONS: usize = 1000;
 const MAX_CONFLICTS: u32 = 64;
 
 impl IndexKey {
-    /// The user who is signed in.
+    /// All sessions of the user of this identity.
     #[must_use]
     pub fn sub(identity: &Identity) -> Self {
         let (issuer, subject) = (identity.issuer().into(), identity.subject().into());
         Self::Sub { issuer, subject }
     }
 
-    /// The provider's session, if it has said which.
+    /// All sessions of this identity's session at the provider. `None` if the provider has not named one.
     #[must_use]
     pub fn sid(identity: &Identity) -> Option<Self> {
         Some(Self::Sid { issuer: identity.issuer().into(), sid: identity.session()?.into() })

@@ -16,13 +16,31 @@ use crate::error::ConfigError;
 /// 3. takes its cookie, and any `Authorization`, off the request;
 /// 4. puts a [`SessionSlot`](super::SessionSlot), and of a session that lives its
 ///    `Arc<RefreshState>`, into the request's extensions, and calls the service below;
-/// 5. sets or clears the cookie if there was a sign-in or a sign-out, says who may store the response,
-///    and takes off what a server behind has put on it: a cookie of its name, the challenge of its
-///    bearer scheme.
+/// 5. sets or clears the cookie if there was a sign-in or a sign-out, says whether caches may store the
+///    response, and takes off what a server behind has put on it: a cookie of the same name, a
+///    challenge of the bearer scheme.
 ///
-/// It answers itself where the handler could not know better: 503 while the store cannot be asked, or
-/// no token can be had; then the browser keeps its cookie. Nested in another one of the same
-/// [`Sessions`](super::Sessions) it goes by what that has found.
+/// It answers 503 itself while the store cannot be asked, or no token can be had; the browser then
+/// keeps its cookie. A layer inside another one of the same [`Sessions`](super::Sessions) takes over
+/// what the outer one has found.
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower::{ServiceBuilder, service_fn};
+/// use tower_refresh::session::{Session, SessionSlot, Sessions};
+///
+/// # fn app(sessions: &Sessions) -> Result<(), tower_refresh::ConfigError> {
+/// let private = ServiceBuilder::new()
+///     .layer(sessions.layer().sign_in_at("/login")?) // a page without a session goes there
+///     .service(service_fn(async |request: Request<String>| {
+///         let slot = request.extensions().get::<SessionSlot>();
+///         let session = slot.and_then(SessionSlot::session).ok_or("no session")?;
+///         let name = session.identity().subject().to_owned();
+///         Ok::<_, tower_refresh::BoxError>(Response::new(name))
+///     }));
+/// # let _ = private;
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 #[must_use]
 pub struct SessionLayer {
@@ -40,20 +58,22 @@ impl SessionLayer {
         self
     }
 
-    /// Answers requests without a session itself: 401, with the reason in the header `Session-Ended` if
-    /// it is known. A prefetch gets 503, which a browser asks again when the user clicks.
+    /// Requires a session: the layer answers requests without one itself, with 401, and with the reason
+    /// in the header `Session-Ended` if it is known. A prefetch gets 503, so that the browser asks again
+    /// when the user clicks.
     pub fn required(self) -> Self {
         self.with(|rules| rules.is_required = true)
     }
 
-    /// As [`required`](Self::required), but the user who opens a page is taken to this path, which
-    /// begins a sign-in, and needs no session itself; the page's own path is in the query, as `return_to`
-    /// (as this layer sees it: put it around a nested router, not into it). Only navigations are: a
-    /// script that fetches gets its 401, and a prefetch begins no sign-in.
+    /// As [`required`](Self::required), but a user who opens a page without a session is redirected to
+    /// this path, which begins a sign-in and needs no session itself. The page's own path is in the
+    /// query, as `return_to`. (It is the path that this layer sees, so put the layer around a nested
+    /// router, not into it.) Only navigations are redirected: a script that fetches gets its 401, and a
+    /// prefetch begins no sign-in.
     ///
     /// # Errors
     ///
-    /// It is not a path of this application: it has to begin with one `/`.
+    /// The text is not a path of this application: it has to begin with one `/`.
     pub fn sign_in_at(self, path: &str) -> Result<Self, ConfigError> {
         if !is_local_path(path) || !path.is_ascii() || path.contains(['?', '#']) {
             return Err(ConfigError::new(
@@ -63,9 +83,9 @@ impl SessionLayer {
         Ok(self.required().with(|rules| rules.sign_in_at = Some(path.into())))
     }
 
-    /// Lets unsafe requests of other sites' pages through for which this predicate says `true`: the
-    /// callback of an authorization server that answers by `form_post`. Its handler has to check the
-    /// request by other means (`state`).
+    /// Lets unsafe requests of other sites' pages through if this predicate says `true`. For the callback
+    /// of an authorization server that answers by `form_post`; its handler has to check the request by
+    /// other means (`state`).
     pub fn csrf_exempt(self, exempt: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
         self.with(|rules| rules.exempt = Some(Arc::new(exempt)))
     }

@@ -1,13 +1,16 @@
-//! Browser sessions: the browser holds one cookie, the server the tokens (feature `session`). Or the
-//! browser holds them, encrypted, and the server a memory ([`Sessions::sealed`]).
+//! Browser sessions (feature `session`): the browser has one cookie, and the server has the tokens. Or
+//! the browser has the tokens, encrypted in its cookies, and the server only remembers a little
+//! ([`Sessions::sealed`]).
 //!
-//! For a web application, or the backend for a frontend (BFF; RFC 10017): the access token runs out
-//! while several tabs send many requests to several replicas. They have **one** refresh, and the user
-//! stays signed in.
+//! For a web application, or the backend for a frontend (BFF; RFC 10017). If the access token runs out
+//! while several tabs send many requests to several replicas, all of these have **one** refresh, and
+//! the user stays signed in.
 //!
-//! [`Sessions`] are those of an application, [`SessionLayer`] finds each request's, [`SessionSlot`] signs
-//! in, and [`Session`] is one that lives. Outbound, [`RefreshLayer`](crate::RefreshLayer) finds the
-//! session's credential by [`FromExtensions`](crate::FromExtensions).
+//! [`Sessions`] are the sessions of an application. The [`SessionLayer`] finds each request's session, a
+//! [`SessionSlot`] signs in, and a [`Session`] is one that lives. Outbound, a
+//! [`RefreshLayer`](crate::RefreshLayer) finds the session's credential by
+//! [`FromExtensions`](crate::FromExtensions). The page [`sessions`](crate::guide::sessions) has a whole
+//! program.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {

@@ -15,6 +15,19 @@ use crate::{
 
 /// Configures what is particular to [sealed](Sessions::sealed) sessions. [`remember`](Self::remember)
 /// goes on to what all have.
+///
+/// ```
+/// use tower_refresh::{Renewal, Tokens, seal::Keyring, session::Sessions, store::MemoryStores};
+/// # let key = [7; 32];
+///
+/// let renewal = Renewal::builder(async |_spent: Tokens| Ok(Tokens::new("next")));
+/// let sessions = Sessions::sealed(renewal, Keyring::new(key))
+///     .max_bytes(4096)
+///     .remember(MemoryStores::new())
+///     .build()?;
+/// # let _ = sessions;
+/// # Ok::<_, tower_refresh::ConfigError>(())
+/// ```
 #[must_use]
 pub struct SealedBuilder {
     renewal: RenewalBuilder,
@@ -33,15 +46,15 @@ impl Sessions {
     /// - **A memory** keeps a session's newest tokens until the browser has shown that it has them, and
     ///   after that their number ([`SealedBuilder::remember`]). So an older cookie costs a look into it
     ///   and is replaced, and no refresh token is spent twice.
-    /// - **A refresh token is spent only while a response is owed** that can take the new ones to the
+    /// - **A refresh token is spent only for a request whose response** can take the new tokens to the
     ///   browser. In a stream whose head was sent, behind an upgraded connection or in a task of its own
     ///   the refusal is [`NoResponseHead`](crate::FailureKind::NoResponseHead), and the browser's next
     ///   request refreshes. There are no early refreshes.
     /// - **`Set-Cookie` comes at a refresh, too**, at every tenth of the
     ///   [idle](SessionsBuilder::idle) time, and once when no older one can be on its way any more. Such
     ///   responses are `no-store`.
-    /// - **A cookie that no key opens is nobody's**: it is neither cleared nor an error. So a key that
-    ///   is dropped signs out who was sealed with it.
+    /// - **A cookie that no key opens is ignored**: it is neither cleared nor an error. So to drop a key
+    ///   signs out the users whose cookies were sealed with it.
     ///
     /// Nothing is compressed, since what a user has chosen (a name) stands beside secrets, and a length that
     /// depends on both would tell of the secrets. Tokens that are base64url, as JWTs are, are kept as the bytes
@@ -60,11 +73,11 @@ impl Sessions {
 }
 
 impl SealedBuilder {
-    /// The most bytes that a session's cookies may take, names included; a sign-in whose tokens need
-    /// more fails ([`SignInError::TooLarge`](super::SignInError::TooLarge)), and tokens of a refresh that need more
-    /// stay in the memory. More than the default counts as the default: browsers may bring two
-    /// generations at once, and more than both is refused by HTTP/2 servers. Default: 5 KiB, which
-    /// leaves 4 KiB of what hyper takes over HTTP/2 to other cookies.
+    /// How many bytes a session's cookies may take, names included. A sign-in whose tokens need more
+    /// fails ([`SignInError::TooLarge`](super::SignInError::TooLarge)); tokens of a refresh that need more
+    /// stay in the memory. Default: 5 KiB, which leaves 4 KiB of what hyper takes over HTTP/2 to other
+    /// cookies. More than the default counts as the default: browsers may bring two generations at once,
+    /// and HTTP/2 servers refuse more than both.
     ///
     /// What servers take by default, all cookies of a site together, as Chromium sends them:
     ///
@@ -83,10 +96,10 @@ impl SealedBuilder {
         self
     }
 
-    /// For how long a response may be on its way to the browser, proxies included: for so long after a
-    /// refresh the tokens stay in the memory, whatever the browser shows. A response that arrives later
-    /// than that may put an older cookie over the newest one, and end the session. It is counted by the wall
-    /// clocks of all replicas, which have to agree to some seconds. Default: 10 minutes.
+    /// For how long a response may be on its way to the browser, proxies included. The tokens stay in the
+    /// memory for that long after a refresh, whatever the browser shows. A response that arrives later
+    /// may put an older cookie over the newest one, and end the session. The wall clocks of all replicas
+    /// count, and have to agree to some seconds. Default: 10 minutes.
     pub fn transit(mut self, time: Duration) -> Self {
         self.sealed.transit = time.max(Duration::from_secs(1));
         self
@@ -99,23 +112,23 @@ impl SealedBuilder {
         self
     }
 
-    /// Where it is remembered what the browser may not have received, and which sessions have ended: a
-    /// [`MemoryStores`] for one process, a shared store for more. The tokens are there for some minutes
-    /// after each refresh, and then their number is.
+    /// Where the sessions remember tokens that the browser may not have received, and which sessions have
+    /// ended: a [`MemoryStores`] for one process, a shared store for several. The tokens are there for
+    /// some minutes after each refresh, and then only their number.
     ///
-    /// If the memory is lost, sessions go on from their cookies. What is lost with it are tokens that
-    /// the browser has not received, and what only it can know: that a session was signed out, or ended
-    /// from outside. Then a copy of its cookie opens until it is idle or at its deadline, and what it
-    /// gets is bounded by the revocation of its tokens and by the access token's life.
+    /// If this memory is lost, sessions go on from their cookies. Lost are the tokens that a browser has
+    /// not received, and the knowledge that a session was signed out or ended from outside. A copy of
+    /// such a session's cookie then opens again until it is idle or at its deadline. How much it can do
+    /// is bounded by the revocation of its tokens and by the access token's life.
     pub fn remember(self, stores: impl Stores) -> SessionsBuilder {
         SessionsBuilder::sealed(self.renewal, self.sealed, stores)
     }
 
-    /// Without a memory that the processes share: each remembers by itself, for as long as it lives.
-    /// Two of them may spend the same refresh token, and a restart may lose one that no browser has
-    /// received. So it relies on a server that forgives when a spent token comes again within some
-    /// seconds (a *reuse leeway*, *grace period* or *overlap*), and at every other server users are
-    /// signed out at times. A sign-out is known to one process.
+    /// Goes without a shared memory: each process remembers by itself, for as long as it lives. Two
+    /// processes may spend the same refresh token, and a restart may lose a token that no browser has
+    /// received. So this needs a server that accepts a spent token once more within some seconds (a
+    /// *reuse leeway*, *grace period* or *overlap*); with every other server users are signed out at
+    /// times. Only one process knows of a sign-out.
     pub fn rely_on_reuse_leeway(self) -> SessionsBuilder {
         self.remember(MemoryStores::new())
     }

@@ -17,6 +17,18 @@ use crate::{state::RefreshState, store::StoreError, time::Time};
 
 /// A session that lives: who is signed in, and their tokens. A handler takes it from the request's
 /// [`SessionSlot`](super::SessionSlot), or as an extractor where the feature `axum` is on. Cheap to clone.
+///
+/// ```
+/// use http::Request;
+/// use tower_refresh::session::Session;
+///
+/// /// A handler's own call to an API, by a client with `RefreshLayer::per_request(FromExtensions)`.
+/// fn orders(session: &Session) -> Request<String> {
+///     let mut request = Request::new(String::new());
+///     session.attach(&mut request);
+///     request
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Session {
     entry: Arc<Entry>,
@@ -48,28 +60,28 @@ impl Session {
         &self.entry.identity
     }
 
-    /// When it ends at the latest.
+    /// When the session ends at the latest.
     #[must_use]
     pub fn expires(&self) -> SystemTime {
         self.entry.deadline.wall
     }
 
-    /// What it is called in stores and logs: a hash, never the cookie's value.
+    /// The session's name in stores and logs: a hash, never the cookie's value.
     #[must_use]
     pub fn name(&self) -> SessionName {
         self.entry.name()
     }
 
-    /// Signs out: ends it in the store, then takes the cookie away with this request's response, and
-    /// revokes the tokens by the [hook](crate::state::RenewalBuilder::on_sign_out) of the renewal. For
+    /// Signs out: ends the session in the store, takes the cookie away with this request's response, and
+    /// gives the tokens to the [hook](crate::state::RenewalBuilder::on_sign_out) that revokes them. For
     /// a route that takes POST.
     ///
-    /// Goes on when the caller is cancelled.
+    /// It goes on if the caller is cancelled.
     ///
     /// # Errors
     ///
-    /// The store could not delete. The browser keeps its cookie, so that it can try again; in this
-    /// process the session has ended.
+    /// The store could not delete. In this process the session has ended. The browser keeps its cookie,
+    /// so that the user can try again.
     pub async fn sign_out(&self) -> Result<(), StoreError> {
         self.slot.shared.end(&self.entry, Ended::SignedOut).await?;
         self.slot.signed_out(&self.entry, Ended::SignedOut);
@@ -87,10 +99,10 @@ impl Session {
         finish(async move { shared.end_by(&key, Some(&name)).await }).await
     }
 
-    /// Waits until the session ends, here or on another replica, and says why: for streams and
-    /// sockets, which end then. The store is looked at now and then
-    /// ([`watch_every`](super::SessionsBuilder::watch_every)); while it cannot be reached nothing is
-    /// concluded. Waiting is no use of the session.
+    /// Waits until the session ends, here or on another replica, and says why: for streams and sockets,
+    /// which should end then. It looks at the store now and then
+    /// ([`watch_every`](super::SessionsBuilder::watch_every)), and goes on waiting while the store cannot
+    /// be reached. Waiting does not keep the session from being idle.
     ///
     /// Cancel safe.
     pub async fn ended(&self) -> Ended {

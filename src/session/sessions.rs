@@ -22,17 +22,16 @@ use crate::{state::Drained, store::StoreError};
 pub struct Sessions(pub(super) Arc<Shared>);
 
 impl Sessions {
-    /// The layer that finds each request's session. As it comes, requests without one pass, too; see
-    /// [`SessionLayer::required`].
+    /// The layer that finds each request's session. Requests without one pass, too, unless
+    /// [`SessionLayer::required`] says otherwise.
     pub fn layer(&self) -> SessionLayer {
         SessionLayer::new(Arc::clone(&self.0))
     }
 
-    /// Ends all sessions of a user, or of one of the provider's own sessions, on every replica, those
-    /// too that are being signed in at this moment. Their tokens are revoked. Returns how many it has
-    /// ended.
+    /// Ends all sessions of a user, or of one of the provider's own sessions, on every replica, and also
+    /// those whose sign-in is under way. Their tokens are revoked. Returns how many sessions it has ended.
     ///
-    /// Cancel safe: what has begun goes on.
+    /// Cancel safe: what it has begun goes on.
     ///
     /// # Errors
     ///
@@ -44,8 +43,8 @@ impl Sessions {
     }
 
     /// Graceful shutdown, once the server takes no more requests: waits until every refresh under way
-    /// has saved its tokens. What is left to be done is returned, as by
-    /// [`RefreshState::drain`](crate::RefreshState::drain). Wrap it in a timeout.
+    /// has saved its tokens. Returns what could not be done, as
+    /// [`RefreshState::drain`](crate::RefreshState::drain) does. Wrap it in a timeout.
     pub async fn drain(&self) -> Drained {
         let mut draining = JoinSet::new();
         for entry in self.0.registry.all() {
@@ -60,7 +59,7 @@ impl Sessions {
         all
     }
 
-    /// What an operator may want to know.
+    /// How many sessions are loaded, refreshing, and ended.
     #[must_use]
     pub fn status(&self) -> SessionsStatus {
         let entries = self.0.registry.all();

@@ -19,6 +19,21 @@ use crate::{error::ConfigError, tokens::Tokens};
 /// [`SessionLayer`](super::SessionLayer) puts one into the extensions of each request.
 ///
 /// A handler that takes one, or asks it, makes its response private to the browser.
+///
+/// ```
+/// use http::Response;
+/// use tower_refresh::{BoxError, Tokens, session::{Identity, SessionSlot}};
+///
+/// /// The callback, once it has redeemed the code and checked the ID token.
+/// async fn signed_in(
+///     slot: SessionSlot,
+///     tokens: Tokens,
+///     identity: Identity,
+/// ) -> Result<Response<String>, BoxError> {
+///     slot.sign_in(tokens, identity).await?;
+///     Ok(slot.land("/")?)
+/// }
+/// ```
 #[derive(Clone)]
 pub struct SessionSlot(pub(super) Arc<Slot>);
 
@@ -43,8 +58,8 @@ impl SessionSlot {
         self.0.lives().map(|entry| Session::new(entry, Arc::clone(&self.0)))
     }
 
-    /// Why the session has ended that the browser's cookie stands for. `None`: it lives, there never
-    /// was one, or it ended more than ten minutes ago.
+    /// Why the session of the browser's cookie has ended. `None`: it lives, there never was one, or it
+    /// ended more than ten minutes ago.
     #[must_use]
     pub fn ended(&self) -> Option<Ended> {
         self.0.ask();
@@ -55,12 +70,12 @@ impl SessionSlot {
     /// ends the one that the browser had. The callback of the authorization server calls it, once it
     /// has redeemed the code and checked the ID token.
     ///
-    /// Goes on when the caller is cancelled.
+    /// It goes on if the caller is cancelled.
     ///
     /// # Errors
     ///
-    /// The session is not stored, nothing is set, and the session before goes on. The tokens are given to
-    /// the [hook](crate::state::RenewalBuilder::on_sign_out) that revokes them.
+    /// The session is not stored, the response sets no cookie, and the session before goes on. The tokens
+    /// are given to the [hook](crate::state::RenewalBuilder::on_sign_out) that revokes them.
     pub async fn sign_in(
         &self,
         tokens: Tokens,
@@ -106,7 +121,7 @@ impl SessionSlot {
     ///
     /// # Errors
     ///
-    /// It is not a path of this application: it has to begin with one `/`.
+    /// The text is not a path of this application: it has to begin with one `/`.
     pub fn land(&self, path: &str) -> Result<Response<String>, ConfigError> {
         let is_path = is_local_path(path);
         let value = HeaderValue::from_str(path).ok().filter(|_| is_path).ok_or(ConfigError::new(
@@ -130,7 +145,7 @@ impl SessionSlot {
     }
 }
 
-/// Whether this is a path of the application itself, and so may be gone to after a sign-in: it begins
+/// Whether this is a path of the application itself, to which a sign-in may send the browser. It begins
 /// with one `/`, since browsers read `//` and `/\` as another host, and has neither white space nor
 /// control characters.
 #[must_use]

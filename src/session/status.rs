@@ -4,16 +4,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ended::{ALL, Ended};
 
-/// How the sessions of this process do.
+/// The numbers of this process's sessions.
+///
+/// ```
+/// # use tower_refresh::{Renewal, Tokens, store::MemoryStores};
+/// use tower_refresh::session::{Ended, Sessions};
+///
+/// # let renewal = Renewal::builder(async |_spent: Tokens| Ok(Tokens::new("next")));
+/// # let sessions = Sessions::builder(renewal, MemoryStores::new()).build()?;
+/// let status = sessions.status();
+/// assert_eq!((status.loaded, status.ended(Ended::Reused)), (0, 0));
+/// # Ok::<_, tower_refresh::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionsStatus {
     /// How many sessions are loaded: those that were used within the last minute or so, and those that
-    /// are not done yet.
+    /// still have something to finish.
     pub loaded: usize,
     /// How many of them are being refreshed.
     pub refreshing: usize,
-    /// How many were begun since the process began.
+    /// How many sessions this process has signed in.
     pub begun: u64,
     /// How often the store was looked at for a request or a stream.
     pub looks: u64,
@@ -21,7 +32,7 @@ pub struct SessionsStatus {
 }
 
 impl SessionsStatus {
-    /// How many have ended for this reason, as far as this process has heard.
+    /// How many have ended for this reason, as far as this process knows.
     #[must_use]
     pub fn ended(&self, ended: Ended) -> u64 {
         self.ended[ended.position()]

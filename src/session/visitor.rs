@@ -40,8 +40,8 @@ impl Visitor {
     }
 }
 
-/// Whether a browser asks for this before its user does (`Sec-Purpose`: prefetch, prerender). A route
-/// that begins a sign-in answers such a request with 503: it is asked again when the user clicks.
+/// Whether the browser asks before its user does (`Sec-Purpose`: prefetch, prerender). Answer such a
+/// request to a route that begins a sign-in with 503: the browser asks again when the user clicks.
 #[must_use]
 pub fn is_prefetch(headers: &HeaderMap) -> bool {
     headers.contains_key(SEC_PURPOSE)

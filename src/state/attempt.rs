@@ -8,6 +8,17 @@ use crate::{credential::Credential, state::failure::RefreshFailure};
 
 /// There was no token for an [attempt](RefreshState::attempt), or no newer one after it was refused.
 /// [`source`](Error::source) is the [`RefreshFailure`].
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use tower_refresh::{FailureKind, RefreshState, Tokens};
+///
+/// let state = RefreshState::builder(async |spent: Tokens| Ok(spent)).build(); // signed out
+/// let error = state.attempt(async |_| "connected", |_| false).await.unwrap_err();
+/// assert_eq!(error.failure().kind(), FailureKind::SignedOut);
+/// assert!(error.outcome().is_none()); // nothing was called
+/// # });
+/// ```
 #[derive(Clone)]
 pub struct AttemptError<T> {
     failure: RefreshFailure,

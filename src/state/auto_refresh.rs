@@ -16,8 +16,8 @@ use super::{RefreshState, alarms::Bell};
 /// Keeps a credential fresh until it is dropped. Made by
 /// [`RefreshState::keep_fresh`].
 ///
-/// Dropping it stops nothing but the looking ahead: a refresh under way goes on and is
-/// saved. It does not keep the [`RefreshState`] alive.
+/// Dropping it starts no further refresh. A refresh under way goes on, and its tokens are saved. The
+/// guard does not keep the [`RefreshState`] alive.
 #[must_use = "the credential is kept fresh until this is dropped"]
 pub struct KeepFresh {
     state: Weak<RefreshState>,
@@ -30,16 +30,16 @@ impl RefreshState {
     /// request to do so when the time comes. Reads the store at once if that was not
     /// done yet. Stops when the guard is dropped.
     ///
-    /// A refresh is started when a request would start it: at the early moment (see
+    /// It starts a refresh when a request would: at the early moment (see
     /// [`early_refresh`](super::RefreshStateBuilder::early_refresh)), while requests go on with the
-    /// token that still works, or at the token's end if early refresh is turned off.
-    /// After a failure it is tried again as soon as the cool-down or the brake allows. Once a
-    /// credential was rejected or signed out, a store that was set is looked at now and then, at
-    /// the pace of the [cool-down](super::RefreshStateBuilder::cool_down), in case another
-    /// process has signed in. One without an expiry is left alone. A machine that has slept is
-    /// caught up with within half a minute: the wall clock counts, too. No more than ten refreshes
-    /// a second are started, whatever the tokens' life and the cool-down are. Ends with
-    /// [`drain`](Self::drain).
+    /// token that still works, or at the token's end if early refresh is turned off. After a failure it
+    /// tries again as soon as the cool-down or the brake allows. A token without an expiry is left
+    /// alone. It starts no more than ten refreshes a second, whatever the tokens' life and the
+    /// cool-down are.
+    ///
+    /// After a rejection or a sign-out it looks at a store that was set now and then, at the pace of the
+    /// [cool-down](super::RefreshStateBuilder::cool_down), in case another process has signed in. After
+    /// a machine has slept, it catches up within half a minute. It ends with [`drain`](Self::drain).
     ///
     /// Several guards do no harm: there is still one refresh at a time.
     ///

@@ -17,6 +17,19 @@ use crate::{refresher::Refresher, store::TokenStore, time::Time, tokens::Tokens}
 /// Configures how credentials are renewed, and builds a `T`: a [`Renewal`] for a family of
 /// credentials (begins at [`Renewal::builder`]), or the [`RefreshState`] of a single one
 /// (begins at [`RefreshState::builder`], see [`RefreshStateBuilder`]).
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_refresh::{Renewal, Tokens};
+///
+/// let renewal = Renewal::builder(async |_spent: Tokens| Ok(Tokens::new("next")))
+///     .early_refresh(Duration::from_secs(120))
+///     .deadline(Duration::from_secs(10))
+///     .on_failure(|event| eprintln!("{:?}: {}", event.name, event.kind()))
+///     .build();
+/// let alice = renewal.in_memory(Tokens::new("first")).named("alice");
+/// # let _ = alice;
+/// ```
 #[must_use]
 pub struct RenewalBuilder<T = Renewal> {
     refresher: Arc<dyn Refresher>,
@@ -35,6 +48,18 @@ pub struct RenewalBuilder<T = Renewal> {
 
 /// Configures a single [`RefreshState`]: the knobs of every [`RenewalBuilder`], a
 /// [`store`](RenewalBuilder::store), and [`tokens`](RenewalBuilder::tokens) to begin with.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_refresh::{RefreshState, Tokens, store::MemoryStore};
+///
+/// let state = RefreshState::builder(async |_spent: Tokens| Ok(Tokens::new("next")))
+///     .store(MemoryStore::new())
+///     .tokens(Tokens::new("").with_refresh_token("r1")) // redeemed before the first request
+///     .cool_down(Duration::from_secs(2), Duration::from_secs(300))
+///     .build();
+/// # let _ = state;
+/// ```
 pub type RefreshStateBuilder = RenewalBuilder<RefreshState>;
 
 impl<T> RenewalBuilder<T> {
@@ -59,11 +84,12 @@ impl<T> RenewalBuilder<T> {
         }
     }
 
-    /// How long before its end a token is renewed in the background while requests
-    /// go on with it. Default: 60 s. Never more than the
-    /// [`early_fraction`](Self::early_fraction) of the token's life; up to a quarter is taken off at
-    /// random. Tokens of a family are renewed even earlier, by the
-    /// [`early_spread`](Self::early_spread). Zero turns early refresh off.
+    /// How long before a token's end it is renewed in the background, while requests go on with it.
+    /// Zero turns early refresh off. Default: 60 s.
+    ///
+    /// This window is at most the [`early_fraction`](Self::early_fraction) of the token's life, less
+    /// up to a quarter of it at random. The tokens of a family are renewed even earlier, by the
+    /// [`early_spread`](Self::early_spread).
     pub fn early_refresh(mut self, window: Duration) -> Self {
         self.policy.early = window;
         self
@@ -76,10 +102,10 @@ impl<T> RenewalBuilder<T> {
         self
     }
 
-    /// How much of a token's life early refreshes are spread over at random, in percent of what comes
-    /// before the early window, so that the authorization server sees no wave where many tokens were
-    /// minted at one time. Zero: they are spread over the first quarter of the window only. More than
-    /// 90 counts as 90. Default: 50 for a [`Renewal`], zero for a single credential.
+    /// Spreads early refreshes at random over so many percent of the life that comes before the early
+    /// window. So the authorization server sees no wave if many tokens were minted at one time. Zero
+    /// spreads them over the first quarter of the window only. More than 90 counts as 90. Default: 50
+    /// for a [`Renewal`], zero for a single credential.
     ///
     /// With 50, of tokens that live for an hour the first is renewed after half an hour and the last
     /// 45 s before its end.
@@ -88,43 +114,41 @@ impl<T> RenewalBuilder<T> {
         self
     }
 
-    /// At most so many refreshes of the family are under way at one time of which no request or
-    /// caller waits: those that are [early](Self::early_refresh), and those of
-    /// [`keep_fresh`](RefreshState::keep_fresh), as after a restart that took longer than the tokens
-    /// live. The others wait for their turn. One that a request waits for has it at once. Default:
-    /// 64. Zero counts as 1.
+    /// How many background refreshes of the family are under way at one time, at most: those that are
+    /// [early](Self::early_refresh), and those of [`keep_fresh`](RefreshState::keep_fresh). The others
+    /// wait for their turn, as after a restart that took longer than the tokens live. A refresh that a
+    /// request or caller waits for begins at once. Default: 64. Zero counts as 1.
     ///
-    /// With too few, tokens run out before they are renewed, and requests wait: there have to be as
-    /// many as the credentials whose refreshes take place in the time that one takes. 100 000 hourly
-    /// tokens and answers after 50 ms take two. Those that cannot save what they have minted, or whose
-    /// refresher hangs, are under way, too.
+    /// If this is too low, tokens run out before they are renewed, and requests wait. Multiply the
+    /// refreshes a second by the seconds that one takes: 100 000 hourly tokens, with answers after
+    /// 50 ms, need two. A refresh that cannot save its tokens, or whose refresher hangs, counts, too.
     pub fn background_refreshes(mut self, most: usize) -> Self {
         self.background_refreshes = most.clamp(1, Semaphore::MAX_PERMITS);
         self
     }
 
-    /// How long no refresh is tried after a transient failure: from `first`,
-    /// doubled with each failure in a row up to `most`, of which a random part is
-    /// waited. A `Retry-After` that is longer counts instead, up to an hour. Also
-    /// paces the retries of a save. Default: 1 s to 60 s.
+    /// How long the state waits after a transient failure before it tries again. The time begins with
+    /// `first` and doubles with each failure in a row, up to `most`; the wait is a random part of it.
+    /// A longer `Retry-After` counts instead, up to an hour. The retries of a save have the same pace.
+    /// Default: 1 s to 60 s.
     pub fn cool_down(mut self, first: Duration, most: Duration) -> Self {
         self.policy.cool_down = first;
         self.policy.cool_down_max = most;
         self
     }
 
-    /// How long no refresh is tried after the server refused the client and not the refresh
-    /// token: a wrong secret, a grant or scope that it may not have
-    /// ([`RefreshError::client_refused`](crate::RefreshError::client_refused)). Only a person
-    /// can mend that, so [`refresh`](RefreshState::refresh) tries at once. A `Retry-After`
-    /// that is longer counts instead, up to an hour. Default: 5 minutes.
+    /// How long the state waits after the server has refused the client, and not the refresh token,
+    /// because of a wrong secret, grant or scope
+    /// ([`RefreshError::client_refused`](crate::RefreshError::client_refused)). Only a person can mend
+    /// that, so [`refresh`](RefreshState::refresh) tries at once. A longer `Retry-After` counts
+    /// instead, up to an hour. Default: 5 minutes.
     pub fn client_cool_down(mut self, pause: Duration) -> Self {
         self.policy.client_cool_down = pause;
         self
     }
 
-    /// The brake: if more than `refreshes` within `window` brought tokens that were
-    /// refused without ever having been accepted, none is tried for `pause`.
+    /// The brake: if within `window` the server refused the new tokens of more than `refreshes`
+    /// refreshes, and accepted none of them, the state tries no refresh for `pause`.
     /// Default: 5 within 30 s, pause 60 s.
     pub fn brake(mut self, refreshes: usize, window: Duration, pause: Duration) -> Self {
         self.policy.brake_after = refreshes;
@@ -133,18 +157,21 @@ impl<T> RenewalBuilder<T> {
         self
     }
 
-    /// How long one caller waits for a refresh at most. The refresh itself goes on.
+    /// How long one caller waits for a refresh, at most. The refresh itself goes on.
     /// Default: 30 s.
     pub fn deadline(mut self, wait: Duration) -> Self {
         self.policy.deadline = wait;
         self
     }
 
-    /// Whether a store without a record means that the session has ended, as a sign-out does. A
-    /// sign-out leaves a number in the store, so an empty store has lost its data, or has
-    /// evicted the record. If so, what was minted meanwhile is [discarded](Self::on_discard) and not
-    /// saved: the session does not come back. Default: `false`: a token that works is used to its end, and, if that
-    /// is known, put into the store again, without the refresh token. Where the record is the session, say `true`.
+    /// Whether an empty store means that the session has ended, as after a sign-out. (A sign-out
+    /// leaves a number in the store. So an empty one has lost its data, or has evicted the record.)
+    ///
+    /// With `true` the session ends and does not come back: tokens that were minted meanwhile are
+    /// [discarded](Self::on_discard) and not saved. Choose it where the record is the session.
+    ///
+    /// Default: `false`. Requests go on with an access token that works until its end. If that end is
+    /// known, the state puts the token into the store again, without the refresh token.
     pub fn empty_store_ends(mut self, ends: bool) -> Self {
         self.policy.absent_ends = ends;
         self
@@ -157,19 +184,20 @@ impl<T> RenewalBuilder<T> {
         self
     }
 
-    /// Called with tokens that were minted and will never be used, because a
-    /// sign-in, a sign-out or another process came first: revoke them there
-    /// (RFC 7009). Not where the store has tokens that may be of the same session: where the server has
-    /// not rotated the refresh token, and where a save may have worked unheard and another process may
-    /// have redeemed what it has written. A server may end a session by any of its tokens, by an access
-    /// token, too. No flight or request waits for the
-    /// hook; [`drain`](RefreshState::drain) does. Not called where there is no runtime, or it
-    /// is shut down: `drain` tells of them then. If it returns an error it is called again, as
-    /// [`on_sign_out`](Self::on_sign_out).
+    /// A hook for tokens that were minted and that no request will use, because a sign-in, a sign-out
+    /// or another process came first. Revoke them there (RFC 7009). If it returns an error the state
+    /// calls it again, as [`on_sign_out`](Self::on_sign_out).
     ///
-    /// Default: if the session was signed out of meanwhile, the hook of `on_sign_out` is called
-    /// with them, which has been called with the refresh token that they have replaced. Of any
-    /// other refresh token `drain` tells.
+    /// The state does not call it if the store has tokens that may be of the same session, since a
+    /// server may end a session by any of its tokens, an access token included. That is so if the
+    /// server has not rotated the refresh token; or if a save may have worked unheard, and another
+    /// process may have redeemed what it wrote.
+    ///
+    /// No flight or request waits for the hook; [`drain`](RefreshState::drain) does. Without a runtime,
+    /// or after its shutdown, the hook is not called, and `drain` returns the tokens.
+    ///
+    /// Default: after a sign-out the hook of `on_sign_out` gets these tokens, too. Otherwise `drain`
+    /// returns them if they have a refresh token.
     pub fn on_discard<F, Fut>(mut self, hook: F) -> Self
     where
         F: FnOnce(Tokens) -> Fut + Clone + Send + Sync + 'static,
@@ -179,18 +207,17 @@ impl<T> RenewalBuilder<T> {
         self
     }
 
-    /// Called by [`clear`](RefreshState::clear) with the tokens that were deleted, after
-    /// the sign-out has taken effect: revoke them there (RFC 7009). `clear` waits for it,
-    /// and it goes on when `clear` is cancelled. Not called if the deletion failed, nor
-    /// for tokens that another process deleted. Called with the [`tokens`](Self::tokens) to
-    /// begin with if they were not in the store yet and that has none.
+    /// A hook for the tokens that a sign-out has deleted. Revoke them there (RFC 7009).
+    /// [`clear`](RefreshState::clear) calls it once the sign-out has taken effect, and waits for it; the
+    /// hook goes on if `clear` is cancelled. `clear` does not call it if the deletion failed, nor for
+    /// tokens that another process deleted. If the store is empty and has never got the
+    /// [`tokens`](Self::tokens) to begin with, the hook gets those. Default: nothing.
     ///
-    /// It returns nothing, or a `Result`. After an error the tokens live on at the server, which
-    /// `clear` says in what it returns ([`SignedOut`](super::SignedOut)); the hook is called
-    /// with them again while the process lives, at the pace of the [`cool_down`](Self::cool_down)
-    /// and for the last time by [`drain`](RefreshState::drain), which says what was left. Not
-    /// after a sign-in with the same refresh token, here or (as the store is read before) in
-    /// another process. See [`HookResult`]. Default: nothing.
+    /// The hook returns nothing, or a `Result` ([`HookResult`]). After an error the tokens live on at
+    /// the server, and [`SignedOut`](super::SignedOut) says so. The state calls the hook with them
+    /// again while the process lives, at the pace of the [`cool_down`](Self::cool_down), and for the
+    /// last time in [`drain`](RefreshState::drain), which returns what is left. It stops after a
+    /// sign-in with the same refresh token, here or in another process (it reads the store before).
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -222,17 +249,17 @@ impl<T> RenewalBuilder<T> {
         self
     }
 
-    /// Called with every failure that waiters are told, once a flight however many they are:
-    /// the session has ended ([`FailureKind::Rejected`], [`FailureKind::SignedOut`]), the refresh
-    /// failed and is tried again, tokens cannot be saved, the brake is pulled. Not called for
-    /// what concerns one request only ([`FailureKind::Deadline`], [`FailureKind::Doubted`],
-    /// [`FailureKind::Unsendable`]).
+    /// A hook for failures: the session has ended ([`FailureKind::Rejected`],
+    /// [`FailureKind::SignedOut`]), the refresh failed and is tried again, tokens cannot be saved, the
+    /// brake is pulled. The state calls it once a flight, however many waiters get that failure. It
+    /// does not call it for what concerns one request only ([`FailureKind::Deadline`],
+    /// [`FailureKind::Doubted`], [`FailureKind::Unsendable`]). Default: nothing.
     ///
-    /// It is called in a task of its own, soon after the waiters were told, and without a runtime
-    /// at once. No flight or request waits for it; [`drain`](RefreshState::drain) does, so it
-    /// must not wait for that. It may call the state's other methods, spawn tasks and send on
-    /// channels, and should not block: like all code of a task it holds up its thread. Calls may
-    /// overlap. Its panic harms nothing. Default: nothing.
+    /// The hook runs in a task of its own, soon after the waiters got the failure; without a runtime
+    /// it runs at once. No flight or request waits for the hook. [`drain`](RefreshState::drain) does,
+    /// so the hook must not wait for `drain`. It may call the state's other methods, spawn tasks and
+    /// send on channels. It should not block, because that holds up its thread. Calls may overlap. A
+    /// panic of the hook harms nothing.
     ///
     /// [`FailureKind::Rejected`]: super::FailureKind::Rejected
     /// [`FailureKind::SignedOut`]: super::FailureKind::SignedOut
@@ -304,27 +331,27 @@ impl RenewalBuilder {
 }
 
 impl RenewalBuilder<RefreshState> {
-    /// Tokens to begin with. Default: none, that is, signed out (or, with a
-    /// refresher that needs none, fetched on first use). If a [`store`](Self::store)
-    /// is set and holds a record already, that wins. Their life
-    /// ([`Tokens::with_expires_in`]) counts from [`build`](Self::build).
+    /// Tokens to begin with. If a [`store`](Self::store) is set and has a record already, that record
+    /// wins. The tokens' life ([`Tokens::with_expires_in`]) counts from [`build`](Self::build).
+    /// Default: none. The credential is then signed out or, if its refresher needs no tokens, fetches
+    /// its first one on first use.
     pub fn tokens(mut self, tokens: Tokens) -> Self {
         self.tokens = Some(tokens);
         self
     }
 
-    /// Where the tokens live. Default: a
-    /// [`MemoryStore`](crate::store::MemoryStore) of its own. A store that is set is read on
-    /// first use, while the first requests wait. It counts as shared: if the credential is
-    /// rejected or signed out, a challenge reads the store again, in case another process
-    /// has signed in; at most as often as [`cool_down`](Self::cool_down) says.
+    /// Where the tokens live. Default: a [`MemoryStore`](crate::store::MemoryStore) of its own.
+    ///
+    /// A store that is set is read on first use, while the first requests wait. It counts as shared
+    /// with other processes: after a rejection or a sign-out challenges read it again, in case another
+    /// process has signed in, at most as often as [`cool_down`](Self::cool_down) says.
     pub fn store(mut self, store: impl TokenStore) -> Self {
         self.store = Some(Arc::new(store));
         self
     }
 
-    /// The credential's name in the log, in [`Status`](super::Status) and in [`FailureEvent`]:
-    /// no secret. Default: none. See [`RefreshState::named`] for those of a [`Renewal`].
+    /// The credential's name in the log, in [`Status`](super::Status) and in [`FailureEvent`]. It must
+    /// be no secret. Default: none. See [`RefreshState::named`] for those of a [`Renewal`].
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = Some(name.into());
         self

@@ -6,17 +6,30 @@ use super::{RefreshState, unrevoked::Unrevoked, waiters::wake};
 use crate::tokens::Tokens;
 
 /// What a [`RefreshState::drain`] had to leave.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use std::time::Duration;
+/// use tower_refresh::{RefreshState, Tokens};
+///
+/// let state = RefreshState::builder(async |_spent: Tokens| Ok(Tokens::new("next"))).build();
+/// // At the end of `main`. A store that is away would keep it waiting.
+/// let left = tokio::time::timeout(Duration::from_secs(10), state.drain()).await?;
+/// assert!(left.is_clean());
+/// # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Drained {
-    /// Tokens that nothing will use and that live on at the server, the last of them last; of
-    /// more than 64 the last. A hook has failed to revoke them, or its runtime was shut down
-    /// before it had; or they are a refresh token that came too late, and no hook takes those
-    /// ([`on_discard`](super::RenewalBuilder::on_discard)). Keep them somewhere safe and revoke
-    /// them later, if that matters. Not among them is what [`clear`](RefreshState::clear) alone
-    /// has told of: the tokens of a sign-out without a hook
-    /// ([`NotAsked`](super::Revocation::NotAsked)), and those that nobody knows
-    /// ([`Unknown`](super::Revocation::Unknown)).
+    /// Tokens that no request will use and that live on at the server, the newest last; at most the
+    /// newest 64. A hook has failed to revoke them, or its runtime was shut down before it could; or
+    /// they have a refresh token that came too late, and there is no hook for that
+    /// ([`on_discard`](super::RenewalBuilder::on_discard)). Keep them somewhere safe and revoke them
+    /// later, if that matters.
+    ///
+    /// Not among them are tokens of which only [`clear`](RefreshState::clear) told: those of a sign-out
+    /// without a hook ([`NotAsked`](super::Revocation::NotAsked)), and those that this process does not
+    /// know ([`Unknown`](super::Revocation::Unknown)).
     pub unrevoked: Vec<Tokens>,
     /// New tokens were minted and are lost: the runtime of their refresh was shut down before
     /// they were saved, and there was no refresh after it.
@@ -32,16 +45,16 @@ impl Drained {
 }
 
 impl RefreshState {
-    /// Graceful shutdown: starts no refresh from now on, and waits until the one
-    /// under way has saved its tokens. If saving keeps failing this takes as long
-    /// as that does; wrap it in a timeout. Cancel safe.
+    /// Graceful shutdown: starts no refresh from now on, and waits until the refresh under way has
+    /// saved its tokens. It waits for as long as the save keeps failing, so wrap it in a timeout.
+    /// Cancel safe.
     ///
-    /// It waits for the hooks, too, and for sign-ins and sign-outs under way. It waits for a lease
-    /// that another process has only if there are tokens to be saved. Neither the refresher, the
-    /// store nor a hook may await it: it would wait for itself.
+    /// It also waits for the hooks, and for sign-ins and sign-outs under way. It waits for a lease that
+    /// another process has only if there are tokens to be saved. Neither the refresher, the store nor
+    /// a hook may await it, because it waits for them.
     ///
     /// Tokens that could not be revoked yet ([`on_sign_out`](super::RenewalBuilder::on_sign_out)) are
-    /// tried once more now, and then left: what it returns says which.
+    /// tried once more. Those that are left then are in the returned [`Drained`].
     pub async fn drain(self: &Arc<Self>) -> Drained {
         let channels = self.channels();
         let mut ends = channels.ends.subscribe();

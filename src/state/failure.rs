@@ -11,6 +11,26 @@ use crate::{
 
 /// Why there is no fresh token. Cheap to clone, and put into the extensions of a
 /// response that could not be helped.
+///
+/// The page [`questions`](crate::guide::questions) says what to do about each kind, and lists every
+/// other error of this crate.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use tower_refresh::{FailureKind, RefreshError, RefreshState, Tokens};
+///
+/// let state = RefreshState::builder(async |_spent: Tokens| {
+///     Err(RefreshError::rejected("the user was removed").with_code("invalid_grant"))
+/// })
+/// .tokens(Tokens::new("first").with_refresh_token("r1"))
+/// .build();
+///
+/// let failure = state.refresh().await.unwrap_err();
+/// assert_eq!(failure.kind(), FailureKind::Rejected);
+/// assert_eq!(failure.code(), Some("invalid_grant"));
+/// assert!(failure.retry_at().is_none()); // only a sign-in helps
+/// # });
+/// ```
 #[derive(Clone)]
 pub struct RefreshFailure(
     // Behind a pointer, because whatever a request is told may be one.
@@ -28,44 +48,46 @@ struct Inner {
 }
 
 /// The kinds of [`RefreshFailure`].
+///
+/// The page [`questions`](crate::guide::questions#why-did-my-call-fail) says what to do about each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// The server refused the refresh token. Stays so until a sign-in, here or, where
-    /// the store is shared, by another process: challenges read the store now and then.
+    /// The server refused the refresh token. Only a sign-in helps, here or in another process:
+    /// challenges read a shared store now and then.
     Rejected,
-    /// The server refused the client, or what it asks for, and not the refresh token: a wrong
-    /// secret, a grant or a scope that it may not have. Tried again after the
-    /// [`client_cool_down`](super::RenewalBuilder::client_cool_down), by
-    /// [`refresh`](crate::RefreshState::refresh) at once.
+    /// The server refused the client, and not the refresh token: its secret is wrong, or it may not
+    /// have this grant or scope. The refresh is tried again after the
+    /// [`client_cool_down`](super::RenewalBuilder::client_cool_down), or at once by
+    /// [`refresh`](crate::RefreshState::refresh).
     ClientRefused,
     /// The refresh failed and is tried again after the cool-down.
     Transient,
-    /// The refresher panicked. Treated like [`Transient`](Self::Transient).
+    /// The refresher panicked. The refresh is tried again after the cool-down, too.
     Panicked,
     /// The store could not be locked or read; nothing was redeemed.
     Store,
-    /// New tokens were minted, could not be saved yet, and are not served until
-    /// they are. Saving goes on in the background.
+    /// New tokens could not be saved yet, and no request gets them until they are saved. The save is
+    /// tried again in the background.
     Unsaved,
-    /// Brand-new tokens were refused again and again: refreshing pauses.
+    /// The server refused brand-new tokens again and again, so refreshing pauses.
     Braked,
-    /// The token is accepted elsewhere, or was until a moment ago, and refreshing it did not
-    /// help lately: the refusal may not be about the token. Another refusal may start a refresh
-    /// after a pause, sooner if there are signs that the token does not work any more.
+    /// The refusal may not be about the token: the server accepts it for other requests, or did until
+    /// a moment ago, and a refresh did not help lately. Another refusal may start a refresh after a
+    /// pause, or sooner if there are signs that the token does not work any more.
     Doubted,
-    /// The access token cannot stand in a header: it is empty, or has a control character. The
-    /// request was sent without it.
+    /// The access token is empty or has a control character, so no header can carry it. The request
+    /// was sent without it.
     Unsendable,
     /// There is no token, and none can be had without signing in.
     SignedOut,
-    /// The refresh took longer than this request may wait. It goes on.
+    /// The refresh took longer than this request may wait. The refresh goes on.
     Deadline,
     /// The credential is being drained, or its runtime was shut down.
     Shutdown,
-    /// The tokens are kept in the browser's cookie, and there is no response left that could take new
-    /// ones there, as its head was sent: in a stream, behind an upgraded connection, in a task. The
-    /// refresh token was not spent; the browser's next request refreshes.
+    /// The tokens are in the browser's cookie, and no response can take new ones there any more, since
+    /// its head was sent: in a stream, behind an upgraded connection, in a task. The refresh token was
+    /// not spent; the browser's next request refreshes.
     NoResponseHead,
     /// There is no tokio runtime here, and refreshes run in tasks of one.
     NoRuntime,
@@ -148,35 +170,35 @@ impl RefreshFailure {
         self.0.kind
     }
 
-    /// What caused it, in a word that has no secret in it and may be shown: the server's error
-    /// code (`invalid_grant`, RFC 6749, section 5.2) or the status (`503`); what the refresher
-    /// has given to [`RefreshError::with_code`](crate::RefreshError::with_code); else the kind of
-    /// the I/O error, such as `connection refused`. `None`: that is not known. The
-    /// [`source`](Error::source) says more, and may say a secret.
+    /// A word for the cause, without secrets, that may be shown and logged: the server's error code
+    /// (`invalid_grant`, RFC 6749, section 5.2) or status (`503`); or what the refresher has given to
+    /// [`RefreshError::with_code`](crate::RefreshError::with_code); or the kind of the I/O error, such
+    /// as `connection refused`. `None` if the cause is not known. The [`source`](Error::source) says
+    /// more, and may hold a secret.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         self.0.code.as_deref()
     }
 
-    /// An earlier redeem was left open, and may have spent the refresh token before this
-    /// try; and how that came about. Where the server has no grace period for a spent token
-    /// the session is lost then. `None`: no such redeem is known.
+    /// Why an earlier redeem was left open, which may have spent the refresh token before this try. If
+    /// the server has no grace period for a spent token, the session is lost then. `None`: no such
+    /// redeem is known.
     #[must_use]
     pub fn open_redeem(&self) -> Option<OpenCause> {
         self.0.open_redeem
     }
 
-    /// Of a [`FailureKind::Deadline`]: the refresh had not begun, because another process (or
-    /// another state of this one) had the store's lease. `false`: the token endpoint or the store
-    /// took too long.
+    /// Why a [`FailureKind::Deadline`] came: `true` if the refresh had not begun, because another
+    /// process (or another state of this one) had the store's lease; `false` if the token endpoint or
+    /// the store took too long.
     #[must_use]
     pub fn awaits_lease(&self) -> bool {
         self.0.awaits_lease
     }
 
-    /// Before this moment no refresh is tried again, unless the wall clock says that it has
-    /// come: a machine that slept does not wait out the rest. `None` where time alone
-    /// does not help, or nothing has to be waited for.
+    /// The state tries no refresh before this moment. (A machine that slept does not wait out the
+    /// rest: the wall clock counts, too.) `None` if time alone does not help, or if the next request
+    /// may try at once.
     #[must_use]
     pub fn retry_at(&self) -> Option<Instant> {
         self.0.retry_at.map(|due| due.now)
@@ -233,13 +255,13 @@ impl fmt::Display for FailureKind {
             Self::Panicked => "the refresher panicked",
             Self::Store => "the token store failed",
             Self::Unsaved => "the new tokens could not be saved yet",
-            Self::Braked => "new tokens are refused again and again; refreshing pauses",
+            Self::Braked => "the server refuses new tokens again and again: refreshing pauses",
             Self::Doubted => {
                 "the refusal may not be about the token, and refreshing did not help lately"
             }
-            Self::Unsendable => "the access token cannot stand in a header",
+            Self::Unsendable => "the access token is empty or has a control character: no header can carry it",
             Self::SignedOut => "signed out",
-            Self::Deadline => "the refresh took too long to wait for",
+            Self::Deadline => "the refresh took longer than this request may wait",
             Self::Shutdown => "shutting down",
             Self::NoResponseHead => {
                 "no response is left that could take new tokens to the browser that keeps them: its \
@@ -260,7 +282,9 @@ impl fmt::Display for RefreshFailure {
             f.write_str(": another process has the credential's lease")?;
         }
         match self.0.open_redeem {
-            Some(cause) => write!(f, "; an earlier refresh may have spent it: {cause}"),
+            Some(cause) => {
+                write!(f, "; an earlier refresh may have spent the refresh token: {cause}")
+            }
             None => Ok(()),
         }
     }

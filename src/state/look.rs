@@ -9,19 +9,20 @@ use super::{
 use crate::{credential::Credential, store::StoreError};
 
 impl RefreshState {
-    /// Looks at the store, and goes by what another process has written there: its new tokens, and
-    /// above all its sign-out, which is otherwise not heard of before the token is refused. For a
-    /// server whose sessions end on every replica at once. What needs a refresh is left to the next
-    /// one, and while one is under way that has read the store nothing changes: it finds out itself.
+    /// Looks at the store and takes over what another process has written there: its new tokens, and
+    /// above all its sign-out, of which this process otherwise learns when the token is refused. For a
+    /// server whose sessions end on every replica at once.
     ///
-    /// One round trip, as long as nothing has changed ([`TokenStore::changed`](crate::store::TokenStore::changed)). Returns what
-    /// [`current`](Self::current) returns then.
+    /// It takes one round trip while nothing has changed
+    /// ([`TokenStore::changed`](crate::store::TokenStore::changed)), and returns the
+    /// [`current`](Self::current) credential. It starts no refresh. While a refresh is under way that
+    /// has read the store, it changes nothing, since that refresh finds out itself.
     ///
     /// Cancel safe.
     ///
     /// # Errors
     ///
-    /// The store cannot be read; nothing is concluded from that.
+    /// The store cannot be read. The credential stays as it was.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {

@@ -87,18 +87,16 @@ use crate::{
 
 /// One credential: its tokens, generation, flight and failure.
 ///
-/// Shared as `Arc<RefreshState>` by everything that uses the credential. Changes
-/// are signalled on a watch channel ([`subscribe`](Self::subscribe)). However many
-/// callers ask at once, one refresh runs, in a task of its own: no caller's
-/// cancellation stops it, and each caller gets its outcome.
+/// Everything that uses the credential shares an `Arc<RefreshState>`. A watch channel signals
+/// changes ([`subscribe`](Self::subscribe)). However many callers ask at once, one refresh runs, in a
+/// task of its own: no caller's cancellation stops it, and each caller gets its outcome.
 ///
 /// The methods that may start a task take `&Arc<Self>`, because the task keeps the state alive;
 /// those that only look take `&self`.
 ///
-/// The methods that may start a refresh must be called within a tokio runtime with
-/// its time driver enabled; without one they fail with
-/// [`FailureKind::NoRuntime`] rather than panic. Without
-/// one, [`set`](Self::set) and [`clear`](Self::clear) end with their caller.
+/// Call the methods that may start a refresh within a tokio runtime whose time driver is enabled.
+/// Without a runtime they fail with [`FailureKind::NoRuntime`] rather than panic, and
+/// [`set`](Self::set) and [`clear`](Self::clear) end with their caller.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -169,9 +167,9 @@ impl RefreshState {
         })
     }
 
-    /// The token to use now. Waits while there is none that works: on first use,
-    /// after its end, and while a refused one is being replaced. Starts a refresh
-    /// in the background when the token is about to run out.
+    /// The token to use now. Waits while there is no token that works: on first use, after the
+    /// token's end, and while a refused token is being replaced. Starts a refresh in the background if
+    /// the token is about to run out.
     ///
     /// Cancel safe: a refresh that was started goes on.
     ///
@@ -184,17 +182,16 @@ impl RefreshState {
         self.settle(answer).await
     }
 
-    /// Refreshes now, whatever the token's age, or joins the refresh under way. What another
-    /// process has written to the store since this call is adopted instead. A
-    /// credential that was rejected or signed out is not redeemed, but adopted from
-    /// the store if there is a newer one.
+    /// Refreshes now, whatever the token's age, or joins the refresh under way. If another process
+    /// writes to the store after this call, its tokens are adopted instead. After a rejection or a
+    /// sign-out nothing is redeemed; tokens are adopted if the store has newer ones.
     ///
     /// Cancel safe: the refresh goes on.
     ///
     /// # Errors
     ///
-    /// Why there is no newer token. A cool-down or the brake is not overridden, but for the
-    /// [`client_cool_down`](RenewalBuilder::client_cool_down).
+    /// Why there is no newer token. This call does not cut a cool-down or the brake short, except for
+    /// the [`client_cool_down`](RenewalBuilder::client_cool_down).
     pub async fn refresh(self: &Arc<Self>) -> Result<Credential, RefreshFailure> {
         let limit = Time::now().after(self.renewal.deadline()).now;
         let (refreshes, reading) = self.with(|machine, at| (machine.refreshes(), machine.read(at)));
@@ -214,8 +211,8 @@ impl RefreshState {
         }
     }
 
-    /// A server refused the token of this generation: waits for a newer one, which
-    /// may be there already. For protocols that no layer serves. Where tokens work, say so with
+    /// Call it when a server has refused the token of this generation: it waits for a newer one, which
+    /// may be there already. For protocols that no layer serves. Where the token works, call
     /// [`accepted`](Self::accepted): a refresh whose token is never accepted counts as one that did not
     /// help, and a few of those delay the next.
     ///
@@ -232,23 +229,21 @@ impl RefreshState {
         self.settle(answer).await
     }
 
-    /// A server accepted the token of this generation. A later refusal of the same token is a
-    /// doubt then (see [`FailureKind::Doubted`]), and the brake knows that new tokens work. For
-    /// protocols that no layer serves.
+    /// Call it when a server has accepted the token of this generation. Then a later refusal of the
+    /// same token is a doubt (see [`FailureKind::Doubted`]), and the brake knows that new tokens work.
+    /// For protocols that no layer serves.
     pub fn accepted(&self, generation: Generation) {
         self.accepted_on(generation, Accepted::Caller, || None);
     }
 
-    /// The current credential as it is, without waiting: perhaps run out, perhaps
-    /// without a token.
+    /// The current credential as it is, without waiting. Its token may have run out, or be missing.
     #[must_use]
     pub fn current(&self) -> Credential {
         self.lock().machine.credential().clone()
     }
 
-    /// The watch channel: holds the current credential and signals each change of
-    /// it. Holding on to the receiver's borrow blocks the refresh or sign-in that makes the
-    /// next change; clone out of it.
+    /// The watch channel: it holds the current credential and signals each change. A receiver that
+    /// keeps its borrow blocks the refresh or sign-in that makes the next change, so clone out of it.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Credential> {
         self.channels().changes.subscribe()

@@ -26,14 +26,16 @@ use crate::{
     tokens::Generation,
 };
 
-/// A failure that waiters were told, as the
+/// A failure that waiters got, as the
 /// [`on_failure`](super::RenewalBuilder::on_failure) hook gets it. `Debug` shows no secret.
+///
+/// The page [`operating`](crate::guide::operating) has a program with that hook.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FailureEvent {
     /// The credential's name, if it was given one.
     pub name: Option<Arc<str>>,
-    /// What it is: its [`kind`](RefreshFailure::kind), a word for its cause
+    /// The failure: its [`kind`](RefreshFailure::kind), a word for its cause
     /// ([`code`](RefreshFailure::code)), and as its [`source`](std::error::Error::source) the
     /// refresher's or the store's own error.
     pub failure: RefreshFailure,
@@ -41,8 +43,8 @@ pub struct FailureEvent {
     pub generation: Generation,
     /// When, by the wall clock.
     pub at: SystemTime,
-    /// The same was told before, with the same cause, and nothing else has happened since: a
-    /// session that has ended is looked after now and then, and an outage has many tries.
+    /// Whether the failure before was the same, with the same cause. An outage has many tries, and
+    /// the store of a session that has ended is read again now and then.
     pub repeated: bool,
 }
 
@@ -211,18 +213,20 @@ impl Channels {
 }
 
 impl RefreshState {
-    /// How the credential does now, in a word.
+    /// The credential's health now.
     #[must_use]
     pub fn health(&self) -> Health {
         self.lock().machine.health(Time::now())
     }
 
-    /// The second watch channel: holds how the credential does, and signals when that changes, as
-    /// when a session ends ([`Health::needs_sign_in`]). [`subscribe`](Self::subscribe) signals new
-    /// tokens only. Time that passes signals nothing: that a token has run out is told with what
-    /// follows from it, and by [`health`](Self::health) at once. Changes that follow each other
-    /// quickly may be seen as one. Holding on to the receiver's borrow blocks the refresh that
-    /// makes the next change; copy out of it.
+    /// The second watch channel: it holds the credential's health and signals each change of it, as
+    /// when a session ends ([`Health::needs_sign_in`]). ([`subscribe`](Self::subscribe) signals new
+    /// tokens only.)
+    ///
+    /// Time that passes signals nothing: a token that runs out shows with the next event, while
+    /// [`health`](Self::health) knows at once. Changes that follow each other quickly may be seen as
+    /// one. A receiver that keeps its borrow blocks the refresh that makes the next change, so copy out
+    /// of it.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -259,9 +263,9 @@ impl RefreshState {
         self.lock().name()
     }
 
-    /// Gives the credential a name, in the place of the one it may have: for one of a
-    /// [`Renewal`](super::Renewal)'s. It stands in the log, in [`Status`] and in
-    /// [`FailureEvent`], so it must be no secret.
+    /// Gives the credential a name, or another name: for the states of a
+    /// [`Renewal`](super::Renewal). The name stands in the log, in [`Status`] and in [`FailureEvent`],
+    /// so it must be no secret.
     ///
     /// ```
     /// # use tower_refresh::{Renewal, Tokens};
@@ -281,7 +285,7 @@ impl RefreshState {
         self.lock().extras_mut().heads = Some(heads);
     }
 
-    /// What an operator may want to know.
+    /// Everything that an operator may want to know, at one look.
     #[must_use]
     pub fn status(&self) -> Status {
         let now = Time::now();

@@ -10,11 +10,12 @@ use crate::{
 
 /// What a hook that revokes tokens returns: nothing, or a `Result` that says whether it worked.
 ///
-/// After an error the hook is called with the same tokens again, at the pace of the
-/// [cool-down](super::RenewalBuilder::cool_down), while the process lives. A
-/// [`RefreshError`](crate::RefreshError) is taken at its word: not after one that is
-/// [rejected](crate::RefreshError::rejected), and not before its
-/// [`Retry-After`](crate::RefreshError::with_retry_after).
+/// After an error the state calls the hook with the same tokens again while the process lives, at
+/// the pace of the [cool-down](super::RenewalBuilder::cool_down). If the error is a
+/// [`RefreshError`](crate::RefreshError), its `Retry-After` counts, and after a
+/// [rejected](crate::RefreshError::rejected) one the hook is not called again.
+///
+/// [`on_sign_out`](super::RenewalBuilder::on_sign_out) has an example.
 pub trait HookResult: sealed::Sealed {
     /// Whether it worked.
     #[doc(hidden)]
@@ -62,11 +63,13 @@ mod sealed {
 pub(crate) type TokensHook =
     Arc<dyn Fn(Tokens) -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync>;
 
-/// What has become of tokens at the server.
+/// What has become of the tokens at the server.
+///
+/// [`SignedOut::revocation`] has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Revocation {
-    /// There were none, or none that can be read.
+    /// There were no tokens, or none that can be read.
     Nothing,
     /// There is no hook that would have revoked them.
     NotAsked,
@@ -77,8 +80,8 @@ pub enum Revocation {
     /// The hook failed, and is not called again: the server refused for good, or the hook
     /// panicked, or there is no runtime or no time for another try.
     Failed,
-    /// The store holds no tokens, and an earlier deletion of which no answer came may have deleted
-    /// some: neither it nor this process knows them any more, and they may live on.
+    /// The store holds no tokens. An earlier deletion, to which no answer came, may have deleted some,
+    /// so neither the store nor this process knows them any more, and they may live on at the server.
     Unknown,
 }
 
@@ -103,8 +106,10 @@ impl fmt::Display for Revocation {
     }
 }
 
-/// What came of a [`RefreshState::clear`](super::RefreshState::clear): this process and its
-/// store are signed out.
+/// What [`RefreshState::clear`](super::RefreshState::clear) returns: this process and its store are
+/// signed out, and the tokens may or may not be revoked at the server.
+///
+/// [`on_sign_out`](super::RenewalBuilder::on_sign_out) has an example.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct SignedOut {
@@ -114,13 +119,13 @@ pub struct SignedOut {
 }
 
 impl SignedOut {
-    /// Whether the refresh token may live on at the server: whoever has a copy of it can use it.
+    /// Whether the refresh token may live on at the server, so that a program with a copy can use it.
     #[must_use]
     pub fn lives_on(&self) -> bool {
         !matches!(self.revocation, Revocation::Nothing | Revocation::Done)
     }
 
-    /// The hook's error, which may say a secret. `None`: there was none, or the hook panicked.
+    /// The hook's error, whose text may hold a secret. `None`: there was none, or the hook panicked.
     #[must_use]
     pub fn error(&self) -> Option<&(dyn Error + 'static)> {
         self.error.as_ref().map(|error| &***error as &(dyn Error + 'static))

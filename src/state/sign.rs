@@ -52,16 +52,16 @@ impl Inner {
 }
 
 impl RefreshState {
-    /// Signs in: stores these tokens and uses them from then on. Ends every
-    /// failure. A refresh under way is superseded: its result is discarded.
+    /// Signs in: stores these tokens and uses them from then on. Ends every failure. A refresh that is
+    /// under way loses: its result is discarded.
     ///
     /// The access token's life ([`Tokens::with_expires_in`]) counts from the call's first poll.
     /// Goes on when the caller is cancelled. Returns the new generation.
     ///
     /// # Errors
     ///
-    /// The store could not write. The credential is as it was, unless the store
-    /// did write: then the next refresh finds it there.
+    /// The store failed. The credential is as it was. (If the store did write after all, the next
+    /// refresh finds the new tokens there.)
     pub async fn set(self: &Arc<Self>, tokens: Tokens) -> Result<Generation, StoreError> {
         let state = Arc::clone(self);
         let sign_outs = self.lock().machine.sign_outs();
@@ -106,20 +106,19 @@ impl RefreshState {
         .await
     }
 
-    /// Signs out: from now on no request gets a token, and the store forgets its
-    /// tokens. A refresh under way is superseded: its result is discarded.
+    /// Signs out: from now on no request gets a token, and the store deletes its tokens. A refresh
+    /// that is under way loses: its result is discarded.
     ///
-    /// Takes effect in this process on the first poll; the deletion goes on when
-    /// the caller is cancelled. Waits for the
-    /// [`on_sign_out`](super::RefreshStateBuilder::on_sign_out) hook, if there is one. What it
-    /// returns says whether the refresh token may live on at the server, as when the network is
-    /// down: the hook is called again then, while the process lives.
+    /// It takes effect in this process on the first poll; the deletion goes on if the caller is
+    /// cancelled. It waits for the [`on_sign_out`](super::RefreshStateBuilder::on_sign_out) hook, if
+    /// there is one. The returned [`SignedOut`] says whether the refresh token may live on at the
+    /// server, as when the network is down. If so, the hook is called again while the process lives.
     ///
     /// # Errors
     ///
-    /// The store could not delete, or did and could not say so. This process is signed out all
-    /// the same, other processes may not be: call again. If that finds nothing, the tokens may
-    /// live on at the server ([`Revocation::Unknown`]).
+    /// The store could not delete, or could not say whether it did. This process is signed out all the
+    /// same, other processes may not be: call again. If that call finds nothing, the tokens may live on
+    /// at the server ([`Revocation::Unknown`]).
     pub async fn clear(self: &Arc<Self>) -> Result<SignedOut, StoreError> {
         self.clear_with(true).await
     }

@@ -12,31 +12,32 @@ use crate::{
     tokens::Generation,
 };
 
-/// How a credential does, in a word. What stands against its next refresh counts more than a
-/// token that still works: [`Status::expires_in`] says for how long it does.
+/// A credential's health, in a word. If something stands in the way of its next refresh, that is the
+/// word, even while the current token works ([`Status::expires_in`] says for how long).
+///
+/// [`RefreshState::subscribe_health`](crate::RefreshState::subscribe_health) has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Health {
-    /// The store was not read yet: that is done on first use.
+    /// The store was not read yet. The first use reads it.
     Unread,
-    /// There is a token that works, as far as is known. It may be renewed ahead of its end
-    /// meanwhile ([`Status::in_flight`]).
+    /// There is a token that works, as far as is known. A refresh ahead of its end may be under way
+    /// ([`Status::in_flight`]).
     Fresh,
     /// The token has run out. The next request has it refreshed.
     Expired,
     /// A refresh is under way, and requests wait for it.
     Refreshing,
-    /// The last refresh failed, and is tried again: by the next request once
-    /// [`Status::retry_in`] is over.
+    /// The last refresh failed. The next request after [`Status::retry_in`] tries again.
     CoolingDown,
-    /// As [`CoolingDown`](Self::CoolingDown), since brand-new tokens were refused again and
+    /// As [`CoolingDown`](Self::CoolingDown), because the server refused brand-new tokens again and
     /// again.
     Braked,
-    /// As [`CoolingDown`](Self::CoolingDown), since the server refused the client, and not the
+    /// As [`CoolingDown`](Self::CoolingDown), because the server refused the client, and not the
     /// refresh token.
     ClientRefused,
-    /// New tokens are minted and could not be saved yet. Saving goes on; if the process ends
-    /// before, the session is lost.
+    /// New tokens could not be saved yet. The save is tried again; if the process ends before it
+    /// works, the session is lost.
     Unsaved,
     /// The session has ended: the server refused the refresh token. Only a sign-in helps.
     Rejected,
@@ -77,6 +78,8 @@ impl fmt::Display for Health {
 }
 
 /// How often things happened since the state was built.
+///
+/// [`Status::counts`] has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
@@ -91,8 +94,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// How often waiters were told of a failure of this kind: once a flight, not
-    /// once a waiter ([`FailureKind::Deadline`]: once a waiter).
+    /// How many flights failed in this way. ([`FailureKind::Deadline`] counts waiters instead.)
     #[must_use]
     pub fn failures(&self, kind: FailureKind) -> u64 {
         self.last(kind).map_or(0, |past| past.count)
@@ -111,12 +113,14 @@ impl Counts {
 }
 
 /// The failures of one kind, since the state was built.
+///
+/// [`Counts::last`] and [`Counts::all_failures`] have them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PastFailure {
     /// Their kind.
     pub kind: FailureKind,
-    /// How often waiters were told of one.
+    /// How many there were, counted as [`Counts::failures`] counts.
     pub count: u64,
     /// When that was for the last time, by the wall clock.
     pub last_at: SystemTime,
@@ -125,29 +129,48 @@ pub struct PastFailure {
 }
 
 /// One look at a [`RefreshState`](crate::RefreshState).
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use tower_refresh::{FailureKind, RefreshError, RefreshState, Tokens, state::Health};
+///
+/// let state = RefreshState::builder(async |_spent: Tokens| {
+///     Err(RefreshError::transient("connection refused"))
+/// })
+/// .tokens(Tokens::new("first").with_refresh_token("r1"))
+/// .build();
+/// let _ = state.refresh().await;
+///
+/// let status = state.status();
+/// assert!(status.signed_in);
+/// assert_eq!(status.health, Health::CoolingDown);
+/// assert!(status.retry_in.is_some());
+/// assert_eq!(status.counts.failures(FailureKind::Transient), 1);
+/// # });
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
     /// The credential's name, if it was given one.
     pub name: Option<Arc<str>>,
-    /// How it does, in a word.
+    /// Its health, in a word.
     pub health: Health,
     /// The current generation.
     pub generation: Generation,
     /// Whether there are tokens: an access token, which may have run out, or a refresh token
     /// alone, which is redeemed before the first request.
     pub signed_in: bool,
-    /// For how long the access token is good yet, if that is known. Zero once it has run out.
+    /// For how long the access token is still good, if that is known. Zero once it has run out.
     pub expires_in: Option<Duration>,
     /// The flight under way, by what it was started for.
     pub in_flight: Option<Trigger>,
-    /// The last failure, also after it was overcome. When each kind was last, and of which
-    /// generation, is in [`counts`](Self::counts).
+    /// The last failure, even if a refresh has worked since. [`counts`](Self::counts) has the last of
+    /// each kind.
     pub last_failure: Option<RefreshFailure>,
-    /// While refreshing pauses after a failure: for how long yet.
+    /// How long refreshing still pauses after a failure. `None` if it does not pause.
     pub retry_in: Option<Duration>,
-    /// How many tokens live on at the server although nothing will use them: those that
-    /// [`drain`](crate::RefreshState::drain) would tell now
+    /// How many tokens live on at the server although no request will use them: those that
+    /// [`drain`](crate::RefreshState::drain) would return now
     /// ([`Drained::unrevoked`](super::Drained::unrevoked)), and those that a hook is revoking.
     pub unrevoked: usize,
     /// How often things happened.

@@ -4,7 +4,17 @@ use std::{error::Error, fmt};
 
 use crate::error::BoxError;
 
-/// A store could not do what it was asked.
+/// A store could not do what it was asked. A [`TokenStore`](super::TokenStore) makes it; the page
+/// [`questions`](crate::guide::questions#every-error) says who reads it.
+///
+/// ```
+/// use std::{error::Error, io};
+/// use tower_refresh::store::StoreError;
+///
+/// let error = StoreError::new(io::Error::other("disk full: /var/lib/alice.json"));
+/// assert_eq!(error.to_string(), "the token store failed"); // what may be logged
+/// assert_eq!(error.source().unwrap().to_string(), "disk full: /var/lib/alice.json");
+/// ```
 pub struct StoreError(BoxError);
 
 impl StoreError {
@@ -38,13 +48,13 @@ impl Error for StoreError {
     }
 }
 
-/// Why a record was not saved.
+/// Why a record was not saved. [`TokenStore`](super::TokenStore) has an example.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SaveError {
     /// The store's generation is not the expected one: another process, or a sign-in, wrote.
     Conflict,
-    /// The lock under which it was to be saved is another holder's by now.
+    /// Another holder has the lock by now under which the record was to be saved.
     LeaseLost,
     /// The store could not write, or cannot tell whether it did. The same record
     /// will be saved again.
@@ -80,14 +90,14 @@ impl From<StoreError> for SaveError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OpenCause {
-    /// Its holder ended without a word, killed perhaps, and the lock was freed with it.
+    /// The lease holder ended without a word (it was killed, perhaps), which freed its lock.
     HolderEnded,
-    /// Its holder did not come back before its deadline: killed, stalled or cut off.
+    /// The lease holder did not come back before its deadline: it was killed, stalled or cut off.
     HolderSilent,
-    /// Its holder lives, and had no answer that it could read.
+    /// The lease holder lives. It got no answer that it could read.
     AnswerLost,
-    /// Its holder lives, and was answered with a failure that does not say whether the token was
-    /// spent: a 5xx, perhaps that of a proxy.
+    /// The lease holder lives. The server's answer does not say whether the token was spent: a 5xx,
+    /// perhaps that of a proxy.
     ServerFailed,
 }
 
@@ -117,8 +127,8 @@ impl fmt::Display for OpenCause {
         f.write_str(match self {
             Self::HolderEnded => "the process that began it ended before it could save",
             Self::HolderSilent => "the process that began it did not come back in time",
-            Self::AnswerLost => "it had no answer that could be read",
-            Self::ServerFailed => "the server answered it with a failure that does not say",
+            Self::AnswerLost => "it got no answer that could be read",
+            Self::ServerFailed => "the server's answer does not say whether the token was spent",
         })
     }
 }

@@ -16,15 +16,15 @@ use crate::{
 
 /// A store for each name: the tokens of many users or sessions in one place.
 ///
-/// A name is any text that stays the same for as long as the credential lives: the id of a
-/// user, the hash of a session's id. It is not secret, so never use a token or the value of a
-/// cookie.
+/// A name is any text that stays the same for as long as the credential lives, such as the id of a
+/// user or the hash of a session's id. Stores do not keep it secret, so never use a token or the value
+/// of a cookie.
 ///
 /// - All handles on one name, of this family and of every other one on the same place, share
 ///   one record and one lease.
-/// - However alike two names are, their records are two. A place that cannot tell two names
-///   apart, or cannot keep one (too long for a file, say), refuses that name: every operation
-///   of its store fails with an error that says so.
+/// - Two names have two records, however alike they are. A place that cannot tell two names apart, or
+///   cannot keep a name (too long for a file, say), refuses it: every operation of that name's store
+///   fails with an error that says so.
 /// - A name whose tokens were saved keeps them without any handle. A signed-out name keeps
 ///   its generation while a handle on it lives, and at a place that outlives the process for
 ///   as long as that place promises.
@@ -51,12 +51,12 @@ use crate::{
 /// # Ok(()) }
 /// ```
 pub trait Stores: Send + Sync + 'static {
-    /// The store of the credential of this name. Cheap, without I/O, and it never fails:
-    /// what is wrong is told by the store's operations.
+    /// The store of the credential of this name. The call is cheap, does no I/O and never fails; if
+    /// something is wrong, the store's operations say so.
     ///
-    /// Neither this nor [`TokenStore::load`] creates anything, and what
-    /// [`TokenStore::lease`] creates for a name that was never written goes with the lease, so
-    /// that a name from outside (a cookie that was made up) leaves nothing behind.
+    /// Neither this nor [`TokenStore::load`] creates anything. What [`TokenStore::lease`] creates for a
+    /// name that was never written goes with the lease. So a name from outside (a cookie that was made
+    /// up) leaves nothing behind.
     fn store(&self, name: &str) -> Arc<dyn TokenStore>;
 }
 

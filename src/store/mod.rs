@@ -8,9 +8,9 @@
 //! | `RedisStore` | `RedisStores` | `redis` | replicas |
 //! | `PostgresStore` | `PostgresStores` | `postgres` | replicas |
 //!
-//! The store's record is the truth for the refresh token: every flight takes the lease, reads
-//! the record, redeems what it finds there (or adopts it, if another process was faster) and
-//! saves the result before a waiter is given it.
+//! The store's record is the truth for the refresh token. Every flight takes the lease, reads
+//! the record, redeems what it finds there (or adopts it, if another process was faster), and
+//! saves the new tokens before a waiter gets them.
 
 #[cfg(feature = "test-util")]
 pub mod conformance;
@@ -48,102 +48,79 @@ use crate::{refresher::BoxFuture, tokens::Generation};
 
 /// A place for one credential's tokens, with versions and a lock.
 ///
-/// Every future may be dropped at any point (the runtime is shut down); a write
-/// must then have happened whole or not at all.
+/// Every future may be dropped at any point, as when the runtime is shut down. A write must then have
+/// happened whole or not at all.
 ///
 /// # A store of your own
 ///
-/// Here over a map, which stands for the table of a database. What a database does otherwise
-/// is said where it matters. The tests of `store_conformance!` (feature `test-util`) say
-/// whether it is right.
+/// This one keeps a credential in a row that stands for a database's. The comments say what a
+/// database does otherwise. It passes the tests that `store_conformance!` (feature `test-util`)
+/// writes; so should yours.
 ///
 /// ```
-/// use std::{collections::HashMap, mem, sync::{Arc, Mutex}};
+/// use std::{mem, sync::{Arc, Mutex}};
 /// use tokio::sync::OwnedMutexGuard;
 /// use tower_refresh::{BoxFuture, Generation, store::{SaveError, StoreError}};
 /// use tower_refresh::store::{Deleted, Lease, Leased, OpenCause, OpenRedeem, Record, TokenStore};
 ///
+/// type Answer<'a, T, E = StoreError> = BoxFuture<'a, Result<T, E>>;
+///
+/// /// The record, and beside it the lock, which holds the redeem that was left open. A database
+/// /// locks a row for some time, and its holder prolongs that while it lives.
 /// #[derive(Clone, Default)]
-/// struct MapStore {
-///     map: Arc<Mutex<HashMap<String, Record>>>,
-///     name: String,
-///     /// The lease, and the open redeem in it. A database locks a row, for a time that the
-///     /// holder makes longer while it lives.
-///     lock: Arc<tokio::sync::Mutex<Option<OpenRedeem>>>,
-/// }
+/// struct Row(Arc<Mutex<Record>>, Arc<tokio::sync::Mutex<Option<OpenRedeem>>>);
 ///
-/// impl MapStore {
-///     /// Compare-and-swap: `UPDATE ... WHERE name = ? AND generation = ?`.
-///     fn swap(&self, expected: Generation, record: Record) -> Result<(), SaveError> {
-///         let mut map = self.map.lock().unwrap();
-///         if map.get(&self.name).cloned().unwrap_or_default().generation != expected {
-///             return Err(SaveError::Conflict);
-///         }
-///         map.insert(self.name.clone(), record);
-///         Ok(())
+/// impl TokenStore for Row {
+///     fn load(&self) -> Answer<'_, Record> {
+///         Box::pin(async { Ok(self.0.lock().unwrap().clone()) })
 ///     }
-/// }
-///
-/// impl TokenStore for MapStore {
-///     fn load(&self) -> BoxFuture<'_, Result<Record, StoreError>> {
-///         let record = self.map.lock().unwrap().get(&self.name).cloned();
-///         Box::pin(async { Ok(record.unwrap_or_default()) })
-///     }
-///
-///     fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {
-///         Box::pin(async move { self.swap(expected, record) })
-///     }
-///
-///     fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>> {
-///         Box::pin(async {
-///             let mut map = self.map.lock().unwrap();
-///             let record = map.entry(self.name.clone()).or_default();
-///             // The generation stays behind, so that a late save meets a conflict.
-///             let generation = record.generation.next();
-///             let deleted = mem::replace(record, Record::new(generation, None));
-///             Ok(Deleted::new(generation, deleted.tokens))
+///     fn save(&self, expected: Generation, record: Record) -> Answer<'_, (), SaveError> {
+///         Box::pin(async move {
+///             let mut row = self.0.lock().unwrap();
+///             if row.generation != expected { // `UPDATE ... WHERE generation = ?`
+///                 return Err(SaveError::Conflict);
+///             }
+///             *row = record;
+///             Ok(())
 ///         })
 ///     }
-///
-///     fn lease(&self, _known: Generation) -> BoxFuture<'_, Result<Leased, StoreError>> {
+///     fn delete(&self) -> Answer<'_, Deleted> {
 ///         Box::pin(async {
-///             let open = Arc::clone(&self.lock).lock_owned().await;
-///             let lease = MapLease { store: self.clone(), found: *open, open };
-///             Ok(Leased::Lease(Box::new(lease)))
+///             let mut row = self.0.lock().unwrap();
+///             let next = row.generation.next(); // stays, so that a late save meets a conflict
+///             Ok(Deleted::new(next, mem::replace(&mut *row, Record::new(next, None)).tokens))
+///         })
+///     }
+///     fn lease(&self, _known: Generation) -> Answer<'_, Leased> {
+///         Box::pin(async {
+///             let open = self.1.clone().lock_owned().await;
+///             Ok(Leased::Lease(Box::new(Holder { row: self.clone(), found: *open, open })))
 ///         })
 ///     }
 /// }
 ///
-/// struct MapLease {
-///     store: MapStore,
-///     found: Option<OpenRedeem>,
-///     open: OwnedMutexGuard<Option<OpenRedeem>>,
-/// }
+/// struct Holder { row: Row, found: Option<OpenRedeem>, open: OwnedMutexGuard<Option<OpenRedeem>> }
 ///
-/// impl Lease for MapLease {
+/// impl Lease for Holder {
 ///     fn open_redeem(&self) -> Option<OpenRedeem> {
 ///         self.found
 ///     }
-///
-///     fn intend(&mut self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>> {
-///         // What the next holder finds if this one crashes: a database commits it now.
+///     fn intend(&mut self, generation: Generation) -> Answer<'_, ()> {
+///         // The next holder finds this if this one crashes: a database commits it now.
 ///         *self.open = Some(OpenRedeem::new(generation, OpenCause::HolderEnded));
 ///         Box::pin(async { Ok(()) })
 ///     }
-///
-///     fn save(&mut self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>> {
+///     fn save(&mut self, expected: Generation, record: Record) -> Answer<'_, (), SaveError> {
+///         // A database does both in one transaction, which fails with `SaveError::LeaseLost`
+///         // if another holder has had the lock since.
 ///         Box::pin(async move {
-///             // In a database both in one transaction, which checks, too, that no other
-///             // holder has had the lock since: else `SaveError::LeaseLost`.
-///             self.store.swap(expected, record)?;
+///             self.row.save(expected, record).await?;
 ///             *self.open = None;
 ///             Ok(())
 ///         })
 ///     }
-///
-///     fn release(mut self: Box<Self>, open_redeem: Option<OpenRedeem>) -> BoxFuture<'static, ()> {
-///         *self.open = open_redeem;
-///         Box::pin(async { drop(self) })
+///     fn release(mut self: Box<Self>, open: Option<OpenRedeem>) -> BoxFuture<'static, ()> {
+///         Box::pin(async move { *self.open = open })
 ///     }
 /// }
 ///
@@ -151,7 +128,7 @@ use crate::{refresher::BoxFuture, tokens::Generation};
 /// # async fn main() -> Result<(), tower_refresh::BoxError> {
 /// use tower_refresh::{RefreshState, Tokens};
 ///
-/// let store = MapStore::default();
+/// let store = Row::default();
 /// let state = RefreshState::builder(async |_: Tokens| Ok(Tokens::new("new")))
 ///     .store(store.clone())
 ///     .build();
@@ -162,13 +139,15 @@ use crate::{refresher::BoxFuture, tokens::Generation};
 /// # #[cfg(feature = "test-util")]
 /// # {
 /// #     use tower_refresh::store::conformance::{self, Subject};
-/// #     impl Subject for MapStore {
-/// #         type Store = Self;
-/// #         fn open(&self, name: &str) -> BoxFuture<'_, Self> {
-/// #             let store = Self { name: name.to_owned(), ..self.clone() };
-/// #             Box::pin(async { store })
+/// #     #[derive(Default)]
+/// #     struct Table(Mutex<std::collections::HashMap<String, Row>>);
+/// #     impl Subject for Table {
+/// #         type Store = Row;
+/// #         fn open(&self, name: &str) -> BoxFuture<'_, Row> {
+/// #             let row = self.0.lock().unwrap().entry(name.to_owned()).or_default().clone();
+/// #             Box::pin(async { row })
 /// #         }
-/// #         fn broken(&self) -> Result<Self, &'static str> {
+/// #         fn broken(&self) -> Result<Row, &'static str> {
 /// #             Err("memory is always there")
 /// #         }
 /// #         fn expire(&self, _: &str) -> BoxFuture<'_, Result<(), &'static str>> {
@@ -178,10 +157,21 @@ use crate::{refresher::BoxFuture, tokens::Generation};
 /// #             Err("a mutex has no time limit")
 /// #         }
 /// #     }
-/// #     conformance::a_sign_out_leaves_its_generation(&MapStore::default()).await;
-/// #     conformance::one_holder_at_a_time(&MapStore::default()).await;
-/// #     conformance::an_intent_outlives_its_holder(&MapStore::default()).await;
-/// #     conformance::what_is_left_is_found(&MapStore::default()).await;
+/// #     macro_rules! all {
+/// #         ($($check:ident)*) => { $(conformance::$check(&Table::default()).await;)* };
+/// #     }
+/// #     all! {
+/// #         a_store_begins_empty what_is_saved_is_loaded a_look_tells_what_has_changed
+/// #         a_record_ends_when_it_is_told_to a_save_takes_the_expected_generation_only
+/// #         a_save_may_keep_its_number of_racing_saves_one_wins a_sign_out_leaves_its_generation
+/// #         names_are_apart errors_keep_their_source one_holder_at_a_time a_lease_needs_no_news
+/// #         a_waiter_gets_the_lease_or_what_is_newer a_sign_in_needs_no_lease
+/// #         a_dropped_lease_is_free a_dropped_waiter_takes_nothing
+/// #         a_living_holder_keeps_its_lease a_lost_lease_cannot_write
+/// #         a_lost_lease_leaves_intents_alone a_lease_is_for_several_intents
+/// #         a_save_may_end_the_lease an_intent_outlives_its_holder
+/// #         without_an_intent_nothing_is_left a_save_ends_the_intent what_is_left_is_found
+/// #     }
 /// # }
 /// # Ok(()) }
 /// ```
@@ -189,9 +179,9 @@ pub trait TokenStore: Send + Sync + 'static {
     /// Reads the record; [`Record::default`] if there is none. Creates nothing.
     fn load(&self) -> BoxFuture<'_, Result<Record, StoreError>>;
 
-    /// Reads the record, unless it is still the one of generation `known`: `None` then. Where a
-    /// server looks at its session's record for each request, that is the usual answer, so a store
-    /// best finds it out in one round trip and opens no seal. The default reads the record.
+    /// Reads the record if its generation is no longer `known`, else answers `None`. A server that
+    /// looks at its session's record for each request usually gets `None`, so a store should find
+    /// that out in one round trip and without opening a seal. The default reads the record.
     fn changed(&self, known: Generation) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
         Box::pin(async move {
             let record = self.load().await?;
@@ -199,33 +189,33 @@ pub trait TokenStore: Send + Sync + 'static {
         })
     }
 
-    /// Compare-and-swap: writes `record` if the store's generation is `expected`. This
-    /// is a sign-in, which asks for no lease: it wins over a redeem under way. The record's own
-    /// generation is a later one, or `expected` itself.
+    /// Compare-and-swap: writes `record` if the store's generation is `expected`. This is a
+    /// sign-in, which takes no lease and wins over a redeem under way. The generation of `record` is
+    /// later than `expected`, or equal to it.
     ///
-    /// A sign-in also comes, with [`Generation::ZERO`] expected, when [`load`](Self::load) has
-    /// failed. A store that knows what it holds for damaged beyond reading may write in its
-    /// place; every other answers as always.
+    /// After [`load`](Self::load) has failed, a sign-in expects [`Generation::ZERO`]. A store that
+    /// knows its record to be damaged beyond reading may overwrite it then; every other store
+    /// answers as always.
     ///
     /// # Errors
     ///
-    /// [`SaveError::Conflict`] if the generation is another one;
-    /// [`SaveError::Failed`] if it was not written, or if that cannot be told.
+    /// [`SaveError::Conflict`] if the store's generation is another one; [`SaveError::Failed`] if the
+    /// record was not written, or if the store cannot tell.
     fn save(&self, expected: Generation, record: Record) -> BoxFuture<'_, Result<(), SaveError>>;
 
-    /// Removes the tokens whatever the generation, and moves to the next one. The
-    /// generation must outlive the tokens, so that a save that was under way meets a
-    /// conflict. Of a store that was never written, or has lost its record, the next one is
-    /// best [taken from the clock](Generation::next_at).
+    /// Removes the tokens, whatever the generation is, and moves to the next generation. That
+    /// number must outlive the tokens, so that a save that was under way meets a conflict. A store
+    /// that was never written, or has lost its record, should [take the number from the
+    /// clock](Generation::next_at).
     fn delete(&self) -> BoxFuture<'_, Result<Deleted, StoreError>>;
 
-    /// Gives the record an end of its own, such as that of a session that is left idle. When it has
-    /// come, the store is as if the record had never been written, by its number, too.
+    /// Gives the record an end, such as that of a session that is left idle. From then on the store
+    /// is as if the record had never been written: its generation is gone, too.
     ///
-    /// The end only moves on: an earlier one than there is changes nothing. A holder's
-    /// [save](Lease::save) keeps it, a sign-in ([`save`](Self::save)) and a deletion begin anew
-    /// without. Nothing else of the record changes, and nothing is written where there are no
-    /// tokens: a session that has ended is not brought back.
+    /// The end only moves to a later time: an earlier one changes nothing. A lease holder's
+    /// [save](Lease::save) keeps the end. A sign-in ([`save`](Self::save)) and a deletion remove it.
+    /// Nothing else of the record changes. A store without tokens writes nothing, so that a session
+    /// which has ended does not come back.
     ///
     /// The default keeps no ends.
     fn keep_until(&self, end: SystemTime) -> BoxFuture<'_, Result<KeptUntil, StoreError>> {
@@ -233,13 +223,13 @@ pub trait TokenStore: Send + Sync + 'static {
         Box::pin(async { Ok(KeptUntil::Unsupported) })
     }
 
-    /// Waits for the credential's lock, or until the store holds a later generation
-    /// than `known`: the caller may then do without the lock. A store that is told when
-    /// the lock is free need not look for records. One that cannot give the lock now, as on a
-    /// file system that is mounted read-only, best looks for a later record before it fails.
+    /// Waits for the credential's lock, or until the store holds a later generation than `known`,
+    /// with which the caller needs no lock. A store may leave out the second: if it learns at once
+    /// that the lock is free, it need not look for later records while it waits. A store that
+    /// cannot give the lock now, as on a file system that is mounted read-only, should look for a
+    /// later record before it fails.
     ///
-    /// The lock must not run out while its holder is alive: a lease with a time limit renews
-    /// itself.
+    /// The lock must not run out while its holder is alive: a lease with a time limit renews itself.
     fn lease(&self, known: Generation) -> BoxFuture<'_, Result<Leased, StoreError>>;
 }
 
@@ -278,50 +268,51 @@ impl<S: TokenStore + ?Sized> TokenStore for Arc<S> {
 /// ```
 ///
 /// A holder that is killed after [`intend`](Self::intend) leaves the intent behind, and the
-/// next holder finds it as an [open redeem](Self::open_redeem). A lock with a time limit
-/// has a second, longer one from `intend` on, so that a holder that has stalled may come
-/// back with the tokens it was given. Once another holder has the lock, a save is
-/// [`SaveError::LeaseLost`].
+/// next holder finds it as an [open redeem](Self::open_redeem). A lock with a time limit has a
+/// longer one from `intend` on, so that a holder that has stalled may still save the tokens that
+/// it was given. Once another holder has the lock, a save fails with [`SaveError::LeaseLost`].
 ///
-/// Dropping it is what a crash does: the lock is given back at some time, and the intent
-/// stays.
+/// To drop a lease is like a crash of its holder: the store gives the lock to another holder at
+/// some time, and the intent stays.
+///
+/// [`TokenStore`] has an example.
 pub trait Lease: Send {
-    /// The redeem that an earlier holder has left open. What this holder does, does not
-    /// change it.
+    /// The redeem that an earlier holder has left open. The answer stays the same, whatever this
+    /// holder does.
     fn open_redeem(&self) -> Option<OpenRedeem>;
 
-    /// Whether the lock is still held, as far as can be told without I/O. The flight asks
-    /// right before it spends the refresh token, and spends nothing if it is not.
+    /// Whether this holder still has the lock, as far as can be told without I/O. The flight asks
+    /// right before it spends the refresh token, and spends nothing if the answer is `false`.
     fn is_held(&self) -> bool {
         true
     }
 
-    /// Notes, where a crash does not reach it, that the refresh token of `generation` is
-    /// about to be spent.
+    /// Notes that the refresh token of `generation` is about to be spent. The note must survive a
+    /// crash of this process.
     ///
     /// # Errors
     ///
-    /// It is not noted for certain, or the lock is lost. The flight then spends nothing.
+    /// The note may not have been written, or the lock is lost. The flight then spends nothing.
     fn intend(&mut self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Compare-and-swap like [`TokenStore::save`], for the holder of the lock. It ends
-    /// the intent in the same step. A store may give the lock back in the same step, too: after
-    /// a save that has worked, the flight asks nothing more of the lease but `release`.
+    /// Compare-and-swap like [`TokenStore::save`], for the holder of the lock. The save ends the
+    /// intent in the same step. A store may give the lock back in that step, too: after a save that
+    /// has worked, the flight calls nothing of the lease but `release`.
     ///
     /// # Errors
     ///
-    /// [`SaveError::Conflict`] if the generation is another one.
-    /// [`SaveError::LeaseLost`] if another holder has had the lock since: the flight takes
-    /// it anew, and tries the save again. After any other failure it makes the same call
-    /// again, so a write whose outcome is unknown is [`SaveError::Failed`].
+    /// [`SaveError::Conflict`] if the store's generation is another one.
+    /// [`SaveError::LeaseLost`] if another holder has had the lock since: the flight takes the lease
+    /// anew and tries the save again. [`SaveError::Failed`] otherwise, also if the outcome is
+    /// unknown: the flight makes the same call again.
     fn save(
         &mut self,
         expected: Generation,
         record: Record,
     ) -> BoxFuture<'_, Result<(), SaveError>>;
 
-    /// Gives the lock back, and leaves an open redeem to the next holder. `None` ends the
-    /// intent. A lock that is another holder's by now is not touched.
+    /// Gives the lock back, and leaves this open redeem to the next holder; `None` ends the intent.
+    /// If another holder has the lock by now, nothing happens.
     fn release(self: Box<Self>, open_redeem: Option<OpenRedeem>) -> BoxFuture<'static, ()>;
 }
 

@@ -4,56 +4,67 @@ use super::{Lease, OpenCause};
 use crate::tokens::{Generation, Tokens};
 
 /// What a store holds for one credential: its generation, and its tokens unless
-/// it is signed out. The default is a store that was never written.
+/// it is signed out. The default is the record of a store that was never written.
+///
+/// ```
+/// use tower_refresh::{Generation, Tokens, store::Record};
+///
+/// let never_written = Record::default();
+/// let signed_in = Record::new(never_written.generation.next(), Tokens::new("access"));
+/// let signed_out = Record::new(signed_in.generation.next(), None);
+/// assert_eq!(signed_out.generation, Generation::new(2));
+/// assert_eq!(signed_out.tokens, None);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Record {
-    /// The version. It grows with every write and survives a deletion.
+    /// The generation. It grows with every write and survives a deletion.
     pub generation: Generation,
     /// `None`: signed out, or never signed in.
     pub tokens: Option<Tokens>,
 }
 
-/// What [`TokenStore::delete`](super::TokenStore::delete) did.
+/// What [`TokenStore::delete`](super::TokenStore::delete) has deleted.
+///
+/// [`TokenStore`](super::TokenStore) has an example of this type, of [`Leased`] and of [`OpenRedeem`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Deleted {
-    /// The version that the store is at now.
+    /// The generation that the store is at now.
     pub generation: Generation,
     /// The tokens that were there, to be revoked. `None` if there were none, or none
     /// that can be read.
     pub tokens: Option<Tokens>,
 }
 
-/// What came of [`TokenStore::keep_until`](super::TokenStore::keep_until).
+/// What [`TokenStore::keep_until`](super::TokenStore::keep_until) has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeptUntil {
     /// The store holds tokens, and their end is no earlier than that.
     Kept,
-    /// The store holds none, and has written nothing.
+    /// The store holds no tokens, and has written nothing.
     NoTokens,
-    /// This store keeps every record for as long as it does.
+    /// This store has no ends for records.
     Unsupported,
 }
 
-/// What came of [`TokenStore::lease`](super::TokenStore::lease).
+/// What [`TokenStore::lease`](super::TokenStore::lease) returns.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Leased {
     /// The caller has the lock.
     Lease(Box<dyn Lease>),
-    /// The caller does not have the lock and can do without: another process or task has
-    /// written this record meanwhile.
+    /// The caller does not have the lock, and does not need it: another process or task has written
+    /// this record meanwhile.
     Newer(Record),
 }
 
-/// A redeem that was begun and whose end is not known: the refresh token of that generation
-/// may be spent.
+/// A redeem whose end is not known: the refresh token of that generation may be spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct OpenRedeem {
-    /// Whose refresh token it is. Of no meaning once the store holds a later generation.
+    /// The generation of that refresh token. It means nothing once the store holds a later one.
     pub generation: Generation,
     /// Why its end is not known.
     pub cause: OpenCause,

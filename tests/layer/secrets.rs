@@ -80,7 +80,7 @@ async fn what_is_not_replayed_is_told_with_the_reason() {
     assert_eq!(service.oneshot(post("hello")).await.unwrap().status(), 401);
     idle().await;
     logs.assert_clean();
-    logs.assert_told(&["not replayed", "generation=1", "larger than may be kept"]);
+    logs.assert_told(&["not replayed", "generation=1", "larger than the replay cap"]);
     assert_eq!(logs.count(&["replaying"]), 0);
 }
 

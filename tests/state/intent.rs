@@ -88,8 +88,8 @@ fn a_holder_that_ended_is_known_to_the_next() {
         assert_eq!(failure.open_redeem(), Some(OpenCause::HolderEnded));
         assert_eq!(
             failure.to_string(),
-            "the refresh token was rejected; an earlier refresh may have spent it: the process \
-             that began it ended before it could save"
+            "the refresh token was rejected; an earlier refresh may have spent the refresh token: the \
+             process that began it ended before it could save"
         );
         assert!(failure.source().is_some(), "the server's own words");
         assert_eq!(auth.asked(), ["refresh-1", "refresh-1", "refresh-1"]);

@@ -24,6 +24,7 @@ const FOLDERS: &[&str] = &[
 /// All that is named and is not there, one a line.
 pub(crate) fn dead() -> io::Result<Vec<String>> {
     let mut dead = Vec::new();
+    let in_rustdoc = fs::read_to_string("src/guide/mod.rs")?;
     for file in documents()? {
         let text = prose(&fs::read_to_string(&file)?);
         let mut missing = |what: &str| dead.push(format!("{}: {what}", file.display()));
@@ -36,6 +37,16 @@ pub(crate) fn dead() -> io::Result<Vec<String>> {
         for path in between(&text, "`", "`").filter(|path| is_path(path)) {
             if FOLDERS.iter().any(|folder| path.starts_with(folder)) && !Path::new(path).exists() {
                 missing(path);
+            }
+        }
+        // "[`name`]: target": to the source on a code host, and to the item in rustdoc.
+        let lines = text.lines().filter_map(|line| line.strip_prefix("[`")?.split_once("`]: "));
+        for (name, target) in lines.filter(|(name, _)| !name.contains('`')) {
+            if !file.with_file_name(target).exists() {
+                missing(target);
+            }
+            if !in_rustdoc.contains(&format!("\"{name}\" ")) {
+                missing(&format!("`{name}` in src/guide/mod.rs"));
             }
         }
         for rest in text.split("--example ").skip(1) {

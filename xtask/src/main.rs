@@ -140,6 +140,7 @@ const BENCHES: &[Check] = &[
 
 /// Debian packages, the checks that need them, and how to see that they are there.
 const PACKAGES: &[(&str, &[&str], IsThere)] = &[
+    ("cmake", &["ecosystem"], || works("cmake", &["--version"])),
     (
         "redis-server",
         &[

@@ -5,7 +5,8 @@ pub mod json_rpc;
 use std::{error::Error, fmt::Display, iter::successors, process::ExitCode, sync::Arc};
 
 pub use testing::loopback::{self, Loopback};
-use tower_refresh::{BoxError, RefreshState, layer::Refused, oauth2};
+use tokio::task::JoinSet;
+use tower_refresh::{BoxError, RefreshState, Renewal, layer::Refused, oauth2};
 
 /// Any error.
 pub type AnyError = BoxError;
@@ -13,16 +14,24 @@ pub type AnyError = BoxError;
 /// How many calls a program makes at once, with a token that has just expired.
 pub const CALLS: usize = 20;
 
-/// A credential that is signed in at these servers, whose access token is refused from now on. It is
-/// refreshed over HTTP, as RFC 6749 has it.
+/// A credential that is signed in at these servers, whose access token is refused from now on.
 pub fn credential(servers: &Loopback) -> Result<Arc<RefreshState>, AnyError> {
+    let state = signed_in(servers)?;
+    servers.expire_access_token();
+    Ok(state)
+}
+
+/// A credential that is signed in at these servers.
+pub fn signed_in(servers: &Loopback) -> Result<Arc<RefreshState>, AnyError> {
+    Ok(renewal(servers)?.in_memory(servers.sign_in()))
+}
+
+/// Credentials that are refreshed at these servers, over HTTP, as RFC 6749 has it.
+pub fn renewal(servers: &Loopback) -> Result<Renewal, AnyError> {
     let client = oauth2::Client::builder(&servers.token_endpoint(), loopback::CLIENT_ID)?
         .client_secret_basic(loopback::CLIENT_SECRET)
         .build()?;
-    let state =
-        RefreshState::builder(client.refresh_token_grant()).tokens(servers.sign_in()).build();
-    servers.expire_access_token();
-    Ok(state)
+    Ok(Renewal::builder(client.refresh_token_grant()).build())
 }
 
 /// The user ends the session at the authorization server: neither token is good any more.
@@ -33,15 +42,22 @@ pub fn end_session(servers: &Loopback) {
     book.expire_access_token();
 }
 
-/// An error and its sources, in one line. Some say themselves what their source says.
+/// An error and its sources, in one line. What is said already is not said again, and no port is
+/// named: they are others each time.
 pub fn in_one_line(error: &(dyn Error + 'static)) -> String {
-    let mut line = error.to_string();
-    for source in sources(error).skip(1).map(|source| source.to_string()) {
-        if !line.ends_with(&source) {
-            line = line + ": " + &source;
+    let mut line = String::new();
+    for error in sources(error) {
+        let says = error.to_string();
+        if !line.contains(&says) {
+            line.push_str(if line.is_empty() { "" } else { ": " });
+            line.push_str(&says);
         }
     }
-    line
+    let mut parts = line.split("127.0.0.1:");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |line, part| {
+        line + "127.0.0.1" + part.trim_start_matches(|letter: char| letter.is_ascii_digit())
+    })
 }
 
 /// The part of an error that says why a request was not helped, if it is among its sources.
@@ -87,7 +103,7 @@ impl Outcome {
     /// happened before.
     pub fn report(self, failure: impl Display) -> ExitCode {
         let Self { calls, ok, refreshes, token_reuse } = self;
-        println!("on failure: {}", without_ports(&failure.to_string()));
+        println!("on failure: {failure}");
         println!("calls={calls} ok={ok} refreshes={refreshes} token_reuse={token_reuse}");
         match (ok == calls, refreshes, token_reuse) {
             (true, 1, 0) => ExitCode::SUCCESS,
@@ -96,11 +112,24 @@ impl Outcome {
     }
 }
 
-/// The servers' ports are others at each run.
-fn without_ports(text: &str) -> String {
-    let mut parts = text.split("127.0.0.1:");
-    let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |text, part| {
-        text + "127.0.0.1" + part.trim_start_matches(|it: char| it.is_ascii_digit())
-    })
+/// Signs in at a web application with `POST /sign_in` and `GET /orders`, whose session's token runs out then, and ends
+/// the program.
+pub async fn as_a_browser(servers: &Loopback, address: &str) -> Result<ExitCode, AnyError> {
+    let browser = reqwest::Client::new();
+    let signed_in = browser.post(format!("{address}/sign_in")).send().await?;
+    let cookie = signed_in.headers().get("set-cookie").ok_or("no cookie")?.clone();
+    let orders =
+        || browser.get(format!("{address}/orders")).header("cookie", cookie.clone()).send();
+
+    servers.expire_access_token();
+    servers.refuse_together(CALLS);
+    let running: JoinSet<_> = (0..CALLS).map(|_| orders()).collect();
+    let answers = running.join_all().await.into_iter();
+    let ok = answers.filter(|it| it.as_ref().is_ok_and(|answer| answer.status() == 200)).count();
+    let outcome = Outcome::of(servers, CALLS, ok);
+
+    servers.refuse_together(0);
+    end_session(servers);
+    let last = orders().await?;
+    Ok(outcome.report(format!("{}, {}", last.status(), last.text().await?)))
 }

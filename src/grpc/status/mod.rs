@@ -18,7 +18,7 @@ use crate::peek::{HOLD, PeekFuture, Peeking};
 /// layer, put below `RefreshLayer`, looks at the first frame of a response's body. If that is
 /// trailers with a `grpc-status`, the layer copies them into the head, as if the response had
 /// been a status alone, so that the token is refreshed and the call replayed. The trailers
-/// still come in the body, too. Any other frame, or an error, comes in the body as ever.
+/// still come in the body, too. Any other frame, or an error, comes in the body as without the layer.
 ///
 /// Only responses with HTTP status 200, a content type `application/grpc` in whatever
 /// encoding, and no `grpc-status` in the head are looked at.

@@ -55,7 +55,7 @@ pub(super) struct Reading {
     pub(super) oddities: Vec<&'static str>,
 }
 
-const COMPRESSED: &str = "it is compressed, and was not to be";
+const COMPRESSED: &str = "it is compressed, although that was not asked for";
 
 /// Reads the body of a response with this head, and decompresses it to `max` bytes at most.
 /// `is_cut`: there may have been more of it.

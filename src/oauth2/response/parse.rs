@@ -22,8 +22,8 @@ pub(super) struct Parsed {
 }
 
 const FORM: &str = "it is form-encoded";
-const NEAR_JSON: &str = "it is not JSON, but near to it";
-const SEARCHED: &str = "it is not JSON, and the tokens were searched for in it";
+const NEAR_JSON: &str = "it is almost JSON";
+const SEARCHED: &str = "it is not JSON, so the client searched it for the tokens";
 
 /// What is searched for in a text that is not JSON.
 const SEARCHED_FOR: [&str; 5] =

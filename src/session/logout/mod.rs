@@ -35,6 +35,8 @@ type Verify = dyn Fn(String) -> BoxFuture<'static, Result<Vec<u8>, BoxError>> + 
 ///
 /// It answers 200 once the sessions have ended on every replica, and 400 if the token is not good or
 /// the store failed. The route needs no [`SessionLayer`](super::SessionLayer).
+///
+/// [`Sessions::back_channel_logout`] has an example.
 #[derive(Clone)]
 pub struct BackChannelLogout {
     sessions: Sessions,
@@ -43,15 +45,15 @@ pub struct BackChannelLogout {
     verify: Arc<Verify>,
 }
 
-/// Why a logout was refused. It says nothing of who was meant.
+/// Why a logout was refused. It does not say which user was meant.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum LogoutError {
     /// The token is not good, for this reason.
     Token(&'static str),
-    /// It was used before.
+    /// The token was used before.
     Replayed,
-    /// The store failed: some sessions may live.
+    /// The store failed. Some of the sessions may still live.
     Store(StoreError),
 }
 

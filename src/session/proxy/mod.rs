@@ -45,18 +45,19 @@ use crate::{
 
 /// A tower layer that makes a reverse proxy of an HTTP client: each request goes on to one origin, with
 /// its own method, path, headers and body, and streams both ways. WebSockets go through, and are closed
-/// when the [session](super::Session) ends. Browsers open them over HTTP/1.1, or over HTTP/2 from a
-/// server that says that it takes them (RFC 8441; `enable_connect_protocol` of hyper, which `axum::serve`
-/// has set); the origin has them over HTTP/1.1 in any case.
+/// when the [session](super::Session) ends. Browsers open them over HTTP/1.1, or over HTTP/2 if the
+/// server announces that (RFC 8441; hyper's `enable_connect_protocol`, which `axum::serve` sets). The
+/// origin gets them over HTTP/1.1 in any case.
 ///
 /// It stands behind a [`SessionLayer`](super::SessionLayer), which has taken the browser's cookie and
 /// `Authorization` off the request, and before a [`RefreshLayer`](crate::RefreshLayer), which puts the
-/// session's token on it and sends it again if that is refused. The client's body type is made of the
-/// server's by [`ReplayBody`](crate::body::ReplayBody).
+/// session's token on it and sends it again if the token is refused. The client's body type is a
+/// [`ReplayBody`](crate::body::ReplayBody) of the server's.
 ///
-/// The fields of one connection (`Connection` and those that it names, `Transfer-Encoding`, ..., RFC
-/// 9110, section 7.6.1) stay behind, either way. A `Location` of the origin becomes one of this server.
-/// Cookies stay behind, too, and no `Forwarded` field is added. A client that fails is a 502.
+/// In both directions the proxy drops the fields of one connection (`Connection` and those that it
+/// names, `Transfer-Encoding`, ..., RFC 9110, section 7.6.1), and all cookies. A `Location` of the
+/// origin becomes one of this server. No `Forwarded` field is added. If the client fails, the response
+/// is a 502.
 ///
 /// ```
 /// use hyper::body::Incoming;
@@ -82,7 +83,7 @@ use crate::{
 pub struct ProxyLayer(Arc<Route>);
 
 impl ProxyLayer {
-    /// To this origin, and to no other.
+    /// A proxy to this origin, and to no other.
     ///
     /// # Errors
     ///
@@ -92,14 +93,16 @@ impl ProxyLayer {
         Ok(Self(Arc::new(Route { passes_cookies: false, origin, prefix: "".into() })))
     }
 
-    /// Takes this off the beginning of paths. A path that does not begin so is not found (404).
+    /// Takes this prefix off paths. A path without it is not found (404).
     ///
     /// # Errors
     ///
-    /// It does not begin with `/`, or ends with it.
+    /// The prefix does not begin with `/`, or ends with it.
     pub fn strip_prefix(mut self, prefix: &str) -> Result<Self, ConfigError> {
         if !prefix.starts_with('/') || prefix.ends_with('/') {
-            return Err(ConfigError::new("a prefix of paths begins with `/`, and does not end so"));
+            return Err(ConfigError::new(
+                "a path prefix has to begin with `/`, and must not end with it",
+            ));
         }
         Arc::make_mut(&mut self.0).prefix = prefix.into();
         Ok(self)
@@ -107,8 +110,9 @@ impl ProxyLayer {
 }
 
 impl ProxyLayer {
-    /// Passes the browser's other cookies on, and those back that the server behind sets. As it comes
-    /// they stay behind: they are the application's, and the server behind goes by the token.
+    /// Passes cookies through: the browser's other cookies to the server behind, and the cookies that it
+    /// sets back to the browser. Default: the proxy drops them, since cookies are the application's, and
+    /// the server behind goes by the token.
     pub fn pass_cookies(mut self) -> Self {
         Arc::make_mut(&mut self.0).passes_cookies = true;
         self

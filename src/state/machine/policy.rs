@@ -12,6 +12,15 @@ use crate::{
 ///
 /// Either way the minted pair is kept, saving it is tried again until it works,
 /// and the spent refresh token is not redeemed a second time.
+///
+/// ```
+/// use tower_refresh::{RefreshState, Tokens, state::WhileUnsaved};
+///
+/// let state = RefreshState::builder(async |_spent: Tokens| Ok(Tokens::new("next")))
+///     .while_unsaved(WhileUnsaved::Serve)
+///     .build();
+/// # let _ = state;
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WhileUnsaved {

@@ -81,7 +81,7 @@ use crate::{
     tokens::{Generation, Tokens},
 };
 
-/// What is put to the test, seen from outside.
+/// A store that is tested, as the tests see it. The [module](self) has an example.
 pub trait Subject: Send + Sync + 'static {
     /// The store.
     type Store: TokenStore;
@@ -114,8 +114,8 @@ pub trait Subject: Send + Sync + 'static {
     fn lease_time(&self) -> Result<Duration, &'static str>;
 }
 
-/// What is put to the test as a family of stores. What [`Subject::open`] gives has to be the
-/// store that this family has for the name.
+/// A family of stores that is tested. [`Subject::open`] has to return the store that this family has
+/// for the name.
 pub trait FamilySubject: Subject {
     /// The family.
     type Stores: Stores;
@@ -134,7 +134,9 @@ pub trait FamilySubject: Subject {
 
 /// Writes a `#[tokio::test]` for each check of
 /// [`conformance`](crate::store::conformance), for the
-/// [`Subject`](crate::store::conformance::Subject) that the expression makes.
+/// [`Subject`](crate::store::conformance::Subject) that the expression makes. That module has an
+/// example.
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 #[macro_export]
 macro_rules! store_conformance {
     ($subject:expr) => {
@@ -179,6 +181,7 @@ macro_rules! store_conformance {
 
 /// Writes a `#[tokio::test]` for each check of a store and of a family of stores, for the
 /// [`FamilySubject`](crate::store::conformance::FamilySubject) that the expression makes.
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 #[macro_export]
 macro_rules! stores_conformance {
     ($subject:expr) => {

@@ -55,18 +55,17 @@ use crate::{
 /// # Ok(()) }
 /// ```
 ///
-/// The file is one line of JSON, for the owner only (mode 0600). It is replaced and never
-/// written over, so that a crash at any moment leaves the old record or the new one, whole
-/// and on the disk. An empty file is one that was never written: nobody is signed in. If the
-/// path is a symbolic link, all of this happens where the link points to, whether or not a
-/// file is there by now.
+/// The file is one line of JSON, for the owner only (mode 0600). The store replaces it and never
+/// overwrites it, so a crash at any moment leaves the old record or the new one, whole and on the
+/// disk. An empty file counts as one that was never written: signed out. If the path is a symbolic
+/// link, all of this happens where the link points to, even if there is no file yet.
 ///
 /// | beside it | what it is |
 /// |---|---|
-/// | `<file>.lease` | the [lease](super::Lease): an exclusive lock of the operating system, which a process that is killed gives back at once, and a line that says whose token is being spent |
+/// | `<file>.lease` | the [lease](super::Lease): an exclusive lock of the operating system, which a process that is killed gives back at once, and a line that names the generation whose token is being spent |
 /// | `<file>.lock` | the lock for the short moment of a write, so that a sign-in waits for no redeem |
 /// | `<file>.tmp` | the next record, while it is being written |
-/// | `<file>.damaged` | what a sign-in has found there and could not read |
+/// | `<file>.damaged` | the text that a sign-in has found in the file and could not read |
 ///
 /// The first two stay once there is a record; do not delete them while a program runs. A user
 /// who may write to the folder may replace the record: the folder should be its owner's only.
@@ -79,9 +78,8 @@ use crate::{
 /// | a folder that can be read and not written, as on a read-only mount | the token is used, and what other processes write is found; a refresh fails before anything is spent |
 /// | a file that is a mount point (`docker run -v ./t.json:/app/t.json`) | an error, by `open` and before anything is spent: it could not be replaced, and its locks are not those of the other side of the mount. Mount the folder |
 ///
-/// The file system must have locks (`flock`), which local ones do. Where modes are not those
-/// of Unix, none is set or checked. Single mounted files are noticed on Linux, where `/proc`
-/// is there.
+/// The file system must have locks (`flock`), as local ones do. On systems without the modes of Unix
+/// no mode is set or checked. The store notices a single mounted file on Linux, by `/proc`.
 ///
 /// Files are read and written on threads for blocking work, or in place if there is no
 /// tokio runtime. Every future may be dropped at any time: a write that was begun is
@@ -89,9 +87,9 @@ use crate::{
 ///
 /// # Errors
 ///
-/// Their [source](std::error::Error::source) says what could not be done with which path, and
-/// what to do about it where that is known; that one's source is the [`std::io::Error`], if it
-/// was one. No token is in them.
+/// The [source](std::error::Error::source) of an error says what could not be done with which path,
+/// and what to do about it, if that is known. Its own source is the [`std::io::Error`], if it was one.
+/// No token is in them.
 pub struct FileStore(Arc<RecordFile>);
 
 /// Keeps the credentials of many names in a folder, each in a file as [`FileStore`] has it.
@@ -100,11 +98,10 @@ pub struct FileStore(Arc<RecordFile>);
 /// A name may be any text that is not empty. Its file is the name, in which everything but
 /// `a` to `z`, digits, `_` and `-` is percent-encoded, and `.json`. The encoded name may have
 /// 240 bytes; use a hash where it can be longer. The [store](Stores::store) of an empty or a
-/// longer name fails at every operation, with an error that says so; [`try_store`] says it at
-/// once.
+/// longer name fails at every operation, with an error that says so; [`try_store`] fails at once.
 ///
-/// A name that was never saved leaves nothing behind, neither of a look nor of a lease. What
-/// was saved stays: a signed-out name is a file with a generation in it.
+/// A name that was never saved leaves no file behind, after a look as after a lease. A name that was
+/// saved keeps its file; after a sign-out it has the generation in it.
 ///
 /// ```
 /// use tower_refresh::{Generation, Tokens, store::{FileStores, Record, TokenStore}};

@@ -17,24 +17,36 @@ use crate::{
 
 /// Keeps one credential in memory, and loses it with the process. Clones share the record and
 /// the lease.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use tower_refresh::{RefreshState, Tokens, store::{MemoryStore, TokenStore}};
+///
+/// let store = MemoryStore::new();
+/// let state = RefreshState::builder(async |_spent: Tokens| Ok(Tokens::new("next")))
+///     .store(store.clone())
+///     .build();
+/// state.set(Tokens::new("first")).await?;
+/// assert_eq!(store.load().await?.tokens, Some(Tokens::new("first")));
+/// # Ok::<_, tower_refresh::store::StoreError>(()) }).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct MemoryStore(Arc<Slot>);
 
 /// Keeps the credentials of many names in memory, and loses them with the process. Cheap to
 /// clone; clones are one family.
 ///
-/// A name that holds tokens is kept, whether or not there is a handle on it, until it is
-/// signed out. A name that was never saved, and one that is signed out, is kept while a
-/// handle, a lease or a caller that waits for the lease is left: until then late saves of a
-/// session that has ended meet its generation, and after that nothing of it is left. What a
-/// made-up name costs is gone with its handle.
+/// A name that holds tokens is kept until it is signed out, whether or not there is a handle on it. A
+/// name that was never saved or is signed out is kept while there is a handle, a lease or a caller
+/// that waits for the lease. Until then a late save of a session that has ended meets its generation;
+/// after that nothing is left. So a made-up name costs nothing once its handle is gone.
 ///
 /// An idle name that holds tokens costs less than 200 bytes of memory besides the text of its
-/// tokens and its own. Nothing runs out by itself: a program that signs names in has to sign
-/// them out.
+/// tokens and its name. No record goes by itself unless it has an
+/// [end](crate::store::TokenStore::keep_until): a program that signs names in has to sign them out.
 ///
-/// When the last clone is dropped, what was signed in goes with it; handles that are left go
-/// on as stores of their own.
+/// When the last clone is dropped, the records go with it. Handles that are left go on as stores of
+/// their own.
 ///
 /// ```
 /// use tower_refresh::{Generation, Tokens, store::{MemoryStores, Record, TokenStore}};

@@ -17,6 +17,21 @@ use crate::{
 };
 
 /// Builds [`PostgresStores`](super::PostgresStores): every knob.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_refresh::store::{Keyring, PostgresStores};
+/// # let key = [7; 32];
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+/// # let _inside = runtime.enter();
+///
+/// let stores = PostgresStores::builder("host=/var/run/postgresql user=app", Keyring::new(key))
+///     .prefix("shop_tokens")
+///     .lease(Duration::from_secs(10))
+///     .build()?;
+/// # let _ = stores;
+/// # Ok::<_, tower_refresh::ConfigError>(())
+/// ```
 #[must_use]
 pub struct PostgresStoresBuilder {
     url: SecretString,
@@ -65,20 +80,20 @@ impl PostgresStoresBuilder {
         self
     }
 
-    /// After how long another holder may take a lease that its holder does not renew: how
-    /// long a crash before the redeem keeps waiters waiting. Default: 5 s; at least 100 ms.
-    /// A holder renews it every third of that time.
+    /// How long a lease lasts that its holder does not renew. A crash before the redeem keeps waiters
+    /// waiting for that long. A holder renews it every third of that time. Default: 5 s; at least
+    /// 100 ms.
     pub fn lease(mut self, time: Duration) -> Self {
         self.lease = time;
         self
     }
 
-    /// The same from the moment on at which the refresh token is spent: how long a holder
-    /// that has stalled may take to come back and save the tokens it was given. Default:
-    /// 15 s. Never shorter than [`lease`](Self::lease).
+    /// How long the lease lasts from the moment at which the refresh token is spent. A holder that has
+    /// stalled may take that long to come back and save its new tokens. Default: 15 s. Never shorter
+    /// than [`lease`](Self::lease).
     ///
-    /// When it runs out, the next holder waits one more `lease` before it takes over: if it
-    /// was the server that was down, the old holder renews in that time.
+    /// When it runs out, the next holder waits one more `lease` before it takes over: if the server
+    /// was down, and not the old holder, that one renews the lease in this time.
     pub fn intent(mut self, time: Duration) -> Self {
         self.intent = time;
         self

@@ -68,18 +68,16 @@ use crate::{
 /// # What it promises
 ///
 /// As long as the database keeps what it has committed (`fsync` and `synchronous_commit` on, as
-/// they are by default), no saved token is lost. A standby that takes over before it has heard
-/// everything forgets the last writes: the store is then at an earlier generation, whose refresh
-/// token is spent.
+/// they are by default), no saved token is lost. A standby that takes over without the last writes
+/// forgets those: the store is then at an earlier generation, whose refresh token is spent.
 ///
-/// A name that was never written has a row while its lease is held, and none after that: a made-up
-/// one leaves nothing behind. What is left when its holder dies, the mark of a sign-out and
-/// a record whose [end](TokenStore::keep_until) has come are deleted by a [sweep](Self::sweep).
-/// Other records stay.
+/// A name that was never written has a row only while its lease is held, so a made-up name leaves
+/// nothing behind. A [sweep](Self::sweep) deletes the rows of lease holders that have died, the marks
+/// of sign-outs, and records whose [end](TokenStore::keep_until) has come. Other records stay.
 ///
 /// A name is text of up to 2000 bytes, without NUL. Every operation on another one is an error.
 ///
-/// # What its user has to be allowed
+/// # The rights that its user needs
 ///
 /// ```sql
 /// GRANT SELECT, INSERT, UPDATE, DELETE ON tower_refresh_records TO app;
@@ -90,16 +88,18 @@ use crate::{
 /// # Poolers
 ///
 /// Nothing is kept in a session, so PgBouncer may pool by transactions. Wake-up calls then do not
-/// arrive: those who wait look every [`poll`](PostgresStoresBuilder::poll).
+/// arrive, and waiters look every [`poll`](PostgresStoresBuilder::poll).
 #[derive(Clone)]
 pub struct PostgresStores(Arc<Shared>);
 
 /// One name's record in PostgreSQL: a [`TokenStore`]. Cheap to clone.
+///
+/// [`PostgresStores::store`] makes it.
 #[derive(Clone)]
 pub struct PostgresStore(Arc<PostgresRecord>);
 
 impl PostgresStores {
-    /// The SQL that makes the table, for those who keep their migrations elsewhere. It may be run
+    /// The SQL that makes the table, for programs that keep their migrations elsewhere. It may be run
     /// again. With another [prefix](PostgresStoresBuilder::prefix), write that in the place of
     /// `tower_refresh`.
     pub const MIGRATION: &str = statement::MIGRATION;

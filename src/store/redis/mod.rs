@@ -71,22 +71,22 @@ use crate::{
 ///
 /// As long as Redis keeps what it has confirmed (`appendonly yes`, `appendfsync always`), no
 /// saved token is lost. A server that writes to disk less often, or a replica that takes over
-/// before it has heard everything, forgets the last writes: the store is then at an earlier
-/// generation, whose refresh token is spent.
+/// without the last writes, forgets those: the store is then at an earlier generation, whose refresh
+/// token is spent.
 ///
-/// A name that was never written has keys while its lease is held, and none after that: a made-up
-/// one leaves nothing behind. If its holder dies they go after
-/// [`intent`](RedisStoresBuilder::intent). Records run out: see
-/// [`ttl`](RedisStoresBuilder::ttl) and [`tombstone_ttl`](RedisStoresBuilder::tombstone_ttl).
+/// A name that was never written has keys only while its lease is held, so a made-up name leaves
+/// nothing behind. If the lease holder dies, its keys go after
+/// [`intent`](RedisStoresBuilder::intent). Records go after [`ttl`](RedisStoresBuilder::ttl), traces
+/// of a sign-out after [`tombstone_ttl`](RedisStoresBuilder::tombstone_ttl).
 ///
-/// # What its user has to be allowed
+/// # The rights that its user needs
 ///
 /// ```text
 /// ACL SETUSER app on >password +@read +@write +@scripting +@pubsub ~tower-refresh:* resetchannels &tower-refresh:*
 /// ```
 ///
-/// where `tower-refresh` stands for the [prefix](RedisStoresBuilder::prefix). Each of these
-/// categories has more than is used:
+/// where `tower-refresh` stands for the [prefix](RedisStoresBuilder::prefix). Of each of these
+/// categories the stores use a part:
 ///
 /// | category | commands | without them |
 /// |---|---|---|
@@ -102,12 +102,14 @@ use crate::{
 ///
 /// # Sentinel
 ///
-/// A Sentinel's URL is refused. Give that of a name which leads to the primary: a proxy, a
-/// service, a DNS entry. After a failover the stores connect to it anew.
+/// A Sentinel's URL is refused. Give the URL of a name that leads to the primary: a proxy, a service,
+/// a DNS entry. After a failover the stores connect to that name anew.
 #[derive(Clone)]
 pub struct RedisStores(Arc<Shared>);
 
 /// One name's record in Redis: a [`TokenStore`]. Cheap to clone.
+///
+/// [`RedisStores::store`] makes it.
 #[derive(Clone)]
 pub struct RedisStore(Arc<RedisRecord>);
 
@@ -145,8 +147,8 @@ impl RedisStoresBuilder {
     ///
     /// # Errors
     ///
-    /// A URL cannot be read, asks for Sentinel or a feature that is off, or is at odds with
-    /// another; a time is zero or the lease too short; the prefix has braces; the certificates
+    /// A URL cannot be read, asks for Sentinel or for a feature that is off, or contradicts another
+    /// one; a time is zero or the lease too short; the prefix has braces; the certificates
     /// are no PEM; `rediss://` has no crypto provider. No URL is in the error.
     pub fn build(self) -> Result<RedisStores, ConfigError> {
         Ok(RedisStores(Arc::new(self.shared()?)))

@@ -264,8 +264,8 @@ async fn what_was_odd_is_told_without_secrets() {
     let near = format!("{},}}", &pair[..pair.len() - 1]);
     for (body, said) in [
         (gzip(&pair), "compressed"),
-        (near.into_bytes(), "near to it"),
-        (format!(r#"{{"name":"un"quoted",{}"#, &pair[1..]).into_bytes(), "searched for"),
+        (near.into_bytes(), "almost JSON"),
+        (format!(r#"{{"name":"un"quoted",{}"#, &pair[1..]).into_bytes(), "searched it for"),
         (b"access_token=SECRET&refresh_token=SECRET".to_vec(), "form-encoded"),
     ] {
         minted(raw(200, "", &body)).await.unwrap();
