@@ -173,7 +173,21 @@ pub struct Refused {
 }
 
 impl Refused {
-    pub(crate) fn of(response: &impl Answer) -> Option<Self> {
+    /// What this response tells of its request, if the request was not helped. For clients that turn a
+    /// response into an error of their own, and have a place to say what it means, but no error that could
+    /// carry another: the hook `post` of a client that progenitor has generated.
+    ///
+    /// ```
+    /// # fn _in_a_hook<B>(response: &http::Response<B>) -> Result<(), String> {
+    /// use tower_refresh::layer::Refused;
+    ///
+    /// if let Some(refused) = Refused::of(response) {
+    ///     return Err(format!("{refused}: {:?}", refused.failure()));
+    /// }
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn of(response: &impl Answer) -> Option<Self> {
         let extensions = response.extensions();
         extensions.get::<Unhelped>()?;
         Some(Self {

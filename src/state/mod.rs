@@ -217,7 +217,9 @@ impl RefreshState {
     }
 
     /// Call it when a server has refused the token of this generation: it waits for a newer one, which
-    /// may be there already. For protocols that no layer serves.
+    /// may be there already. For protocols that no layer serves. Where the token works, call
+    /// [`accepted`](Self::accepted): a refresh whose token is never accepted counts as one that did not
+    /// help, and a few of those delay the next.
     ///
     /// Cancel safe: the refresh goes on.
     ///

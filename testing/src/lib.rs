@@ -13,6 +13,7 @@
 //! | `meter` | [`Meter`]: what is counted while a test runs | `meter` |
 //! | `browser_driver` | [`BrowserDriver`]: chromedriver, which ends with its tests, and so do its browsers | `browser` |
 //! | [`loopback`] | [`Loopback`]: an authorization server and an API on sockets | `loopback` |
+//! | `nats` | [`NatsServer`]: a NATS server that ends with its test | `nats` |
 //! | `postgres` | [`PostgresServer`]: a PostgreSQL server that ends with its test | `postgres` |
 //! | `provider` | [`Provider`]: what an OpenID Connect provider signs, and the keys to check it by | `provider` |
 //! | `redis` | [`RedisServer`]: a Redis server that ends with its test | `redis` |
@@ -44,6 +45,8 @@ mod logs;
 pub mod loopback;
 #[cfg(feature = "meter")]
 mod meter;
+#[cfg(feature = "nats")]
+mod nats;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "provider")]
@@ -52,7 +55,7 @@ mod provider;
 mod redis;
 pub mod script_body;
 mod secrets;
-#[cfg(any(feature = "postgres", feature = "redis"))]
+#[cfg(any(feature = "nats", feature = "postgres", feature = "redis"))]
 mod server_process;
 #[cfg(feature = "sessions")]
 pub mod sessions;
@@ -77,6 +80,8 @@ pub use self::logs::{Logs, listen};
 pub use self::loopback::Loopback;
 #[cfg(feature = "meter")]
 pub use self::meter::Meter;
+#[cfg(feature = "nats")]
+pub use self::nats::NatsServer;
 #[cfg(feature = "postgres")]
 pub use self::postgres::PostgresServer;
 #[cfg(feature = "provider")]

@@ -181,12 +181,16 @@ const PACKAGES: &[(&str, &[&str], IsThere)] = &[
         ],
         || works("redis-server", &["--version"]),
     ),
-    ("postgresql", &["tests"], || {
+    ("postgresql", &["tests", "ecosystem"], || {
         // Debian has the programs of each version in a folder of its own, which is not on the path.
         let versions = Path::new("/usr/lib/postgresql").read_dir().into_iter().flatten().flatten();
         versions.map(|version| version.path().join("bin/initdb")).any(|initdb| initdb.exists())
             || works("initdb", &["--version"])
     }),
+    ("nats-server", &["ecosystem"], || works("nats-server", &["--version"])),
+    // alloy's transport over hyper takes no TLS but OpenSSL's.
+    ("pkg-config", &["ecosystem"], || works("pkg-config", &["--version"])),
+    ("libssl-dev", &["ecosystem"], || works("pkg-config", &["--exists", "openssl"])),
     ("chromium", &["tests"], || works("chromium", &["--version"])),
     ("chromium-driver", &["tests"], || works("chromedriver", &["--version"])),
     // libFuzzer is written in C++.

@@ -1,10 +1,12 @@
 //! What the programs share: an authorization server and an API on loopback, a credential, and how a program ends.
 
+pub mod json_rpc;
+
 use std::{error::Error, fmt::Display, iter::successors, process::ExitCode, sync::Arc};
 
 pub use testing::loopback::{self, Loopback};
 use tokio::task::JoinSet;
-use tower_refresh::{BoxError, RefreshState, Renewal, oauth2};
+use tower_refresh::{BoxError, RefreshState, Renewal, layer::Refused, oauth2};
 
 /// Any error.
 pub type AnyError = BoxError;
@@ -44,7 +46,7 @@ pub fn end_session(servers: &Loopback) {
 /// named: they are others each time.
 pub fn in_one_line(error: &(dyn Error + 'static)) -> String {
     let mut line = String::new();
-    for error in successors(Some(error), |error| (*error).source()) {
+    for error in sources(error) {
         let says = error.to_string();
         if !line.contains(&says) {
             line.push_str(if line.is_empty() { "" } else { ": " });
@@ -56,6 +58,18 @@ pub fn in_one_line(error: &(dyn Error + 'static)) -> String {
     parts.fold(first, |line, part| {
         line + "127.0.0.1" + part.trim_start_matches(|letter: char| letter.is_ascii_digit())
     })
+}
+
+/// The part of an error that says why a request was not helped, if it is among its sources.
+pub fn refused<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Refused> {
+    sources(error).find_map(|error| error.downcast_ref())
+}
+
+/// An error and its sources.
+fn sources<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    successors(Some(error), |error| (*error).source())
 }
 
 /// What has happened until the session ended.
@@ -77,6 +91,12 @@ impl Outcome {
     pub fn of(servers: &Loopback, calls: usize, ok: usize) -> Self {
         let book = servers.book();
         Self { calls, ok, refreshes: book.refreshes, token_reuse: book.token_reuse }
+    }
+
+    /// The same, where each call that succeeds is one request that the API accepts.
+    pub fn of_requests(servers: &Loopback, calls: usize, ok: usize) -> Self {
+        let once = servers.book().ok == ok;
+        Self::of(servers, calls, if once { ok } else { 0 })
     }
 
     /// Ends a program: says what its caller saw when the session had ended, and in the last line what
