@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`stacks`], [`ecosystem`], [`oauth2`], [`refreshers`] | how to begin |
 //! | [`stores`], [`many`], [`sessions`] | where tokens live |
-//! | [`knobs`], [`operating`], [`questions`] | how to run it |
+//! | [`knobs`], [`operating`], [`questions`], [`glossary`] | how to run it |
 //! | [`guarantees`], [`torture`], [`limits`], [`performance`] | what is held |
 //!
 //! There is nothing in these modules but their documentation.
@@ -205,6 +205,7 @@ pages! {
         }
     }
     ecosystem "ecosystem.md"
+    glossary "glossary.md"
     guarantees "guarantees.md"
     knobs "knobs.md"
     limits "limits.md"
