@@ -164,11 +164,11 @@ impl Reader for AnswerReader {
             said = self.rule.verdict(document);
             false
         });
+        // How it begins comes first: so the verdict is the same if all has come in one piece.
         match self.documents.start() {
-            _ if said != Said::More => said,
             Start::Key { key, .. } if !is_key(key) => Said::Nothing,
             Start::Other | Start::NotOne => Said::Nothing,
-            _ => Said::More,
+            _ => said,
         }
     }
 }

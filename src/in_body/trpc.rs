@@ -131,7 +131,8 @@ impl Reader for AnswerReader {
         });
         match (said, documents.start()) {
             (_, Start::NotOne | Start::Other) => Said::Nothing,
-            (None, Start::Key { key, in_array }) if !answers.may_begin(key, *in_array) => {
+            // The same if all has come in one piece.
+            (_, Start::Key { key, in_array }) if !answers.may_begin(key, *in_array) => {
                 Said::Nothing
             }
             _ => said.unwrap_or_else(|| answers.so_far()),

@@ -1,6 +1,7 @@
 //! What a rule says of what no server has answered yet.
 
 use http::StatusCode;
+use testing::script_body::{Script, Step};
 use tower_refresh::{
     in_body::{GraphQl, InBodyLayer, JsonPointer},
     layer::{Classify, Refusals, ResponseHead, Verdict},
@@ -50,6 +51,23 @@ fn graphql_is_refused_only_if_nothing_was_carried_out() {
         r#"{"errors":[{"extensions":{"code":"UNAUTHENTICATED"}}],}"#,
     ] {
         assert_eq!(verdict(200, JSON, body), Accept, "{body}");
+    }
+}
+
+/// Such a document is not waited for, so it says nothing if all of it is there at once, either.
+#[test]
+fn a_document_that_begins_with_a_name_no_rule_knows_is_no_refusal_however_it_is_cut() {
+    for body in [
+        r#"{"success":false,"errors":[{"message":"no","extensions":{"code":"UNAUTHENTICATED"}}]}"#,
+        r#"[{"id":1,"errors":[{"message":"no","extensions":{"code":"UNAUTHENTICATED"}}]}]"#,
+        r#"{"id":1,"error":{"message":"no","code":-32001,"data":{"code":"UNAUTHORIZED"}}}"#,
+        r#"[1,{"errors":[{"message":"no","extensions":{"code":"UNAUTHENTICATED"}}]}]"#,
+    ] {
+        for cut in 0..body.len() {
+            let steps = [&body[..cut], &body[cut..]].map(|part| Step::Data(part.into()));
+            let response = response(200, JSON, Script::new(steps.to_vec()));
+            assert_eq!(judge(all_rules(), response), Accept, "{body} cut at {cut}");
+        }
     }
 }
 
