@@ -5,7 +5,9 @@ use std::{
     collections::BTreeMap,
     env, fs, io,
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::Duration,
 };
 
 const FOLDER: &str = "ecosystem";
@@ -79,14 +81,28 @@ fn programs() -> io::Result<Vec<String>> {
 fn run(program: &str) -> io::Result<Result<String, String>> {
     // As it was built: `cargo run` would build it again, with the features that it alone needs.
     let program = Path::new(FOLDER).join("target/debug").join(program);
-    let output = Command::new(program).stderr(Stdio::inherit()).output()?;
-    let said = String::from_utf8_lossy(&output.stdout);
+    // What they say is less than a pipe takes, so that it can be read afterwards.
+    let mut running = Command::new(program).stdout(Stdio::piped()).spawn()?;
+    let Some(status) = wait(&mut running)? else { return Ok(Err("it hangs".to_owned())) };
+    let said = running.stdout.take().map_or(Ok(String::new()), io::read_to_string)?;
     print!("{said}");
     let failure = said.lines().rev().nth(1).and_then(|line| line.strip_prefix("on failure: "));
     Ok(match failure {
-        Some(failure) if output.status.success() => Ok(failure.to_owned()),
-        _ => Err(format!("{}", output.status)),
+        Some(failure) if status.success() => Ok(failure.to_owned()),
+        _ => Err(status.to_string()),
     })
+}
+
+/// How it ended. `None`: it did not, for two minutes.
+fn wait(running: &mut Child) -> io::Result<Option<ExitStatus>> {
+    for _ in 0..1200 {
+        if let Some(status) = running.try_wait()? {
+            return Ok(Some(status));
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    running.kill()?;
+    Ok(None)
 }
 
 /// `| `program` | crate version | lines | `failure` |`
