@@ -12,7 +12,7 @@ use http::{Request, Response};
 use testing::echo::echo_client::EchoClient;
 use tokio::sync::{Barrier, mpsc};
 use tonic::{Code, Status, body::Body, transport::Channel};
-use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower::{BoxError, Layer, Service, ServiceBuilder, service_fn};
 use tower_refresh::{
     RefreshError, RefreshLayer, RefreshState, Tokens, grpc, layer::ErrorOnRefusalLayer,
 };
