@@ -11,6 +11,9 @@ use std::{
 const FOLDER: &str = "ecosystem";
 const PAGE: &str = "src/guide/ecosystem.md";
 
+/// The last line of every program, as the page has it.
+const LAST: &str = "calls=20 ok=20 refreshes=1 token_reuse=0";
+
 /// A program's row: its crate and version, its lines, and what its caller sees on failure.
 type Row = (String, String, String);
 
@@ -31,7 +34,10 @@ fn wrong() -> io::Result<Vec<String>> {
     }
     let lock = fs::read_to_string(format!("{FOLDER}/Cargo.lock"))?;
     let (page, mut wrong) = (rows(&fs::read_to_string(PAGE)?), Vec::new());
-    for program in programs()? {
+    let programs = programs()?;
+    let stale = page.keys().filter(|program| !programs.contains(program));
+    wrong.extend(stale.map(|program| format!("{program} is in {PAGE}, and is no program")));
+    for program in programs {
         println!("-- {program}");
         match run(&program)? {
             Err(why) => wrong.push(format!("{program}: {why}")),
@@ -82,11 +88,17 @@ fn run(program: &str) -> io::Result<Result<String, String>> {
     let output = Command::new(program).stderr(Stdio::inherit()).output()?;
     let said = String::from_utf8_lossy(&output.stdout);
     print!("{said}");
-    let failure = said.lines().rev().nth(1).and_then(|line| line.strip_prefix("on failure: "));
-    Ok(match failure {
+    Ok(match on_failure(&said) {
         Some(failure) if output.status.success() => Ok(failure.to_owned()),
-        _ => Err(format!("{}", output.status)),
+        _ => Err(format!("{}, and not the lines that a program ends in", output.status)),
     })
+}
+
+/// What a program's caller saw, if its last line is as it should be.
+fn on_failure(said: &str) -> Option<&str> {
+    let mut lines = said.lines().rev();
+    lines.next().filter(|last| *last == LAST)?;
+    lines.next()?.strip_prefix("on failure: ")
 }
 
 /// `| `program` | crate version | lines | `failure` |`
@@ -112,4 +124,17 @@ fn locked(lock: &str, versions: &str) -> bool {
             lock.contains(&format!("name = \"{name}\"\nversion = \"{version}\""))
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_has_to_end_in_its_two_lines() {
+        assert_eq!(on_failure(&format!("hello\non failure: 401\n{LAST}\n")), Some("401"));
+        assert_eq!(on_failure("on failure: 401\ncalls=0 ok=0 refreshes=1 token_reuse=0\n"), None);
+        assert_eq!(on_failure(&format!("401\n{LAST}\n")), None);
+        assert_eq!(on_failure(LAST), None);
+    }
 }
