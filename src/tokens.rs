@@ -201,8 +201,8 @@ impl Tokens {
         Self { access_token: token(access_token), refresh_token: None, expiry: None, extra: None }
     }
 
-    /// Sets the refresh token, without white space at its ends. If a refresh's answer has none, the
-    /// credential keeps the one that was spent (RFC 6749, section 6).
+    /// Sets the refresh token, without white space at its ends. If a refresh's answer has none, or an empty
+    /// one, the credential keeps the one that was spent (RFC 6749, section 6).
     #[must_use]
     pub fn with_refresh_token(mut self, refresh_token: impl Into<String>) -> Self {
         self.refresh_token = Some(token(refresh_token));
@@ -301,7 +301,8 @@ impl Tokens {
 
     /// Fills what a refresh's answer may leave out from the tokens it replaces.
     pub(crate) fn or_keep(mut self, spent: &Self) -> Self {
-        if self.refresh_token.is_none() {
+        // An empty one is none, as in a field that the server leaves empty.
+        if self.refresh_token().is_none_or(str::is_empty) {
             self.refresh_token.clone_from(&spent.refresh_token);
         }
         match (&mut self.extra, &spent.extra) {

@@ -24,6 +24,16 @@ use crate::{BoxError, layer::Refused};
 /// What the connection takes before its other end has read it, in bytes.
 const BUFFER: usize = 64 * 1024;
 
+/// What each call may have on its way, each way, before its other end has read it, in bytes.
+const CALL_WINDOW: u32 = 256 * 1024;
+
+/// As many bytes as HTTP/2 allows: calls that are not read fill their own windows, and must not make the
+/// others wait for a window that all share.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+
+/// How much metadata a call may have is for the real connection to say.
+const METADATA: u32 = u32::MAX;
+
 /// A tonic `Channel` whose calls go through `service`, for libraries that take no client but a
 /// `Channel`: OpenTelemetry's OTLP exporters are the best known.
 ///
@@ -40,12 +50,17 @@ const BUFFER: usize = 64 * 1024;
 /// call began. A call that its caller drops drops its request, and the refresh that it may have waited
 /// for goes on.
 ///
+/// Extensions do not go through a connection, neither a request's nor a response's. So a layer that finds
+/// the credential there ([`FromExtensions`](crate::FromExtensions)) finds none: make a channel for each
+/// credential, or find it by the request's metadata.
+///
 /// # Errors
 ///
 /// An error of `service`, or of a response's body, is the status that a generated client would make of
 /// it. Its sources are lost: they do not go through a connection. A [`Refused`](crate::layer::Refused), as
 /// [`ErrorOnRefusalLayer`](crate::layer::ErrorOnRefusalLayer) makes it, is `UNAUTHENTICATED` with a
-/// message that says why there is no newer token.
+/// message that says why there is no newer token. A call in which `service` panics is `CANCELLED`, as by a
+/// server.
 ///
 /// # Panics
 ///
@@ -53,8 +68,12 @@ const BUFFER: usize = 64 * 1024;
 ///
 /// # Cost
 ///
-/// A call is a task of its own, and its messages are copied twice more. The connection ends with the
-/// last clone of the channel.
+/// A call is a task of its own, and its messages are copied twice more. Of each call that is not read, up to
+/// a megabyte is kept. The connection ends with the last clone of the channel.
+///
+/// As on every channel of tonic, more than a thousand answers that their callers have dropped in the middle,
+/// over fifty in a second, end the connection, and with it the calls that are under way. The next call
+/// makes another.
 #[must_use]
 pub fn channel<S, B>(service: S) -> Channel
 where
@@ -64,7 +83,11 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    Channel::from_static("http://in-process").connect_with_connector_lazy(Connect { service })
+    Channel::from_static("http://in-process")
+        .initial_stream_window_size(CALL_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_max_header_list_size(METADATA)
+        .connect_with_connector_lazy(Connect { service })
 }
 
 /// Makes the connection in memory, whose other end calls `service`.
@@ -95,6 +118,15 @@ where
         let connection = http2::Builder::new(TokioExecutor::new())
             // How many calls are under way at once is for the real connection to say.
             .max_concurrent_streams(None)
+            .initial_stream_window_size(CALL_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(METADATA)
+            // They guard against a hostile client. This one's callers drop many calls at once, and the
+            // connection's end would be that of all others.
+            .max_pending_accept_reset_streams(usize::MAX)
+            .max_local_error_reset_streams(None)
+            // Responses pass as they are.
+            .auto_date_header(false)
             .serve_connection(TokioIo::new(far), answer);
         tokio::spawn(connection);
         ready(Ok(TokioIo::new(near)))

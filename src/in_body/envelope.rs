@@ -154,8 +154,10 @@ impl Reader for TextReader {
         for &byte in text {
             self.quad.push(byte);
             if self.quad.len() == 4 {
+                let before = decoded.len();
                 if STANDARD.decode_vec(&self.quad, &mut decoded).is_err() {
-                    // What came before it counts, however the text was cut.
+                    // What came before it counts, however the text was cut. What is left of it does not.
+                    decoded.truncate(before);
                     let said = self.inner.read(&decoded);
                     return if said == Said::More { Said::Nothing } else { said };
                 }

@@ -33,7 +33,10 @@ fn wrong() -> io::Result<Vec<String>> {
     }
     let lock = fs::read_to_string(format!("{FOLDER}/Cargo.lock"))?;
     let (page, mut wrong) = (rows(&fs::read_to_string(PAGE)?), Vec::new());
-    for program in programs()? {
+    let programs = programs()?;
+    let stale = page.keys().filter(|program| !programs.contains(program));
+    wrong.extend(stale.map(|program| format!("{program} is in {PAGE}, and is no program")));
+    for program in programs {
         println!("-- {program}");
         match run(&program)? {
             Err(why) => wrong.push(format!("{program}: {why}")),
@@ -86,10 +89,9 @@ fn run(program: &str) -> io::Result<Result<String, String>> {
     let Some(status) = wait(&mut running)? else { return Ok(Err("it hangs".to_owned())) };
     let said = running.stdout.take().map_or(Ok(String::new()), io::read_to_string)?;
     print!("{said}");
-    let failure = said.lines().rev().nth(1).and_then(|line| line.strip_prefix("on failure: "));
-    Ok(match failure {
+    Ok(match on_failure(&said) {
         Some(failure) if status.success() => Ok(failure.to_owned()),
-        _ => Err(status.to_string()),
+        _ => Err(format!("{status}, and not the lines that a program ends in")),
     })
 }
 
@@ -103,6 +105,15 @@ fn wait(running: &mut Child) -> io::Result<Option<ExitStatus>> {
     }
     running.kill()?;
     Ok(None)
+}
+
+/// What a program's caller saw, if its last line is as it should be.
+fn on_failure(said: &str) -> Option<&str> {
+    let mut lines = said.lines().rev();
+    let calls = lines.next()?.strip_prefix("calls=")?.split(' ').next()?;
+    let last = format!("calls={calls} ok={calls} refreshes=1 token_reuse=0");
+    let is_good = calls != "0" && said.lines().next_back() == Some(&last);
+    lines.next()?.strip_prefix("on failure: ").filter(|_| is_good)
 }
 
 /// `| `program` | crate version | lines | `failure` |`
@@ -128,4 +139,25 @@ fn locked(lock: &str, versions: &str) -> bool {
             lock.contains(&format!("name = \"{name}\"\nversion = \"{version}\""))
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_has_to_end_in_its_two_lines() {
+        let good = "calls=20 ok=20 refreshes=1 token_reuse=0";
+        assert_eq!(on_failure(&format!("hello\non failure: 401\n{good}\n")), Some("401"));
+        for bad in [
+            "calls=0 ok=0 refreshes=1 token_reuse=0",
+            "calls=20 ok=19 refreshes=1 token_reuse=0",
+            "calls=20 ok=20 refreshes=2 token_reuse=0",
+            "calls=20 ok=20 refreshes=1 token_reuse=1",
+        ] {
+            assert_eq!(on_failure(&format!("on failure: 401\n{bad}\n")), None);
+        }
+        assert_eq!(on_failure(&format!("401\n{good}\n")), None);
+        assert_eq!(on_failure(good), None);
+    }
 }

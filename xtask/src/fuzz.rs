@@ -1,6 +1,6 @@
 //! The fuzz targets, each for a minute (`fuzz/`).
 
-use std::{fs, path::Path, process::Command, thread};
+use std::{fs, io, path::Path, process::Command, thread};
 
 use crate::tools;
 
@@ -12,17 +12,17 @@ const AT_ONCE: usize = 2;
 /// The sanitizers are the nightly toolchain's, and there is no unsafe code to look at.
 const STABLE: [&str; 2] = ["--sanitizer", "none"];
 
-/// Runs every target that has seeds. What it finds is in `fuzz/artifacts`, and its corpus grows in
+/// Runs every target, each of which has seeds. What it finds is in `fuzz/artifacts`, and its corpus grows in
 /// `fuzz/corpus`.
 pub(crate) fn run() -> Result<(), String> {
     let is_good = cargo_fuzz("build")?.status().map_err(|error| error.to_string())?.success();
     if !is_good {
         return Err("the targets do not build".to_owned());
     }
-    let seeds = fs::read_dir("fuzz/seeds").map_err(|error| error.to_string())?;
-    let targets = seeds.flatten().map(|folder| folder.file_name().into_string());
-    let mut targets: Vec<_> = targets.flatten().collect();
-    targets.sort();
+    let targets = targets().map_err(|error| error.to_string())?;
+    if targets.is_empty() {
+        return Err("there is no target".to_owned());
+    }
     for targets in targets.chunks(AT_ONCE) {
         thread::scope(|scope| {
             let runs: Vec<_> = targets.iter().map(|it| scope.spawn(|| run_target(it))).collect();
@@ -33,8 +33,21 @@ pub(crate) fn run() -> Result<(), String> {
     Ok(())
 }
 
+fn targets() -> io::Result<Vec<String>> {
+    let mut targets = Vec::new();
+    for entry in fs::read_dir("fuzz/fuzz_targets")? {
+        let target = entry?.path().with_extension("");
+        targets.extend(target.file_name().map(|name| name.to_string_lossy().into_owned()));
+    }
+    targets.sort();
+    Ok(targets)
+}
+
 fn run_target(target: &str) -> Result<(), String> {
     let [corpus, seeds] = ["corpus", "seeds"].map(|it| Path::new("fuzz").join(it).join(target));
+    if !seeds.is_dir() {
+        return Err(format!("{target} has no seeds in {}", seeds.display()));
+    }
     fs::create_dir_all(&corpus).map_err(|error| error.to_string())?;
     let mut command = cargo_fuzz("run")?;
     command.arg(target).args([corpus, seeds]).args(["--", "-max_len=4096", "-timeout=10"]);

@@ -9,16 +9,28 @@ use crate::tools;
 /// The crate that is released.
 const CRATE: &str = "tower-refresh";
 
-/// The tag of the last release, if there is one.
-pub(crate) fn last() -> Option<String> {
-    let tags = ["tag", "--list", "v*", "--sort=-version:refname"];
-    let tags = Command::new("git").args(tags).output().ok()?.stdout;
-    String::from_utf8(tags).ok()?.lines().next().map(str::to_owned)
+/// The tag of the last release, if there is one. A clone without its history does not know.
+pub(crate) fn last() -> Result<Option<String>, String> {
+    let tags = git(&["tag", "--list", "v*", "--sort=-version:refname"])?;
+    match tags.lines().next() {
+        None if git(&["rev-parse", "--is-shallow-repository"])?.trim() != "false" => {
+            Err("this clone is shallow: `git fetch --unshallow --tags`".to_owned())
+        }
+        tag => Ok(tag.map(str::to_owned)),
+    }
+}
+
+fn git(words: &[&str]) -> Result<String, String> {
+    let output = Command::new("git").args(words).output().map_err(|error| error.to_string())?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(format!("git {}: {}", words.join(" "), output.status)),
+    }
 }
 
 /// Compares the API with that of the last release.
 pub(crate) fn semver() -> Result<(), String> {
-    let Some(tag) = last() else {
+    let Some(tag) = last()? else {
         println!("there is no release yet (a tag `v*`), and nothing to compare with");
         return Ok(());
     };
@@ -99,9 +111,10 @@ fn is_built_in(dependency: &Value) -> bool {
     list(&dependency["dep_kinds"]).any(|kind| kind["kind"] != "dev")
 }
 
-/// Major and minor.
-fn number(version: &str) -> Vec<u32> {
-    version.split('.').take(2).flat_map(str::parse).collect()
+/// Major, minor and patch: 1.85 is 1.85.0.
+fn number(version: &str) -> [u32; 3] {
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or_default());
+    [(); 3].map(|()| parts.next().unwrap_or_default())
 }
 
 /// What must not be in the package: tests' ballast, and what is no user's.
@@ -149,5 +162,17 @@ fn succeeds(command: &mut Command) -> Result<(), String> {
     match command.status().map_err(|error| error.to_string())? {
         status if status.success() => Ok(()),
         status => Err(status.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn a_patch_is_newer_than_none() {
+        assert_eq!(number("1.85"), number("1.85.0"));
+        assert!(number("1.85.1") > number("1.85"));
+        assert!(number("1.100") > number("1.99.3"));
     }
 }

@@ -348,6 +348,17 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_refresh_token_in_an_answer_does_not_replace_the_one_that_is_kept() {
+        for answer in [Tokens::new("access-2"), Tokens::new("access-2").with_refresh_token(" ")] {
+            let (mut machine, rules) = signed_in();
+            redeeming(&mut machine, &rules);
+            let save = machine.advance(Outcome::Redeemed(answer), rules.at(0));
+            let Step::Save { record, .. } = save else { panic!("{save:?}") };
+            assert_eq!(record.tokens.unwrap().refresh_token(), Some("refresh-1"));
+        }
+    }
+
+    #[test]
     fn a_save_that_fails_is_tried_again_with_the_same_tokens() {
         let (mut machine, rules) = signed_in();
         redeeming(&mut machine, &rules);

@@ -140,6 +140,21 @@ fn what_comes_after_the_status_of_grpc_web_text_hides_nothing() {
     }
 }
 
+/// Three bytes are missing of the status. What is no base64 is none of them.
+#[test]
+fn a_status_that_is_cut_off_is_none() {
+    let text = Bytes::from("gAAAABZncnBjLXN0YXR1czogMTYNCmE6Yg0K");
+    let whole = Script::new(cuts(&text, &[]));
+    let judged = judge(all_rules(), response(200, "application/grpc-web-text", whole));
+    assert_eq!(judged, Verdict::Challenge);
+    let cut = Bytes::from([&text[..text.len() - 4], b"!!!!"].concat());
+    for at in 0..=cut.len() {
+        let body = Script::new(cuts(&cut, &[at]));
+        let response = response(200, "application/grpc-web-text", body);
+        assert_eq!(judge(all_rules(), response), Verdict::Accept, "cut at {at}");
+    }
+}
+
 fn cuts(bytes: &Bytes, lengths: &[usize]) -> Vec<Step> {
     let mut rest = bytes.clone();
     let mut steps = Vec::new();

@@ -5,11 +5,13 @@
 //! | `server` | the server: strict, and it notes what it sees |
 //! | `calls` | the four kinds of calls, many at once, and their deadlines |
 //! | `channel` | a channel of tonic that ends in this process, with the layer behind it |
+//! | `crowd` | many calls over such a channel, and what they bring |
 //! | `streams` | long streams: what is kept of them, and what is sent again |
 //! | `late` | a server whose refusal comes after its head |
 
 mod calls;
 mod channel;
+mod crowd;
 mod late;
 mod server;
 mod streams;
