@@ -38,7 +38,7 @@
 //! | `session` | `session::Sessions`: browser sessions, with one cookie and the tokens on the server |
 //! | `session-proxy`, `axum` | a reverse proxy behind them; axum's extractors; and `session` |
 //! | `serde` | [`Status`](state::Status) and its parts are `Serialize`, and their words `Deserialize`; durations are in seconds |
-//! | `tonic` | [`grpc`]`::channel`: a `Channel` of tonic 0.14 for libraries that take nothing else |
+//! | `tonic` | `tonic_channel`: a `Channel` of tonic 0.14 over the layer, for libraries that take nothing else |
 //! | `test-util` | `store::conformance`: the tests that every store has to pass |
 //! | `full` | all of these |
 //!
@@ -148,6 +148,8 @@ mod time;
 #[cfg(any(feature = "oauth2-client", feature = "oauth2-jwt", feature = "redis-tls"))]
 mod tls;
 mod tokens;
+#[cfg(feature = "tonic")]
+mod tonic;
 
 pub use crate::{
     credential::Credential,
@@ -162,3 +164,5 @@ pub use crate::{
 pub use crate::reqwest::RefreshMiddleware;
 #[cfg(feature = "reqwest")]
 pub use crate::reqwest::{ReqwestLayer, ReqwestRefresh, ReqwestRefreshFuture};
+#[cfg(feature = "tonic")]
+pub use crate::tonic::tonic_channel;

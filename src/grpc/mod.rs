@@ -16,20 +16,13 @@
 //! there is [`GrpcStatusLayer`], and inside reqwest `grpc_status` on `RefreshMiddleware` and
 //! `ReqwestLayer`. A status after a message goes to the caller.
 //!
-//! A library that takes nothing but tonic's `Channel` gets one of
-//! `channel` (feature `tonic`).
-//!
 //! In the source, `protocol.rs` and `timeout.rs` hold what the protocol says, which
 //! [`RefreshLayer`](crate::RefreshLayer) uses; `status/` is the optional layer.
 
-#[cfg(feature = "tonic")]
-mod channel;
 pub(crate) mod protocol;
 mod status;
 pub(crate) mod timeout;
 
-#[cfg(feature = "tonic")]
-pub use self::channel::channel;
 #[cfg(feature = "reqwest")]
 pub(crate) use self::status::StatusLook;
 pub use self::status::{GrpcStatus, GrpcStatusFuture, GrpcStatusLayer};

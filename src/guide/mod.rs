@@ -203,6 +203,9 @@ pages! {
         "session-proxy" {
             "ProxyLayer" "crate::session::ProxyLayer"
         }
+        "tonic" {
+            "tonic_channel" "crate::tonic_channel"
+        }
     }
     ecosystem "ecosystem.md"
     glossary "glossary.md"

@@ -23,12 +23,12 @@ use tonic::{
     transport::{Channel, Server, server::TcpIncoming},
 };
 use tower::Layer;
-use tower_refresh::{RefreshLayer, RefreshState, grpc, layer::ErrorOnRefusalLayer};
+use tower_refresh::{RefreshLayer, RefreshState, layer::ErrorOnRefusalLayer, tonic_channel};
 
 // ---- What a user writes: a channel for the exporters.
 fn channel(collector: Channel, state: Arc<RefreshState>) -> Channel {
     let layer = RefreshLayer::new(state).allow_relative().map_body(Body::new);
-    grpc::channel(ErrorOnRefusalLayer::new().layer(layer.layer(collector)))
+    tonic_channel(ErrorOnRefusalLayer::new().layer(layer.layer(collector)))
 }
 
 fn tracer(channel: Channel) -> Result<SdkTracerProvider, AnyError> {

@@ -1,4 +1,4 @@
-//! `grpc::channel`: a channel whose connection ends in this process.
+//! `tonic_channel`: a channel whose connection ends in this process.
 
 use std::{
     future::{Ready, pending, ready},
@@ -14,7 +14,7 @@ use tokio::sync::{Barrier, mpsc};
 use tonic::{Code, Status, body::Body, transport::Channel};
 use tower::{BoxError, Layer, Service, ServiceBuilder, service_fn};
 use tower_refresh::{
-    RefreshError, RefreshLayer, RefreshState, Tokens, grpc, layer::ErrorOnRefusalLayer,
+    RefreshError, RefreshLayer, RefreshState, Tokens, layer::ErrorOnRefusalLayer, tonic_channel,
 };
 
 use crate::{chunk, done, numbers, server::Strict, written};
@@ -22,7 +22,7 @@ use crate::{chunk, done, numbers, server::Strict, written};
 /// A channel for a library that takes nothing else.
 fn channel(server: &Strict, state: Arc<RefreshState>) -> Channel {
     let layer = RefreshLayer::new(state).allow_relative().map_body(Body::new);
-    grpc::channel(layer.layer(crate::channel(server.address)))
+    tonic_channel(layer.layer(crate::channel(server.address)))
 }
 
 #[tokio::test]
@@ -65,7 +65,7 @@ async fn more_calls_are_under_way_at_once_than_http2_allows_by_default() {
             Ok::<_, BoxError>(Status::not_found("all are here").into_http::<Body>())
         }
     });
-    let channel = grpc::channel(meet);
+    let channel = tonic_channel(meet);
     let calls = (0..1000).map(|number| {
         let mut client = EchoClient::new(channel.clone());
         async move { client.unary(chunk(number)).await.unwrap_err().code() }
@@ -94,7 +94,7 @@ async fn the_service_sees_a_request_without_an_origin_and_with_its_deadline() {
         let _ = seen.send((request.uri().to_string(), timeout, request.headers()["te"].clone()));
         async { Ok::<_, BoxError>(Status::not_found("it looks only").into_http::<Body>()) }
     });
-    let mut client = EchoClient::new(grpc::channel(look));
+    let mut client = EchoClient::new(tonic_channel(look));
     let mut request = tonic::Request::new(chunk(1));
     request.set_timeout(Duration::from_secs(30));
     assert_eq!(done(client.unary(request)).await.unwrap_err().code(), Code::NotFound);
@@ -111,7 +111,7 @@ async fn a_refusal_that_is_an_error_says_why() {
     let state = RefreshState::builder(rejects).tokens(Tokens::new("expired")).build();
     let layer = RefreshLayer::new(state).allow_relative().map_body(Body::new);
     let stack = ServiceBuilder::new().layer(ErrorOnRefusalLayer::new()).layer(layer);
-    let channel = grpc::channel(stack.service(crate::channel(server.address)));
+    let channel = tonic_channel(stack.service(crate::channel(server.address)));
     let status = done(EchoClient::new(channel).unary(chunk(7))).await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
     assert!(status.message().ends_with("the refresh token was rejected"), "{status}");
@@ -163,7 +163,7 @@ fn error() -> BoxError {
 #[tokio::test]
 async fn a_status_of_the_service_comes_through_whenever_it_comes() {
     for how in [How::Readiness, How::Call, How::Body] {
-        let channel = grpc::channel(Fails { how });
+        let channel = tonic_channel(Fails { how });
         let status = done(EchoClient::new(channel).unary(chunk(1))).await.unwrap_err();
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(status.message(), "no seats,\nat all");
@@ -175,7 +175,7 @@ async fn a_server_that_is_not_there_is_unavailable_as_without_the_connection() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let channel = grpc::channel(crate::channel(address));
+    let channel = tonic_channel(crate::channel(address));
     let status = done(EchoClient::new(channel).unary(chunk(1))).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
 }
@@ -200,7 +200,7 @@ async fn a_call_that_is_dropped_drops_its_request() {
             pending::<Result<Response<Body>, BoxError>>().await
         }
     });
-    let mut client = EchoClient::new(grpc::channel(hangs));
+    let mut client = EchoClient::new(tonic_channel(hangs));
     let call = tokio::spawn(async move { client.unary(chunk(1)).await });
     assert_eq!(done(told.recv()).await, Some("called"));
     call.abort();
@@ -212,7 +212,7 @@ async fn a_call_that_is_dropped_drops_its_request() {
 async fn the_connection_goes_with_the_last_clone() {
     let (tell, mut told) = mpsc::unbounded_channel();
     let tells = Arc::new(Tells(tell));
-    let channel = grpc::channel(service_fn(move |_: Request<Body>| {
+    let channel = tonic_channel(service_fn(move |_: Request<Body>| {
         let _ = &tells;
         async { Ok::<_, BoxError>(Status::not_found("").into_http::<Body>()) }
     }));

@@ -1,4 +1,4 @@
-//! `grpc::channel` when many calls share its connection: none of them is in the way of another, and what
+//! `tonic_channel` when many calls share its connection: none of them is in the way of another, and what
 //! they bring passes whole.
 
 use std::{
@@ -35,7 +35,7 @@ use tonic::{
     transport::Channel,
 };
 use tower::{BoxError, Layer, Service, ServiceExt, limit::ConcurrencyLimit, service_fn};
-use tower_refresh::{RefreshLayer, RefreshState, Tokens, grpc, refresher_fn};
+use tower_refresh::{RefreshLayer, RefreshState, Tokens, refresher_fn, tonic_channel};
 
 use crate::{chunk, done, server::Strict, written};
 
@@ -107,7 +107,7 @@ fn large(number: u64) -> Chunk {
 }
 
 fn here() -> EchoClient<Channel> {
-    EchoClient::new(grpc::channel(EchoServer::new(Here)))
+    EchoClient::new(tonic_channel(EchoServer::new(Here)))
 }
 
 /// So that what is under way gets as far as it can.
@@ -200,7 +200,7 @@ impl Drop for Told {
 async fn calls_that_are_dropped_at_once_end_no_other_call() {
     let is_held = Arc::new(AtomicBool::new(false));
     let service = HeldUp { inner: EchoServer::new(Here), is_held: Arc::clone(&is_held) };
-    let mut client = EchoClient::new(grpc::channel(service));
+    let mut client = EchoClient::new(tonic_channel(service));
     let (sender, sent) = written();
     let mut lives_on = done(client.chat(sent)).await.unwrap().into_inner();
 
@@ -264,7 +264,7 @@ async fn a_response_passes_as_it_is() {
         let body = StreamBody::new(stream::iter(frames.map(Ok::<_, BoxError>)));
         ready(Ok::<_, BoxError>(http::Response::new(Body::new(body))))
     });
-    let mut channel = grpc::channel(service);
+    let mut channel = tonic_channel(service);
     let call = done(channel.ready()).await.unwrap().call(Request::new(Body::empty()));
     let response = done(call).await.unwrap();
     assert!(response.headers().is_empty(), "{:?}", response.headers());
@@ -290,7 +290,7 @@ async fn calls_that_end_during_a_refresh_do_not_end_it() {
     });
     let state = RefreshState::builder(refresher).tokens(Tokens::new("expired")).build();
     let layer = RefreshLayer::new(state).allow_relative().map_body(Body::new);
-    let mut client = EchoClient::new(grpc::channel(layer.layer(crate::channel(server.address))));
+    let mut client = EchoClient::new(tonic_channel(layer.layer(crate::channel(server.address))));
     let other = client.clone();
     let call = |number| {
         let mut client = other.clone();
@@ -316,7 +316,7 @@ async fn calls_that_end_during_a_refresh_do_not_end_it() {
 #[tokio::test]
 async fn a_service_that_is_not_ready_is_waited_for() {
     let one_at_a_time = ConcurrencyLimit::new(EchoServer::new(Here), 1);
-    let client = EchoClient::new(grpc::channel(one_at_a_time));
+    let client = EchoClient::new(tonic_channel(one_at_a_time));
     let call = |number| {
         let mut client = client.clone();
         tokio::spawn(async move { client.unary(chunk(number)).await })

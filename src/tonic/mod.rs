@@ -1,4 +1,4 @@
-//! [`channel`]: a tonic `Channel` that ends in this process.
+//! [`tonic_channel`]: a tonic `Channel` that ends in this process.
 
 use std::{
     convert::Infallible,
@@ -75,7 +75,7 @@ const METADATA: u32 = u32::MAX;
 /// over fifty in a second, end the connection, and with it the calls that are under way. The next call
 /// makes another.
 #[must_use]
-pub fn channel<S, B>(service: S) -> Channel
+pub fn tonic_channel<S, B>(service: S) -> Channel
 where
     S: Service<Request<TonicBody>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
