@@ -99,6 +99,7 @@ pages! {
             "early_refresh(window)" "crate::state::RenewalBuilder::early_refresh"
             "early_spread(percent)" "crate::state::RenewalBuilder::early_spread"
             "empty_store_ends(bool)" "crate::state::RenewalBuilder::empty_store_ends"
+            "ecosystem" "crate::guide::ecosystem"
             "keep_fresh" "crate::RefreshState::keep_fresh"
             "knobs" "crate::guide::knobs"
             "layer" "crate::layer"

@@ -219,10 +219,10 @@ impl Refused {
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the server refused the access token, and ")?;
+        // Where there is a failure the request may have had no token at all.
         f.write_str(match self.failure {
-            Some(_) => "it could not be refreshed",
-            None => "the request could not be sent again",
+            Some(_) => "the server refused the request, and there is no newer token",
+            None => "the server refused the access token, and the request could not be sent again",
         })
     }
 }

@@ -179,7 +179,7 @@ impl<K> RefreshLayer<K> {
 
     /// Sends tokens also with requests whose URI names no origin (`/orders`). For clients that
     /// add the origin below the layer, where no other can be meant: tonic's `Channel`, kube's
-    /// client. Of use only beside [`allow_origin`](Self::allow_origin).
+    /// client. It changes nothing without [`allow_origin`](Self::allow_origin): then every request gets its token.
     pub fn allow_relative(mut self) -> Self {
         self.config.origins.relative = true;
         self

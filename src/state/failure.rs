@@ -250,7 +250,7 @@ impl fmt::Display for FailureKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Rejected => "the refresh token was rejected",
-            Self::ClientRefused => "the server refused the client, not the refresh token",
+            Self::ClientRefused => "the authorization server refused the client",
             Self::Transient => "the refresh failed and will be tried again",
             Self::Panicked => "the refresher panicked",
             Self::Store => "the token store failed",

@@ -45,8 +45,9 @@ const METADATA: u32 = u32::MAX;
 ///
 /// # What `service` gets
 ///
-/// Requests that name no origin, as from a generated client, so that the layer wants
-/// [`allow_relative`](crate::RefreshLayer::allow_relative). Their `grpc-timeout` counts from when the
+/// Requests that name no origin, as from a generated client. So a layer with
+/// [`allow_origin`](crate::RefreshLayer::allow_origin) takes
+/// [`allow_relative`](crate::RefreshLayer::allow_relative) besides. Their `grpc-timeout` counts from when the
 /// call began. A call that its caller drops drops its request, and the refresh that it may have waited
 /// for goes on.
 ///

@@ -13,6 +13,13 @@ use std::{
 const FOLDER: &str = "ecosystem";
 const PAGE: &str = "src/guide/ecosystem.md";
 
+/// What stands for it in the page's rows: the reason is the same in nearly all of them.
+const WHY: (&str, &str) = (
+    "{why}",
+    "the refresh token was rejected (invalid_grant): http://127.0.0.1/token: rejected (400 Bad Request): \
+     invalid_grant: the session is over",
+);
+
 /// A program's row: its crate and version, its lines, and what its caller sees on failure.
 type Row = (String, String, String);
 
@@ -32,7 +39,12 @@ fn wrong() -> io::Result<Vec<String>> {
         return Ok(vec!["they do not build".into()]);
     }
     let lock = fs::read_to_string(format!("{FOLDER}/Cargo.lock"))?;
-    let (page, mut wrong) = (rows(&fs::read_to_string(PAGE)?), Vec::new());
+    let page = fs::read_to_string(PAGE)?;
+    let mut wrong = Vec::new();
+    if !page.contains(&format!("`{}` is\n`{}`", WHY.0, WHY.1)) {
+        wrong.push(format!("{PAGE} says of {} what it is not", WHY.0));
+    }
+    let page = rows(&page);
     let programs = programs()?;
     let stale = page.keys().filter(|program| !programs.contains(program));
     wrong.extend(stale.map(|program| format!("{program} is in {PAGE}, and is no program")));
@@ -46,7 +58,7 @@ fn wrong() -> io::Result<Vec<String>> {
                     continue;
                 };
                 let told = [
-                    ("on failure", failure.clone(), on_failure),
+                    ("on failure", failure.clone(), on_failure.replace(WHY.1, WHY.0)),
                     ("lines", lines.clone(), lines_of_user(&program)?.to_string()),
                 ];
                 for (what, says, is) in told.into_iter().filter(|(_, says, is)| says != is) {

@@ -19,7 +19,7 @@ use tower_refresh::{RefreshLayer, RefreshState, layer::ErrorOnRefusalLayer};
 
 // ---- What a user writes: the layer over the default stack, which adds the origin and cannot be cloned.
 fn client(config: Config, state: Arc<RefreshState>) -> Result<Client, AnyError> {
-    let layer = RefreshLayer::new(state).allow_relative().try_clone_bodies(Body::try_clone);
+    let layer = RefreshLayer::new(state).try_clone_bodies(Body::try_clone);
     Ok(ClientBuilder::try_from(config)?
         .with_layer(&BufferLayer::new(1024))
         .with_layer(&layer)

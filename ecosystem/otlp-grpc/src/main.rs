@@ -27,7 +27,7 @@ use tower_refresh::{RefreshLayer, RefreshState, layer::ErrorOnRefusalLayer, toni
 
 // ---- What a user writes: a channel for the exporters.
 fn channel(collector: Channel, state: Arc<RefreshState>) -> Channel {
-    let layer = RefreshLayer::new(state).allow_relative().map_body(Body::new);
+    let layer = RefreshLayer::new(state).map_body(Body::new);
     tonic_channel(ErrorOnRefusalLayer::new().layer(layer.layer(collector)))
 }
 

@@ -123,7 +123,7 @@ pub async fn nothing_is_created_before_a_save<S: FamilySubject>(subject: &S) {
     }
 }
 
-/// Nor does one whose lease was taken and given back, as by a request whose session is unknown.
+/// A name whose lease was taken and given back leaves nothing behind, as by a request whose session is unknown.
 pub async fn a_look_leaves_nothing_behind<S: FamilySubject>(subject: &S) {
     let family = subject.family().await;
     let before = subject.count().await;
