@@ -52,6 +52,9 @@ fn run_target(target: &str) -> Result<(), String> {
     let mut command = cargo_fuzz("run")?;
     command.arg(target).args([corpus, seeds]).args(["--", "-max_len=4096", "-timeout=10"]);
     command.arg(format!("-max_total_time={SECONDS}"));
+    // The same each time, so that a change is judged by itself and not by luck. What goes on looking is a run
+    // by hand.
+    command.arg("-seed=1");
     let output = command.output().map_err(|error| error.to_string())?;
     let told = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
