@@ -96,7 +96,7 @@ impl Origins {
         stays
     }
 
-    /// Whether somebody has said where tokens may go.
+    /// Whether the user has said where tokens may go.
     #[inline]
     pub(super) fn are_named(&self) -> bool {
         let are_named = !self.allowed.is_empty();

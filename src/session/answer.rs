@@ -39,7 +39,7 @@ pub(super) fn forged<B>() -> Response<SessionBody<B>> {
     answer(StatusCode::FORBIDDEN)
 }
 
-/// Nobody can say whether the session lives, or its token cannot be had now. An `EventSource` that is
+/// The store cannot say whether the session lives, or its token cannot be had now. An `EventSource` that is
 /// told so by its status never comes again, so it gets an empty stream.
 pub(super) fn unavailable<B>(is_event_stream: bool) -> Response<SessionBody<B>> {
     metrics::session_refused("unavailable");

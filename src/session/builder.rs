@@ -39,7 +39,7 @@ pub struct SessionsBuilder {
     watch_every: Duration,
 }
 
-/// How long a session stays loaded that nobody uses.
+/// How long a session stays loaded that no request uses.
 const KEEP_LOADED: Duration = Duration::from_secs(60);
 
 impl Sessions {

@@ -123,7 +123,7 @@ impl Entry {
         self.used.set(self.age(now));
     }
 
-    /// Whether the store has to be told again that it is used. From then on somebody tells it.
+    /// Whether the store has to be told again that it is used. If so, the caller tells it.
     pub(super) fn take_touch(&self, every: Duration, now: Instant) -> bool {
         let age = self.age(now);
         let is_due = self.touched.is_never() || age.saturating_sub(self.touched.get()) >= every;
@@ -148,7 +148,7 @@ impl Entry {
         !self.is_told.swap(true, Ordering::AcqRel)
     }
 
-    /// Whether nothing is lost with it, and nobody has it but its caller.
+    /// Whether nothing is lost with it, and only its caller has it.
     pub(super) fn is_idle(self: &Arc<Self>, now: Instant, since: Duration) -> bool {
         Arc::strong_count(self) == 1
             && self.age(now) >= since

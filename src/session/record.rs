@@ -29,7 +29,7 @@ pub(super) struct SessionRecord {
     idle: Option<Duration>,
     /// For how long it is noted that the session has ended.
     remembered: Duration,
-    /// Whose it is and when it ends, for tokens that somebody signs in with in its middle.
+    /// Whose it is and when it ends, for tokens that a handler signs in with in its middle.
     kept: OnceLock<(Arc<Identity>, SystemTime)>,
     /// How the session has ended, as far as this process knows.
     pub(super) ended: EndedCell,
@@ -125,7 +125,7 @@ impl SessionRecord {
         Ok(())
     }
 
-    /// Puts the note of its end into the place of the tokens, in one step: nobody who looks meanwhile
+    /// Puts the note of its end into the place of the tokens, in one step: no process that looks meanwhile
     /// finds an end without its reason.
     async fn put_note(&self) -> Result<Deleted, StoreError> {
         for _ in 0..MAX_CONFLICTS {

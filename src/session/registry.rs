@@ -21,11 +21,11 @@ const SWEEP: Duration = Duration::from_secs(30);
 /// How many of a shard go at once: the request that comes by waits while they are dropped.
 const GO_AT_ONCE: usize = 256;
 
-/// The entries, by what their sessions are called. One that nobody uses goes after some time, unless
+/// The entries, by what their sessions are called. One that no request uses goes after some time, unless
 /// something would be lost with it: the next request loads it again.
 pub(super) struct Registry {
     shards: [Mutex<Shard>; SHARDS],
-    /// How long an entry stays that nobody uses.
+    /// How long an entry stays that no request uses.
     keep: Duration,
 }
 

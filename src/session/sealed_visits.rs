@@ -36,8 +36,8 @@ impl Shared {
             && !self.is_idle(entry, browser, shown, time)
     }
 
-    /// Whether nobody has used a sealed session for so long. While it is remembered, somebody has: its
-    /// record in the memory ends with the idle time. Without one, the cookie tells.
+    /// Whether no request has used a sealed session for so long. While the memory has
+    /// its record, one has: the record ends with the idle time. Without a memory the cookie tells.
     pub(super) fn is_idle(
         &self,
         entry: &Entry,
@@ -49,7 +49,7 @@ impl Shared {
         browser.copy.is_forgotten() && self.idle.is_some_and(is_idle)
     }
 
-    /// The same where nobody shows a cookie: as far as this process knows.
+    /// The same where no request shows a cookie: as far as this process knows.
     pub(super) fn seems_idle(&self, entry: &Entry, now: Instant) -> bool {
         let is_forgotten = entry.in_browser.as_ref().is_some_and(|it| it.copy.is_forgotten());
         is_forgotten && self.idle.is_some_and(|idle| !entry.was_used(idle, now))

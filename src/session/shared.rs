@@ -129,7 +129,7 @@ impl Shared {
         if let (Some(browser), Some(shown)) = (&entry.in_browser, &claim.shown) {
             let time = self.now();
             let copy = &browser.copy;
-            // Only the browser has the newest tokens; or nobody remembers whether these are.
+            // Only the browser has the newest tokens; or no memory knows whether these are.
             let is_in_doubt = copy.is_forgotten() && shown.has_run_out(time.wall);
             if copy.is_stale() || (is_in_doubt && may_come_again) {
                 return Ok(if may_come_again { Visit::Again } else { Visit::Unknown });

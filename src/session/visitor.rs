@@ -19,7 +19,7 @@ const AGAIN: &str = "session_again";
 pub(super) struct Visitor {
     /// A user opens a page.
     pub(super) is_navigation: bool,
-    /// Nobody has asked for it yet.
+    /// No handler has asked for it yet.
     pub(super) is_prefetch: bool,
     /// A page of the application has sent it.
     pub(super) is_same_origin: bool,

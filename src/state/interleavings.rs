@@ -134,7 +134,7 @@ fn waiters_hear_if_the_flight_is_given_up() {
     });
 }
 
-/// A sign-in and a landing at once: whoever reads the word finds a credential that is at least as new,
+/// A sign-in and a landing at once: a request that reads the word finds a credential that is at least as new,
 /// the word never goes back, and in the end it names what is there.
 #[test]
 fn the_gate_word_never_goes_back_and_is_never_ahead_of_the_credential() {

@@ -267,7 +267,7 @@ impl<K: Keeper> Lease for TimedLease<K> {
             }
             if matches!(saved, Err(SaveError::LeaseLost)) {
                 // The record may be gone, and the fence with it, while the lease is ours yet:
-                // nobody is to wait for it.
+                // no other holder is to wait for it.
                 self.holding.give_back(None).await;
             }
             saved

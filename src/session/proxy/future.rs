@@ -134,7 +134,7 @@ fn answered<R>(
         let protocol = protocol.filter(is_right);
         let is_over_http2 = key.is_some();
         let (Some(protocol), Some(tunnel), Some(server)) = (protocol, tunnel, upgrade) else {
-            // Nobody has asked for it.
+            // The browser has not asked for it.
             return empty(StatusCode::BAD_GATEWAY);
         };
         if is_over_http2 {

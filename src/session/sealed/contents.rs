@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(room("opaque!!"), room("opaque!") + 1);
     }
 
-    /// Whoever has a key may have had another version.
+    /// A process that has a key may be of another version.
     #[test]
     fn nothing_else_is_read_and_nothing_panics() {
         let bytes =

@@ -291,7 +291,7 @@ impl Shown {
         self.record.generation
     }
 
-    /// Whether nobody has used the session for so long, as far as this cookie tells.
+    /// Whether no request has used the session for so long, as far as this cookie tells.
     pub(in crate::session) fn is_idle(&self, idle: Duration, now: SystemTime) -> bool {
         seconds(now).saturating_sub(self.written) > idle.as_secs()
     }

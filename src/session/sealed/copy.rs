@@ -170,7 +170,7 @@ impl BrowserCopy {
         seen.too_large != Generation::ZERO && seen.too_large == seen.newest.generation
     }
 
-    /// Whether the memory has these tokens and nobody gives them up yet: from now on the caller does.
+    /// Whether the memory has these tokens and no request gives them up yet: from now on the caller does.
     pub(in crate::session) fn gives_up(&self, generation: Generation) -> bool {
         self.with(|seen| {
             let is_held = seen.memory == Memory::Tokens && seen.newest.generation == generation;

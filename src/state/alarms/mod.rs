@@ -264,7 +264,7 @@ async fn ring(mut ringing: Ringing) {
 impl Drop for DeadlineAlarm {
     fn drop(&mut self) {
         // One that has rung is in the list at a later moment. It is the last of this flight, and
-        // wakes nobody.
+        // wakes no task.
         self.bell.change(|list| list.remove_deadline(self.key));
     }
 }

@@ -173,7 +173,7 @@ impl Course<'_> {
             && !self.machine.credential.has_run_out(self.at.time)
     }
 
-    /// It says that nobody is signed in, or has a token that has not run out.
+    /// It says that no user is signed in, or has a token that has not run out.
     pub(super) fn is_usable(&self, record: &Record) -> bool {
         record.tokens.as_ref().is_none_or(|tokens| !tokens.has_run_out(self.at.time))
     }

@@ -24,7 +24,7 @@ pub(crate) fn records(document: &[u8]) {
     }
     // Without the key nothing can be made that opens.
     assert!(read(&sealed, document).is_none_or(|record| record.tokens.is_none()));
-    // And whoever has it may have sealed anything.
+    // And a process that has it may have sealed anything.
     sealed_anything(&sealed, document);
 }
 

@@ -294,7 +294,7 @@ impl Family {
         has_ends
     }
 
-    /// Takes out the records that have ended beside this name, now and then: nobody may ask for them
+    /// Takes out the records that have ended beside this name, now and then: no caller may ask for them
     /// again.
     fn sweep(&self, name: &str, time: Time) {
         let mut names = self.names(name);

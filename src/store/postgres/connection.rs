@@ -31,7 +31,7 @@ pub(super) struct Connections {
     permits: Semaphore,
 }
 
-/// A connection in use. Unless it is given back it is closed: an answer that nobody has read may
+/// A connection in use. Unless it is given back it is closed: an answer that was not read may
 /// still be on its way.
 struct Using<'a> {
     client: Client,
@@ -175,7 +175,7 @@ impl Connections {
     }
 }
 
-/// Asks the server to give the statement up, which may wait for a row that somebody has locked.
+/// Asks the server to give the statement up, which may wait for a row that another connection has locked.
 async fn cancel(token: CancelToken, limit: Duration) {
     let _ = timeout(limit, token.cancel_query(NoTls)).await;
 }

@@ -1,9 +1,9 @@
 //! Tells callers that wait for a lease when to look again. All of them, for however many
 //! names, share one connection, which is made when the first one waits, and ends when for some
-//! time nobody does.
+//! time no caller waits.
 //!
 //! A message says no more than "look". Beginning to listen counts as one, because what was said
-//! before it was not heard. Where nobody listens a waiting caller looks from time to time.
+//! before it was not heard. Without a connection that listens, a waiting caller looks from time to time.
 
 use std::{
     collections::{HashMap, hash_map::Entry},

@@ -119,8 +119,8 @@ pub(super) struct World {
     /// Tokens that may be lost: superseded by a sign-in or sign-out, or handed to
     /// the discard hook.
     pub(super) let_go: HashSet<u64>,
-    /// Those of which a save was not heard to have worked: as soon as the store has others, nobody
-    /// knows whether these have come of them.
+    /// Those of which a save was not heard to have worked: as soon as the store has others, it cannot be
+    /// known whether these have come of them.
     pub(super) maybe_saved: HashSet<u64>,
     pub(super) redeems: u64,
 }
