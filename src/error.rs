@@ -1,13 +1,20 @@
 //! Errors of no module in particular. The others stand beside the traits that make them; the
 //! crate's front page has the table of who makes and who reads which.
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{error::Error, fmt, iter::successors, sync::Arc};
 
 /// Any error, boxed.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A user's error, held by all who tell it.
 pub(crate) type SharedError = Arc<BoxError>;
+
+/// An error and its sources.
+pub(crate) fn sources<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    successors(Some(error), |error| (*error).source())
+}
 
 /// A setting that cannot be used. The message names it and says what it has to be; the
 /// [source](Error::source), where there is one, says more. No secret is in either: a library's

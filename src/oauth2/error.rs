@@ -6,9 +6,12 @@ use http::StatusCode;
 
 use super::{
     endpoint::Endpoint,
-    unspent::{chain, is_unreachable, is_untouched},
+    unspent::{is_unreachable, is_untouched},
 };
-use crate::{error::BoxError, refresher::RefreshError};
+use crate::{
+    error::{BoxError, sources},
+    refresher::RefreshError,
+};
 
 /// Why a request to a token or revocation endpoint failed.
 ///
@@ -113,7 +116,7 @@ impl Error {
             |error: &(dyn error::Error + 'static)| is_unreachable(error) || is_untouched(error);
         match self.0.status {
             Some(status) => is_refusal(status),
-            None => self.0.source.as_deref().is_some_and(|source| chain(source).any(says_so)),
+            None => self.0.source.as_deref().is_some_and(|source| sources(source).any(says_so)),
         }
     }
 

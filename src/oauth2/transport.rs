@@ -32,9 +32,13 @@ use super::{
     error::{Error, ErrorKind},
     response::{Refused, read},
     retry_after::retry_after,
-    unspent::{chain, is_untouched},
+    unspent::is_untouched,
 };
-use crate::{error::BoxError, refresher::BoxFuture, time::after};
+use crate::{
+    error::{BoxError, sources},
+    refresher::BoxFuture,
+    time::after,
+};
 
 /// A tower HTTP service without its types.
 pub(super) trait Transport: Send + Sync + 'static {
@@ -73,7 +77,7 @@ impl Failed {
 
     /// Whether the server has said, or the HTTP client knows, that it has done nothing.
     fn is_untouched(&self) -> bool {
-        self.1.as_deref().is_some_and(|source| chain(source).any(is_untouched))
+        self.1.as_deref().is_some_and(|source| sources(source).any(is_untouched))
     }
 }
 

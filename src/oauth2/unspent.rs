@@ -9,14 +9,7 @@
 //!
 //! These are hyper's own errors, and so those of reqwest and other clients that are built on it.
 
-use std::{error::Error, iter::successors};
-
-/// An error and its sources.
-pub(super) fn chain<'a>(
-    error: &'a (dyn Error + Send + Sync + 'static),
-) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    successors(Some(error as &(dyn Error + 'static)), |&error| error.source())
-}
+use std::error::Error;
 
 /// Whether no connection came about, so that the server has done nothing. Only the HTTP client knows.
 /// The system's error does not say so, be it a refused connection or an unreachable host: a

@@ -1,11 +1,14 @@
 //! [`RefreshFailure`]: why there is no fresh token.
 
-use std::{error::Error, fmt, io, iter::successors, sync::Arc};
+use std::{error::Error, fmt, io, sync::Arc};
 
 use tokio::time::Instant;
 
 use crate::{
-    credential::Credential, error::SharedError, refresher::RefreshError, store::OpenCause,
+    credential::Credential,
+    error::{SharedError, sources},
+    refresher::RefreshError,
+    store::OpenCause,
     time::Due,
 };
 
@@ -212,9 +215,8 @@ impl RefreshFailure {
 
 /// The kind of the first I/O error among these.
 pub(super) fn io_kind(error: &(dyn Error + 'static)) -> Option<Arc<str>> {
-    let kind = successors(Some(error), |error| (*error).source())
-        .find_map(|error| error.downcast_ref::<io::Error>())
-        .map(io::Error::kind)?;
+    let kind =
+        sources(error).find_map(|error| error.downcast_ref::<io::Error>()).map(io::Error::kind)?;
     (kind != io::ErrorKind::Other).then(|| kind.to_string().into())
 }
 

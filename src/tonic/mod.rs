@@ -4,7 +4,6 @@ use std::{
     convert::Infallible,
     error::Error,
     future::{Ready, poll_fn, ready},
-    iter::successors,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -19,7 +18,10 @@ use tokio::io::DuplexStream;
 use tonic::{Status, body::Body as TonicBody, transport::Channel};
 use tower_service::Service;
 
-use crate::{BoxError, layer::Refused};
+use crate::{
+    error::{BoxError, sources},
+    layer::Refused,
+};
 
 /// What the connection takes before its other end has read it, in bytes.
 const BUFFER: usize = 64 * 1024;
@@ -160,10 +162,8 @@ where
 
 /// As a generated client makes it, but that it knows this crate's error.
 fn status(error: BoxError) -> Status {
-    let first: &(dyn Error + 'static) = &*error;
-    let refused = successors(Some(first), |error| (*error).source())
-        .find_map(|error| error.downcast_ref::<Refused>())
-        .map(|refused| {
+    let refused =
+        sources(&*error).find_map(|error| error.downcast_ref::<Refused>()).map(|refused| {
             let why = refused.source().map(|why| format!(": {why}")).unwrap_or_default();
             Status::unauthenticated(format!("{refused}{why}"))
         });
