@@ -3,12 +3,14 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs, io,
+    fs, io,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::Duration,
 };
+
+use crate::tools;
 
 const FOLDER: &str = "ecosystem";
 const PAGE: &str = "src/guide/ecosystem.md";
@@ -32,10 +34,10 @@ pub(crate) fn check() -> Result<(), String> {
 }
 
 fn wrong() -> io::Result<Vec<String>> {
-    if !cargo(&["fmt", "--all", "--check"]).status()?.success() {
+    if !cargo(&["fmt", "--all", "--check"])? {
         return Ok(vec!["`cargo fmt --all` in ecosystem/ is left to do".into()]);
     }
-    if !cargo(&["build", "--workspace", "--locked", "--target-dir", "target"]).status()?.success() {
+    if !cargo(&["build", "--workspace", "--locked", "--target-dir", "target"])? {
         return Ok(vec!["they do not build".into()]);
     }
     let lock = fs::read_to_string(format!("{FOLDER}/Cargo.lock"))?;
@@ -50,33 +52,37 @@ fn wrong() -> io::Result<Vec<String>> {
     wrong.extend(stale.map(|program| format!("{program} is in {PAGE}, and is no program")));
     for program in programs {
         println!("-- {program}");
-        match run(&program)? {
-            Err(why) => wrong.push(format!("{program}: {why}")),
-            Ok(on_failure) => {
-                let Some((version, lines, failure)) = page.get(&program) else {
-                    wrong.push(format!("{program} has no row in {PAGE}"));
-                    continue;
-                };
-                let told = [
-                    ("on failure", failure.clone(), on_failure.replace(WHY.1, WHY.0)),
-                    ("lines", lines.clone(), lines_of_user(&program)?.to_string()),
-                ];
-                for (what, says, is) in told.into_iter().filter(|(_, says, is)| says != is) {
-                    wrong.push(format!("{program}, {what}: the page says `{says}`, it is `{is}`"));
-                }
-                if !locked(&lock, version) {
-                    wrong.push(format!("{program}: {version} is not what Cargo.lock has"));
-                }
-            }
-        }
+        let found = match (run(&program)?, page.get(&program)) {
+            (Err(why), _) => vec![why],
+            (Ok(_), None) => vec![format!("it has no row in {PAGE}")],
+            (Ok(on_failure), Some(row)) => unlike(row, &lock, &program, &on_failure)?,
+        };
+        wrong.extend(found.into_iter().map(|what| format!("{program}: {what}")));
     }
     Ok(wrong)
 }
 
-fn cargo(words: &[&str]) -> Command {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(words).current_dir(FOLDER);
-    cargo
+/// What its row says otherwise.
+fn unlike(row: &Row, lock: &str, program: &str, on_failure: &str) -> io::Result<Vec<String>> {
+    let (version, lines, failure) = row;
+    let mut unlike = Vec::new();
+    for (what, says, is) in [
+        ("on failure", failure, on_failure.replace(WHY.1, WHY.0)),
+        ("lines", lines, lines_of_user(program)?.to_string()),
+    ] {
+        if *says != is {
+            unlike.push(format!("{what}: the page says `{says}`, it is `{is}`"));
+        }
+    }
+    if !locked(lock, version) {
+        unlike.push(format!("{version} is not what Cargo.lock has"));
+    }
+    Ok(unlike)
+}
+
+/// Whether cargo succeeds with these words.
+fn cargo(words: &[&str]) -> io::Result<bool> {
+    Ok(tools::cargo()?.args(words).current_dir(FOLDER).status()?.success())
 }
 
 /// The packages that have a program.
@@ -122,10 +128,10 @@ fn wait(running: &mut Child) -> io::Result<Option<ExitStatus>> {
 /// What a program's caller saw, if its last line is as it should be.
 fn on_failure(said: &str) -> Option<&str> {
     let mut lines = said.lines().rev();
-    let calls = lines.next()?.strip_prefix("calls=")?.split(' ').next()?;
-    let last = format!("calls={calls} ok={calls} refreshes=1 token_reuse=0");
-    let is_good = calls != "0" && said.lines().next_back() == Some(&last);
-    lines.next()?.strip_prefix("on failure: ").filter(|_| is_good)
+    let last = lines.next()?;
+    let calls = last.strip_prefix("calls=")?.split(' ').next()?;
+    let is_good = last == format!("calls={calls} ok={calls} refreshes=1 token_reuse=0");
+    lines.next()?.strip_prefix("on failure: ").filter(|_| is_good && calls != "0")
 }
 
 /// `| `program` | crate version | lines | `failure` |`

@@ -15,10 +15,7 @@ const STABLE: [&str; 2] = ["--sanitizer", "none"];
 /// Runs every target, each of which has seeds. What it finds is in `fuzz/artifacts`, and its corpus grows in
 /// `fuzz/corpus`.
 pub(crate) fn run() -> Result<(), String> {
-    let is_good = cargo_fuzz("build")?.status().map_err(|error| error.to_string())?.success();
-    if !is_good {
-        return Err("the targets do not build".to_owned());
-    }
+    tools::succeeds(&mut cargo_fuzz("build")?)?;
     let targets = targets().map_err(|error| error.to_string())?;
     if targets.is_empty() {
         return Err("there is no target".to_owned());

@@ -298,11 +298,7 @@ fn run(step: &Step) -> Result<(), String> {
         Own(_, check) => return check(),
         Cargo(words) | Doc(words) | Test(words) | Example(words) | Program(words) => words,
     };
-    let status = command(step, words).and_then(|mut command| command.status());
-    match status.map_err(|error| format!("it cannot be started: {error}"))? {
-        status if status.success() => Ok(()),
-        status => Err(status.to_string()),
-    }
+    tools::succeeds(&mut command(step, words).map_err(|error| error.to_string())?)
 }
 
 fn command(step: &Step, words: &str) -> io::Result<Command> {

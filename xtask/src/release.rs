@@ -4,7 +4,7 @@ use std::{collections::HashMap, fs, path::Path, process::Command};
 
 use serde_json::Value;
 
-use crate::tools;
+use crate::tools::{self, succeeds};
 
 /// The crate that is released.
 const CRATE: &str = "tower-refresh";
@@ -156,13 +156,6 @@ pub(crate) fn external_types() -> Result<(), String> {
 
 fn cargo() -> Result<Command, String> {
     tools::cargo().map_err(|error| error.to_string())
-}
-
-fn succeeds(command: &mut Command) -> Result<(), String> {
-    match command.status().map_err(|error| error.to_string())? {
-        status if status.success() => Ok(()),
-        status => Err(status.to_string()),
-    }
 }
 
 #[cfg(test)]

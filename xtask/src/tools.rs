@@ -10,6 +10,14 @@ use std::{
 /// Name, version, and the checks that need it.
 pub(crate) type Tool = (&'static str, &'static str, &'static [&'static str]);
 
+/// Runs it. What has failed, if something has.
+pub(crate) fn succeeds(command: &mut Command) -> Result<(), String> {
+    match command.status().map_err(|error| format!("it cannot be started: {error}"))? {
+        status if status.success() => Ok(()),
+        status => Err(status.to_string()),
+    }
+}
+
 /// The target folder, which this program is in.
 pub(crate) fn target() -> io::Result<PathBuf> {
     let program = env::current_exe()?;
