@@ -1,16 +1,12 @@
 //! A first attempt and what takes its body over, in every order of their steps.
 
 use std::{
-    collections::VecDeque,
-    convert::Infallible,
     future::poll_fn,
-    pin::Pin,
     task::{Context, Poll, Waker},
 };
 
-use bytes::Bytes;
-use http_body::{Body, Frame};
 use loom::{future::block_on, model, thread};
+use testing::script_body::{Script, Step};
 
 use super::{
     budget::{Budget, Charge},
@@ -19,40 +15,9 @@ use super::{
     tee::{Reader, tee},
 };
 
-/// These frames; and then its end, or nothing any more.
-struct Script {
-    frames: VecDeque<Bytes>,
-    ends: bool,
-}
-
-impl Script {
-    fn new(frames: [&'static str; 2]) -> Self {
-        Self { frames: frames.map(Bytes::from).into(), ends: true }
-    }
-
-    fn endless() -> Self {
-        Self { frames: VecDeque::new(), ends: false }
-    }
-}
-
-impl Body for Script {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match self.frames.pop_front() {
-            Some(frame) => Poll::Ready(Some(Ok(Frame::data(frame)))),
-            None if self.ends => Poll::Ready(None),
-            None => Poll::Pending,
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.ends && self.frames.is_empty()
-    }
+/// Two chunks, and an end that it tells.
+fn two_chunks() -> Script {
+    Script::chunks(["one", "two"]).tells_end(true)
 }
 
 fn tape(budget: &Budget) -> Tape {
@@ -82,7 +47,7 @@ fn send(reader: &Reader<Script>) -> (Vec<u8>, bool) {
 fn a_replay_has_all_of_the_body_and_the_first_attempt_a_beginning_of_it() {
     model(|| {
         let budget = Budget::new(usize::MAX);
-        let (reader, keeper) = tee(Script::new(["one", "two"]), tape(&budget));
+        let (reader, keeper) = tee(two_chunks(), tape(&budget));
         let first = thread::spawn(move || send(&reader));
         let (tape, source) = keeper.hand_over().expect("all of it was kept");
         let mut playback = Playback::new(tape, source);
@@ -98,7 +63,7 @@ fn a_replay_has_all_of_the_body_and_the_first_attempt_a_beginning_of_it() {
 #[test]
 fn a_first_attempt_that_waits_for_its_source_is_woken_when_a_replay_takes_it_over() {
     model(|| {
-        let (reader, keeper) = tee(Script::endless(), tape(&Budget::new(usize::MAX)));
+        let (reader, keeper) = tee(Script::new([Step::Pending]), tape(&Budget::new(usize::MAX)));
         let first = thread::spawn(move || block_on(poll_fn(|cx| reader.poll_frame(cx))));
         let _taken = keeper.hand_over().expect("all of it was kept");
         assert!(first.join().unwrap().is_some_and(|frame| frame.is_err()), "superseded");
@@ -109,7 +74,7 @@ fn a_first_attempt_that_waits_for_its_source_is_woken_when_a_replay_takes_it_ove
 fn nothing_is_kept_once_there_will_be_no_replay() {
     model(|| {
         let budget = Budget::new(usize::MAX);
-        let (reader, keeper) = tee(Script::new(["one", "two"]), tape(&budget));
+        let (reader, keeper) = tee(two_chunks(), tape(&budget));
         let first = thread::spawn(move || {
             let sent = send(&reader);
             (reader, sent)

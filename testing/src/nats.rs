@@ -7,13 +7,12 @@ use std::{
     net::TcpStream,
     path::PathBuf,
     process::Command,
-    sync::atomic::{AtomicU32, Ordering},
     thread,
 };
 
 use rustix::process::{Signal, kill_process};
 
-use super::server_process::{ServerProcess, free_port};
+use super::server_process::{ServerProcess, folder_name, free_port};
 
 /// A running server. The user `shop` has the password that was set last, the user `admin` the
 /// password `admin`.
@@ -30,10 +29,7 @@ impl NatsServer {
     ///
     /// It cannot be started; there is no `nats-server`.
     pub fn start(password: &str) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tower-refresh-nats-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
+        let folder = std::env::temp_dir().join(folder_name("nats"));
         fs::create_dir_all(&folder).expect("a temporary folder");
         let config = folder.join("nats.conf");
         fs::write(&config, settings(password)).expect("a file");

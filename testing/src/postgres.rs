@@ -5,12 +5,11 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
 };
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
-use super::server_process::{ServerProcess, free_port};
+use super::server_process::{ServerProcess, folder_name, free_port};
 
 /// A running server, or one that was killed and can be started again.
 pub struct PostgresServer {
@@ -29,10 +28,7 @@ impl PostgresServer {
     pub fn start() -> Self {
         let programs = programs()
             .unwrap_or_else(|| panic!("there is no PostgreSQL here: `apt-get install postgresql`"));
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tower-refresh-postgres-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
+        let folder = std::env::temp_dir().join(folder_name("postgres"));
         fs::create_dir_all(&folder).expect("a temporary folder");
         if geteuid().is_root() {
             let chown = Command::new("chown").arg("postgres").arg(&folder).status();

@@ -5,13 +5,12 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     thread,
 };
 
 use rustix::process::{Signal, kill_process};
 
-use super::server_process::{ServerProcess, free_port};
+use super::server_process::{ServerProcess, folder_name, free_port};
 
 /// A running server, or one that was killed and can be started again.
 pub struct RedisServer {
@@ -70,10 +69,7 @@ impl RedisServer {
         if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
             panic!("there is no redis-server here: `apt-get install redis-server`");
         }
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tower-refresh-redis-{}-{number}", std::process::id());
-        let folder = new_folder(&name);
+        let folder = new_folder(&folder_name("redis"));
         if kind == Kind::Tls {
             let names = ["localhost".to_owned()];
             let identity = rcgen::generate_simple_self_signed(names).expect("a certificate");

@@ -6,6 +6,7 @@ use std::{
     net::TcpListener,
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
 };
 
@@ -81,6 +82,13 @@ impl ServerProcess {
         drop(self.stdin);
         let _ = self.wrapper.wait();
     }
+}
+
+/// For a folder of this kind of server: no other of this process, or of another one, has it.
+pub(crate) fn folder_name(kind: &str) -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    format!("tower-refresh-{kind}-{}-{number}", std::process::id())
 }
 
 /// One that nobody has at this moment.
