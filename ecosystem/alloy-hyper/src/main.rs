@@ -18,7 +18,6 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use scenery::{AnyError, CALLS, Loopback, Outcome, json_rpc};
-use tokio::task::JoinSet;
 use tower::ServiceBuilder;
 use tower_refresh::{RefreshLayer, RefreshState, layer::ErrorOnRefusalLayer};
 
@@ -40,20 +39,15 @@ async fn main() -> Result<ExitCode, AnyError> {
     let servers = servers.serve(json_rpc::serve).await?;
     let client = client(servers.address(), scenery::credential(&servers)?)?;
 
-    servers.refuse_together(CALLS);
-    let mut running = JoinSet::new();
-    for number in 0..CALLS {
+    let ok = scenery::at_once(&servers, |number| {
         let client = client.clone();
-        running.spawn(async move {
+        async move {
             let placed: Result<usize, _> = client.request("place_order", (number,)).await;
             placed.is_ok_and(|placed| placed == number)
-        });
-    }
-    let ok = running.join_all().await.into_iter().filter(|ok| *ok).count();
-    let outcome = Outcome::of_requests(&servers, CALLS, ok);
+        }
+    });
+    let outcome = Outcome::of_requests(&servers, CALLS, ok.await);
 
-    servers.refuse_together(0);
     scenery::end_session(&servers);
-    let failure = client.request::<_, usize>("place_order", (0,)).await.err();
-    Ok(outcome.report(failure.map(|error| scenery::in_one_line(&error)).unwrap_or_default()))
+    Ok(outcome.report_error(client.request::<_, usize>("place_order", (0,)).await))
 }

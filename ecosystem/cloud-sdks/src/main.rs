@@ -176,10 +176,8 @@ async fn main() -> Result<ExitCode, AnyError> {
     let ok = running.join_all().await.into_iter().filter(|it| matches!(it, Ok(true))).count();
     let outcome = Outcome::of(&servers, 3 * CALLS, ok);
 
-    servers.refuse_together(0);
     scenery::end_session(&servers);
-    let failure = by_azure(&azure, &servers.api().replacen("http", "https", 1)).await.err();
-    Ok(outcome.report(failure.map(|error| scenery::in_one_line(&error)).unwrap_or_default()))
+    Ok(outcome.report_error(by_azure(&azure, &servers.api().replacen("http", "https", 1)).await))
 }
 
 async fn by_azure(azure: &Pipeline, uri: &str) -> azure_core::Result<StatusCode> {

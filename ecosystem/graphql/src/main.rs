@@ -9,7 +9,6 @@ use http_body_util::BodyExt;
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use scenery::{AnyError, CALLS, Loopback, Outcome, loopback};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 use tower_refresh::{
     RefreshLayer, RefreshMiddleware, RefreshState,
     in_body::{GraphQl, InBodyLayer},
@@ -51,20 +50,14 @@ async fn main() -> Result<ExitCode, AnyError> {
     let client = client(scenery::credential(&servers)?);
     let uri = format!("{}/graphql", servers.address());
 
-    servers.refuse_together(CALLS);
-    let mut running = JoinSet::new();
-    for number in 0..CALLS as i32 {
-        let (client, uri) = (client.clone(), uri.clone());
-        running
-            .spawn(async move { order(&client, &uri, number).await.is_ok_and(|it| it == number) });
-    }
-    let ok = running.join_all().await.into_iter().filter(|ok| *ok).count();
-    let outcome = Outcome::of(&servers, CALLS, ok.min(servers.book().ok));
+    let ok = scenery::at_once(&servers, |number| {
+        let (client, uri, number) = (client.clone(), uri.clone(), number as i32);
+        async move { order(&client, &uri, number).await.is_ok_and(|it| it == number) }
+    });
+    let outcome = Outcome::of_requests(&servers, CALLS, ok.await);
 
-    servers.refuse_together(0);
     scenery::end_session(&servers);
-    let failure = order(&client, &uri, 99).await.err();
-    Ok(outcome.report(failure.map(|error| scenery::in_one_line(&*error)).unwrap_or_default()))
+    Ok(outcome.report_error(order(&client, &uri, 99).await))
 }
 
 async fn shop(

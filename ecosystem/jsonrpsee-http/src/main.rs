@@ -12,7 +12,6 @@ use jsonrpsee::{
     rpc_params,
 };
 use scenery::{AnyError, CALLS, Loopback, Outcome, json_rpc};
-use tokio::task::JoinSet;
 use tower::ServiceBuilder;
 use tower_refresh::{RefreshLayer, RefreshState, layer::ErrorOnRefusalLayer};
 
@@ -32,20 +31,15 @@ async fn main() -> Result<ExitCode, AnyError> {
         Loopback::options().latency(Duration::from_millis(10)).serve(json_rpc::serve).await?;
     let client = Arc::new(client(servers.address(), scenery::credential(&servers)?)?);
 
-    servers.refuse_together(CALLS);
-    let mut running = JoinSet::new();
-    for number in 0..CALLS {
+    let ok = scenery::at_once(&servers, |number| {
         let client = Arc::clone(&client);
-        running.spawn(async move {
+        async move {
             let placed: Result<usize, _> = client.request("place_order", rpc_params![number]).await;
             placed.is_ok_and(|placed| placed == number)
-        });
-    }
-    let ok = running.join_all().await.into_iter().filter(|ok| *ok).count();
-    let outcome = Outcome::of_requests(&servers, CALLS, ok);
+        }
+    });
+    let outcome = Outcome::of_requests(&servers, CALLS, ok.await);
 
-    servers.refuse_together(0);
     scenery::end_session(&servers);
-    let failure = client.request::<usize, _>("place_order", rpc_params![0]).await.err();
-    Ok(outcome.report(failure.map(|error| scenery::in_one_line(&error)).unwrap_or_default()))
+    Ok(outcome.report_error(client.request::<usize, _>("place_order", rpc_params![0]).await))
 }

@@ -13,7 +13,6 @@ use kube::{
     client::{Body, ClientBuilder},
 };
 use scenery::{AnyError, CALLS, Loopback, Outcome};
-use tokio::task::JoinSet;
 use tower::buffer::BufferLayer;
 use tower_refresh::{RefreshLayer, RefreshState, layer::ErrorOnRefusalLayer};
 
@@ -35,23 +34,18 @@ async fn main() -> Result<ExitCode, AnyError> {
     let client = client(config, scenery::credential(&servers)?)?;
     let config_maps: Api<ConfigMap> = Api::namespaced(client, "shop");
 
-    servers.refuse_together(CALLS);
-    let mut running = JoinSet::new();
-    for number in 0..CALLS {
+    let ok = scenery::at_once(&servers, |number| {
         let config_maps = config_maps.clone();
-        running.spawn(async move {
+        async move {
             let sent = config_map(number);
             // The API answers with what it was sent.
             config_maps.create(&PostParams::default(), &sent).await.is_ok_and(|got| got == sent)
-        });
-    }
-    let ok = running.join_all().await.into_iter().filter(|ok| *ok).count();
-    let outcome = Outcome::of(&servers, CALLS, ok.min(servers.book().ok));
+        }
+    });
+    let outcome = Outcome::of_requests(&servers, CALLS, ok.await);
 
-    servers.refuse_together(0);
     scenery::end_session(&servers);
-    let failure = config_maps.create(&PostParams::default(), &config_map(0)).await.err();
-    Ok(outcome.report(failure.map(|error| scenery::in_one_line(&error)).unwrap_or_default()))
+    Ok(outcome.report_error(config_maps.create(&PostParams::default(), &config_map(0)).await))
 }
 
 fn config_map(number: usize) -> ConfigMap {

@@ -171,10 +171,8 @@ async fn main() -> Result<ExitCode, AnyError> {
     let orders = shop.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let outcome = Outcome::of(&servers, CALLS, ok.min(orders.range(..CALLS).count()));
 
-    servers.refuse_together(0);
     scenery::end_session(&servers);
-    let failure = client.call_tool(params(99)).await.err();
-    Ok(outcome.report(failure.map(|error| scenery::in_one_line(&error)).unwrap_or_default()))
+    Ok(outcome.report_error(client.call_tool(params(99)).await))
 }
 
 fn params(number: usize) -> CallToolRequestParams {

@@ -100,8 +100,7 @@ async fn main() -> Result<ExitCode, AnyError> {
 
     scenery::end_session(&servers);
     broker.set_password(NO_TOKEN);
-    let failure = connect(&broker.address(), &state).await.err();
-    Ok(outcome.report(failure.map(|error| scenery::in_one_line(&*error)).unwrap_or_default()))
+    Ok(outcome.report_error(connect(&broker.address(), &state).await))
 }
 
 /// Places an order over the second connection of this client.

@@ -23,7 +23,6 @@ use object_store::{
     },
 };
 use scenery::{AnyError, CALLS, Loopback, Outcome, loopback};
-use tokio::task::JoinSet;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_refresh::{RefreshLayer, RefreshState, layer::ErrorOnRefusalLayer};
 
@@ -77,18 +76,15 @@ async fn main() -> Result<ExitCode, AnyError> {
     let servers = Loopback::options().latency(Duration::from_millis(10)).serve(keep).await?;
     let container = Arc::new(container(servers.address(), scenery::credential(&servers)?)?);
 
-    servers.refuse_together(CALLS);
-    let mut running = JoinSet::new();
-    for number in 0..CALLS {
+    let ok = scenery::at_once(&servers, |number| {
         let container = Arc::clone(&container);
-        running.spawn(async move {
-            container.put(&format!("{number}").into(), format!("order {number}").into()).await
-        });
-    }
-    let ok = running.join_all().await.iter().filter(|put| put.is_ok()).count();
-    let outcome = Outcome::of(&servers, CALLS, ok.min(servers.bodies().len()));
+        async move {
+            let (path, order) = (format!("{number}").into(), format!("order {number}").into());
+            container.put(&path, order).await.is_ok()
+        }
+    });
+    let outcome = Outcome::of(&servers, CALLS, ok.await.min(servers.bodies().len()));
 
-    servers.refuse_together(0);
     scenery::end_session(&servers);
     let failure = container.put(&"one more".into(), "one more".into()).await.err();
     // The error says how long it took, too.

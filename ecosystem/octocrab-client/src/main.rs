@@ -17,7 +17,6 @@ use octocrab::{
 };
 use scenery::{AnyError, CALLS, Loopback, Outcome};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 use tower::Layer;
 use tower_refresh::{RefreshLayer, RefreshState, layer::ErrorOnRefusalLayer};
 
@@ -40,21 +39,16 @@ async fn main() -> Result<ExitCode, AnyError> {
     let servers = Loopback::start(Duration::from_millis(10)).await?;
     let octocrab = octocrab(servers.address(), scenery::credential(&servers)?)?;
 
-    servers.refuse_together(CALLS);
-    let mut running = JoinSet::new();
-    for number in 0..CALLS {
+    let ok = scenery::at_once(&servers, |number| {
         let octocrab = octocrab.clone();
-        running.spawn(async move {
+        async move {
             let issue = json!({ "title": format!("order {number}") });
             let opened: Result<Value, _> = octocrab.post("/api/issues", Some(&issue)).await;
             opened.is_ok_and(|opened| opened == issue)
-        });
-    }
-    let ok = running.join_all().await.into_iter().filter(|ok| *ok).count();
-    let outcome = Outcome::of_requests(&servers, CALLS, ok);
+        }
+    });
+    let outcome = Outcome::of_requests(&servers, CALLS, ok.await);
 
-    servers.refuse_together(0);
     scenery::end_session(&servers);
-    let failure = octocrab.get::<Value, _, ()>("/api/issues", None).await.err();
-    Ok(outcome.report(failure.map(|error| scenery::in_one_line(&error)).unwrap_or_default()))
+    Ok(outcome.report_error(octocrab.get::<Value, _, ()>("/api/issues", None).await))
 }

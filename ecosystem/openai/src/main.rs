@@ -12,7 +12,6 @@ use async_openai::{
 };
 use http::{Request, Response, StatusCode, header::AUTHORIZATION};
 use scenery::{AnyError, CALLS, Loopback, Outcome, loopback};
-use tokio::task::JoinSet;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_refresh::{RefreshLayer, RefreshState, ReqwestLayer, layer::ErrorOnRefusalLayer};
 
@@ -39,19 +38,14 @@ async fn main() -> Result<ExitCode, AnyError> {
     let servers = Loopback::options().latency(Duration::from_millis(10)).serve(gateway).await?;
     let client = client(format!("{}/v1", servers.address()), scenery::credential(&servers)?);
 
-    servers.refuse_together(CALLS);
-    let mut running = JoinSet::new();
-    for number in 0..CALLS {
+    let ok = scenery::at_once(&servers, |number| {
         let client = client.clone();
-        running.spawn(async move { embed(&client, number).await });
-    }
-    let ok = running.join_all().await.into_iter().filter(Result::is_ok).count();
-    let outcome = Outcome::of(&servers, CALLS, ok.min(servers.bodies().len()));
+        async move { embed(&client, number).await.is_ok() }
+    });
+    let outcome = Outcome::of(&servers, CALLS, ok.await.min(servers.bodies().len()));
 
-    servers.refuse_together(0);
     scenery::end_session(&servers);
-    let failure = embed(&client, 0).await.err();
-    Ok(outcome.report(failure.map(|error| scenery::in_one_line(&error)).unwrap_or_default()))
+    Ok(outcome.report_error(embed(&client, 0).await))
 }
 
 async fn embed(client: &Client<OpenAIConfig>, number: usize) -> Result<(), OpenAIError> {

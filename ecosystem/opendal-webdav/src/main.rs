@@ -11,7 +11,6 @@ use opendal::{
     services::Webdav,
 };
 use scenery::{AnyError, CALLS, Loopback, Outcome, loopback};
-use tokio::task::JoinSet;
 use tower_refresh::{Credential, RefreshState};
 
 // ---- What a user writes: a transport over another, whose tokens are kept alive.
@@ -52,21 +51,17 @@ async fn main() -> Result<ExitCode, AnyError> {
     let servers = Loopback::options().latency(Duration::from_millis(10)).serve(webdav).await?;
     let operator = operator(&format!("{}/dav", servers.address()), scenery::credential(&servers)?)?;
 
-    servers.refuse_together(CALLS);
-    let mut running = JoinSet::new();
-    for number in 0..CALLS {
+    let ok = scenery::at_once(&servers, |number| {
         let operator = operator.clone();
-        running.spawn(async move { write(&operator, number).await });
-    }
-    let ok = running.join_all().await.into_iter().filter(Result::is_ok).count();
+        async move { write(&operator, number).await.is_ok() }
+    });
+    let ok = ok.await;
     let files = servers.bodies();
     let whole = (0..CALLS).filter(|number| files.iter().any(|file| *file == content(*number)));
     let outcome = Outcome::of(&servers, CALLS, ok.min(whole.count()).min(files.len()));
 
-    servers.refuse_together(0);
     scenery::end_session(&servers);
-    let failure = write(&operator, 99).await.err();
-    Ok(outcome.report(failure.map(|error| scenery::in_one_line(&error)).unwrap_or_default()))
+    Ok(outcome.report_error(write(&operator, 99).await))
 }
 
 async fn write(operator: &Operator, number: usize) -> opendal::Result<()> {

@@ -58,7 +58,6 @@ async fn main() -> Result<ExitCode, AnyError> {
     let ok = flushed.iter().filter(|flushed| flushed.is_ok()).count().min(arrived);
     let outcome = Outcome::of(&servers, CALLS, ok);
 
-    servers.refuse_together(0);
     scenery::end_session(&servers);
     let tracer = tracer(channel)?;
     let last = tokio::task::spawn_blocking(move || {

@@ -103,7 +103,6 @@ async fn main() -> Result<ExitCode, AnyError> {
     }
     let outcome = Outcome::of(&servers, 3, delivered.min(servers.bodies().len()));
 
-    servers.refuse_together(0);
     scenery::end_session(&servers);
     let failure = record_and_flush(&telemetry, 0).await?.err().unwrap_or_default();
     Ok(outcome.report(failure))

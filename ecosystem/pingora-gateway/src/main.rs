@@ -21,7 +21,7 @@ use pingora::{
     upstreams::peer::HttpPeer,
 };
 use scenery::{AnyError, CALLS, Loopback, Outcome};
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::net::TcpStream;
 use tower_refresh::{Generation, RefreshState};
 
 // ---- What a user writes: a gateway whose filters ask the credential.
@@ -118,19 +118,15 @@ async fn main() -> Result<ExitCode, AnyError> {
     let address = serve(gateway).await?;
     let client = reqwest::Client::new();
 
-    servers.refuse_together(CALLS);
-    let mut running = JoinSet::new();
-    for number in 0..CALLS {
-        let order = client.post(format!("http://{address}/api/orders")).body(order(number));
-        running.spawn(async move {
-            Ok::<_, reqwest::Error>((number, order.send().await?.text().await?))
-        });
-    }
-    let answers = running.join_all().await.into_iter();
-    let ok = answers.filter(|it| it.as_ref().is_ok_and(|(number, text)| *text == order(*number)));
-    let outcome = Outcome::of(&servers, CALLS, ok.count().min(servers.book().ok));
+    let ok = scenery::at_once(&servers, |number| {
+        let sent = client.post(format!("http://{address}/api/orders")).body(order(number)).send();
+        async move {
+            let Ok(answer) = sent.await else { return false };
+            answer.text().await.is_ok_and(|text| text == order(number))
+        }
+    });
+    let outcome = Outcome::of_requests(&servers, CALLS, ok.await);
 
-    servers.refuse_together(0);
     scenery::end_session(&servers);
     let last = client.post(format!("http://{address}/api/orders")).body(order(99)).send().await?;
     Ok(outcome.report(last.status()))

@@ -10,7 +10,6 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use progenitor::progenitor_client::{ClientHooks, ClientInfo, Error, OperationInfo};
 use reqwest::{Request, Response};
 use scenery::{AnyError, CALLS, Loopback, Outcome, in_one_line};
-use tokio::task::JoinSet;
 use tower::{Layer, ServiceExt};
 use tower_refresh::{RefreshLayer, RefreshState, ReqwestLayer, ReqwestRefresh, layer::Refused};
 
@@ -51,22 +50,16 @@ async fn main() -> Result<ExitCode, AnyError> {
     let servers = Loopback::start(Duration::from_millis(10)).await?;
     let client = client(&servers.api(), scenery::credential(&servers)?);
 
-    servers.refuse_together(CALLS);
-    let mut running = JoinSet::new();
-    for number in 0..CALLS {
+    let ok = scenery::at_once(&servers, |number| {
         let client = client.clone();
-        running.spawn(async move {
-            let order = shop::types::Order { number: u32::try_from(number)? };
-            let placed = client.place_order(&order).await?;
-            Ok::<_, AnyError>(placed.number == order.number)
-        });
-    }
-    let ok =
-        running.join_all().await.into_iter().filter(|placed| matches!(placed, Ok(true))).count();
-    let outcome = Outcome::of_requests(&servers, CALLS, ok);
+        async move {
+            let Ok(number) = u32::try_from(number) else { return false };
+            let placed = client.place_order(&shop::types::Order { number }).await;
+            placed.is_ok_and(|placed| placed.number == number)
+        }
+    });
+    let outcome = Outcome::of_requests(&servers, CALLS, ok.await);
 
-    servers.refuse_together(0);
     scenery::end_session(&servers);
-    let failure = client.place_order(&shop::types::Order { number: 0 }).await.err();
-    Ok(outcome.report(failure.map(|error| in_one_line(&error)).unwrap_or_default()))
+    Ok(outcome.report_error(client.place_order(&shop::types::Order { number: 0 }).await))
 }

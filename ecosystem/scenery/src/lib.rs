@@ -34,8 +34,21 @@ pub fn renewal(servers: &Loopback) -> Result<Renewal, AnyError> {
     Ok(Renewal::builder(client.refresh_token_grant()).build())
 }
 
-/// The user ends the session at the authorization server: neither token is good any more.
+/// Makes [`CALLS`] calls at once, none of which is answered before all were refused. How many of them say
+/// that they succeeded.
+pub async fn at_once<F>(servers: &Loopback, call: impl FnMut(usize) -> F) -> usize
+where
+    F: Future<Output = bool> + Send + 'static,
+{
+    servers.refuse_together(CALLS);
+    let running: JoinSet<bool> = (0..CALLS).map(call).collect();
+    running.join_all().await.into_iter().filter(|ok| *ok).count()
+}
+
+/// The user ends the session at the authorization server: neither token is good any more, and what comes
+/// is refused at once.
 pub fn end_session(servers: &Loopback) {
+    servers.refuse_together(0);
     let mut book = servers.lock();
     let refresh_token = book.current().refresh;
     book.revoke(&refresh_token);
@@ -99,6 +112,12 @@ impl Outcome {
         Self::of(servers, calls, if once { ok } else { 0 })
     }
 
+    /// Ends a program by what came of a call when the session had ended.
+    pub fn report_error<T>(self, last: Result<T, impl Into<AnyError>>) -> ExitCode {
+        let error = last.err().map(|error| in_one_line(&*error.into()));
+        self.report(error.unwrap_or_default())
+    }
+
     /// Ends a program: says what its caller saw when the session had ended, and in the last line what
     /// happened before.
     pub fn report(self, failure: impl Display) -> ExitCode {
@@ -122,13 +141,12 @@ pub async fn as_a_browser(servers: &Loopback, address: &str) -> Result<ExitCode,
         || browser.get(format!("{address}/orders")).header("cookie", cookie.clone()).send();
 
     servers.expire_access_token();
-    servers.refuse_together(CALLS);
-    let running: JoinSet<_> = (0..CALLS).map(|_| orders()).collect();
-    let answers = running.join_all().await.into_iter();
-    let ok = answers.filter(|it| it.as_ref().is_ok_and(|answer| answer.status() == 200)).count();
-    let outcome = Outcome::of(servers, CALLS, ok);
+    let ok = at_once(servers, |_| {
+        let sent = orders();
+        async move { sent.await.is_ok_and(|answer| answer.status() == 200) }
+    });
+    let outcome = Outcome::of(servers, CALLS, ok.await);
 
-    servers.refuse_together(0);
     end_session(servers);
     let last = orders().await?;
     Ok(outcome.report(format!("{}, {}", last.status(), last.text().await?)))

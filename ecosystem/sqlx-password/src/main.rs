@@ -18,7 +18,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use testing::PostgresServer;
-use tokio::{sync::Mutex, task::JoinSet};
+use tokio::sync::Mutex;
 use tower_refresh::{Credential, RefreshState};
 
 // ---- What a user writes: a connection of the pool, whose password is the token to use now if it is made.
@@ -47,12 +47,11 @@ async fn main() -> Result<ExitCode, AnyError> {
     let state = scenery::credential(&servers)?;
 
     let pool = pool(&server)?;
-    let mut running = JoinSet::new();
-    for number in 0..CALLS {
+    let ok = scenery::at_once(&servers, |number| {
         let (pool, state) = (pool.clone(), Arc::clone(&state));
-        running.spawn(async move { order(&pool, &state, number).await });
-    }
-    let ok = running.join_all().await.iter().filter(|done| done.is_ok()).count();
+        async move { order(&pool, &state, number).await.is_ok() }
+    });
+    let ok = ok.await;
     let mut admin = PgConnection::connect(&server.url()).await?;
     let orders: i64 =
         sqlx::query_scalar("SELECT count(*) FROM orders").fetch_one(&mut admin).await?;
@@ -60,8 +59,7 @@ async fn main() -> Result<ExitCode, AnyError> {
 
     scenery::end_session(&servers);
     set_password(&mut admin, "nothing that was ever given out").await?;
-    let failure = order(&self::pool(&server)?, &state, CALLS).await.err();
-    Ok(outcome.report(failure.map(|error| scenery::in_one_line(&*error)).unwrap_or_default()))
+    Ok(outcome.report_error(order(&self::pool(&server)?, &state, CALLS).await))
 }
 
 fn pool(server: &PostgresServer) -> Result<PgPool, Error> {

@@ -13,7 +13,7 @@ use scenery::{AnyError, CALLS, Loopback, Outcome};
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Handle,
-    task::{JoinSet, block_in_place},
+    task::block_in_place,
 };
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, accept_hdr_async, connect_async,
@@ -49,19 +49,17 @@ async fn main() -> Result<ExitCode, AnyError> {
     let url = serve(servers.clone()).await?;
     let state = scenery::credential(&servers)?;
 
-    servers.refuse_together(CALLS);
-    let mut running = JoinSet::new();
-    for number in 0..CALLS {
+    let ok = scenery::at_once(&servers, |number| {
         let (url, state) = (url.clone(), Arc::clone(&state));
-        running.spawn(async move { echo(connect(&url, &state).await?, number).await });
-    }
-    let ok = running.join_all().await.iter().filter(|done| done.is_ok()).count();
-    let outcome = Outcome::of_requests(&servers, CALLS, ok);
+        async move {
+            let Ok(socket) = connect(&url, &state).await else { return false };
+            echo(socket, number).await.is_ok()
+        }
+    });
+    let outcome = Outcome::of_requests(&servers, CALLS, ok.await);
 
-    servers.refuse_together(0);
     scenery::end_session(&servers);
-    let failure = connect(&url, &state).await.err();
-    Ok(outcome.report(failure.map(|error| scenery::in_one_line(&*error)).unwrap_or_default()))
+    Ok(outcome.report_error(connect(&url, &state).await))
 }
 
 async fn echo(mut socket: Socket, number: usize) -> Result<(), AnyError> {
